@@ -1,0 +1,42 @@
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG --checkpoint FILE`` or ``mim test tove_plugins``.
+
+Slim checkpoints are evaluated without the packages of the experts that were detached from them.
+"""
+
+import argparse
+import sys
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; mim passes the checkpoint by position."""
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint of a ToVE config.")
+    parser.add_argument("config", help="path of the config file")
+    parser.add_argument("checkpoint_file", nargs="?", help="the checkpoint")
+    parser.add_argument("--checkpoint", help="the checkpoint, by name")
+    parser.add_argument("--work-dir", help="where rows.json is written (overrides the config)")
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="settings that override the config",
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    args = parser.parse_args(argv)
+    args.checkpoint = args.checkpoint or args.checkpoint_file
+    if not args.checkpoint:
+        parser.error("give the checkpoint to evaluate: --checkpoint FILE")
+    return args
+
+
+def main() -> None:
+    """Parse, import the engine, evaluate."""
+    args = parse_args()
+    from tove.launch import test
+
+    sys.exit(test(args))
+
+
+if __name__ == "__main__":
+    main()
