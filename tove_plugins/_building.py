@@ -1,0 +1,156 @@
+"""Build an expert from its spec: requirements, weights and digest first, then its factory."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tove_plugins._discovery import discover
+from tove_plugins._errors import ExpertBuildError
+from tove_plugins._requirements import unmet_requirements
+from tove_plugins._resources import find_weights, sha256_of
+from tove_plugins.specs import ExpertSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["build_expert", "build_from_spec"]
+
+
+def build_expert(
+    name: str, *, tiny: bool = False, weights: str | Path | None = None, **options: object
+) -> nn.Module:
+    """Build an installed expert. Mode, device and dtype are left as the factory made them.
+
+    Args:
+        name: The expert's name.
+        tiny: Build the small offline form with random weights.
+        weights: A path, "pkg:..." or "hub:..." in place of the spec's own; its digest is not
+            compared, as the spec's belongs to the spec's file.
+        options: Keyword arguments of the factory, over the spec's.
+
+    Raises:
+        ExpertNotAvailable: No active plugin offers it.
+        ExpertBuildError: A requirement, the weights, an option or the factory itself failed.
+    """
+    entry = discover().get(name)
+    origin = f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
+    return build_from_spec(entry.spec, tiny=tiny, weights=weights, options=options, origin=origin)
+
+
+def build_from_spec(
+    spec: ExpertSpec,
+    *,
+    tiny: bool = False,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    origin: str = "a spec that no plugin brought",
+) -> nn.Module:
+    """Build an expert from a spec that need not be installed; otherwise as `build_expert`."""
+    label = f"expert '{spec.name}' ({origin})"
+    _check_requirements(spec, label)
+    path = _weights_path(spec, tiny, weights, label)
+    factory = _import_factory(spec, label)
+    kwargs = {**spec.options, **(spec.tiny if tiny else {}), **(options or {})}
+    _check_options(factory, spec, path, kwargs, label)
+    try:
+        expert = factory(spec=spec, weights=path, **kwargs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a factory that calls sys.exit() is named as well
+        raise ExpertBuildError(
+            f"The factory {spec.factory} of {label} raised {type(error).__name__}: {error}"
+        ) from error
+    from torch import nn  # the factory has paid for it by now
+
+    if not isinstance(expert, nn.Module):
+        raise ExpertBuildError(
+            f"The factory {spec.factory} of {label} gave a {type(expert).__name__}; its author "
+            "should return a torch.nn.Module."
+        )
+    return expert
+
+
+def _check_requirements(spec: ExpertSpec, label: str) -> None:
+    unmet = unmet_requirements(spec.requires)
+    if unmet:
+        needs = " and ".join(f"{requirement} ({problem})" for requirement, problem in unmet)
+        command = " ".join(f"'{requirement}'" for requirement, _ in unmet)
+        raise ExpertBuildError(f"The {label} needs {needs}. Mend it with: pip install {command}")
+
+
+def _weights_path(
+    spec: ExpertSpec, tiny: bool, override: str | Path | None, label: str
+) -> Path | None:
+    if override is None and (tiny or spec.weights is None):
+        return None
+    source = override if override is not None else spec.weights.source  # type: ignore[union-attr]
+    try:
+        path = find_weights(source)
+    except FileNotFoundError as error:
+        raise ExpertBuildError(f"The {label} cannot be built. {error}") from error
+    declared = None if override is not None or spec.weights is None else spec.weights.sha256
+    if declared is not None:
+        _check_digest(path, declared, label)
+    return path
+
+
+def _check_digest(path: Path, declared: str, label: str) -> None:
+    found = sha256_of(path)
+    if found != declared:
+        raise ExpertBuildError(
+            f"The weights {path} of {label} have sha256 {found}, not {declared} as its spec "
+            "declares: they are damaged or another version. Delete them and fetch or install them "
+            "again; to use them knowingly, give their path as the expert's `weights`."
+        )
+
+
+def _import_factory(spec: ExpertSpec, label: str) -> Callable[..., Any]:
+    module_name, _, attributes = spec.factory.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        raise ExpertBuildError(
+            f"The factory {spec.factory} of {label} cannot be imported: there is no module "
+            f"'{error.name}'. Install the package that brings it."
+        ) from error
+    except BaseException as error:
+        raise ExpertBuildError(
+            f"The factory {spec.factory} of {label} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(found):
+        raise ExpertBuildError(
+            f"The factory {spec.factory} of {label} is a {type(found).__name__}, which cannot be "
+            "called; its author should name a class or a function."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _check_options(
+    factory: Callable[..., Any],
+    spec: ExpertSpec,
+    path: Path | None,
+    kwargs: Mapping[str, Any],
+    label: str,
+) -> None:
+    """Tell a wrong option from an error inside the factory."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # written in C: the call itself will tell
+        return
+    try:
+        signature.bind(spec=spec, weights=path, **kwargs)
+    except TypeError as error:
+        accepted = [name for name in signature.parameters if name not in ("spec", "weights")]
+        raise ExpertBuildError(
+            f"The {label} cannot be built with these options: {error}. "
+            f"{spec.factory} takes: {', '.join(accepted) or 'none'}."
+        ) from error

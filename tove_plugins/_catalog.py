@@ -1,0 +1,128 @@
+"""What discovery found: the experts by name, and what became of every plugin."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tove_plugins._errors import ExpertNotAvailable
+from tove_plugins.specs import ExpertSpec
+
+__all__ = ["Catalog", "ExpertEntry", "PluginRecord", "Status"]
+
+Status = Literal["active", "blocked", "error", "incompatible", "conflict"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertEntry:
+    """An expert that can be built, with where it comes from.
+
+    Args:
+        spec: What the plugin says about it.
+        distribution: The installed distribution that brought it.
+        version: That distribution's version.
+        plugin: The name of the plugin, its entry point's.
+    """
+
+    spec: ExpertSpec
+    distribution: str
+    version: str
+    plugin: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRecord:
+    """One plugin and what became of it.
+
+    Args:
+        name: The name of its entry point.
+        distribution: The distribution that declares it.
+        version: That distribution's version.
+        status: "active", "blocked" (by the environment), "error", "incompatible" (asks for a
+            newer API) or "conflict" (an expert's name is taken by another plugin as well).
+        reason: A sentence on the status; for an active plugin a remark, or empty.
+        experts: The names of its experts that can be built.
+        module: What the entry point refers to.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Status
+    reason: str
+    experts: tuple[str, ...]
+    module: str = ""
+
+    @property
+    def label(self) -> str:
+        """The plugin as messages name it."""
+        return f"plugin '{self.name}' of {self.distribution} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The experts and the plugins of this environment.
+
+    Args:
+        experts: Entries by the expert's name, in alphabetical order.
+        plugins: One record per plugin, the built-in one first.
+        contested: For names that several plugins claim, the records of all claimants.
+        notes: Remarks on the environment, a block list that names nothing, for example.
+    """
+
+    experts: Mapping[str, ExpertEntry]
+    plugins: tuple[PluginRecord, ...]
+    contested: Mapping[str, tuple[PluginRecord, ...]]
+    notes: tuple[str, ...] = ()
+
+    def get(self, name: str) -> ExpertEntry:
+        """Give the entry of an expert.
+
+        Raises:
+            ExpertNotAvailable: No plugin offers it, or more than one does.
+        """
+        if name in self.experts:
+            return self.experts[name]
+        if name in self.contested:
+            raise ExpertNotAvailable(self._contested(name))
+        raise ExpertNotAvailable(self.explain_unknown(name))
+
+    def _contested(self, name: str) -> str:
+        claimants = self.contested[name]
+        return (
+            f"Expert '{name}' is claimed by {' and by '.join(c.label for c in claimants)}, and "
+            f"none of them is preferred; {mend_conflict(claimants)}."
+        )
+
+    def explain_unknown(self, name: str, others: Iterable[str] = ()) -> str:
+        """Say that no expert has this name, and which ones come close.
+
+        Args:
+            name: What was asked for.
+            others: Names of experts that are known besides the catalog's.
+        """
+        parts = [f"No expert is called '{name}'."]
+        known = sorted({*self.experts, *others})
+        plain = name.lower().replace("-", "_")
+        close = [plain] if plain in known else difflib.get_close_matches(name, known, cutoff=0.5)
+        if close:
+            parts.append(f"Did you mean {' or '.join(repr(match) for match in close)}?")
+        else:
+            parts.append(f"Available: {', '.join(known) or 'none'}.")
+        failed = [p for p in self.plugins if p.status != "active" and not p.experts]
+        if failed:
+            states = "; ".join(f"{p.label}: {p.status}" for p in failed)
+            parts.append(f"It may belong to a plugin that did not load ({states}).")
+        parts.append(
+            "If another package brings it, install that package; "
+            "`python -m tove_plugins list` tells what is installed."
+        )
+        return " ".join(parts)
+
+
+def mend_conflict(claimants: tuple[PluginRecord, ...]) -> str:
+    """Say how to choose between plugins that claim one name."""
+    names = [claimant.name for claimant in claimants]
+    if len(set(names)) < len(names):
+        names = [claimant.distribution for claimant in claimants]
+    return f"set TOVE_BLOCK_PLUGINS={names[-1]} (or ={names[0]}), or uninstall one of them"

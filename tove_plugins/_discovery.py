@@ -1,0 +1,203 @@
+"""Find the plugins of this environment and put their experts into one catalog.
+
+Nothing is first-wins: a name that two plugins claim belongs to neither until one is blocked.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from importlib import metadata
+from importlib.metadata import EntryPoint
+
+from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord, mend_conflict
+from tove_plugins._hooks import ENTRY_POINT_GROUP
+from tove_plugins._loading import LoadedPlugin, PluginSource, load_plugin
+from tove_plugins._requirements import SDK_DISTRIBUTION
+
+__all__ = ["discover"]
+
+BLOCK = "TOVE_BLOCK_PLUGINS"
+LOAD = "TOVE_LOAD_PLUGINS"
+TIMEOUT = "TOVE_PLUGIN_TIMEOUT"
+DEFAULT_SECONDS = 20.0
+# Entry points exist only after an installation, and a bare checkout must work: known by its name.
+BUILTIN = EntryPoint(name="builtin", value="tove_experts.plugin", group=ENTRY_POINT_GROUP)
+
+_catalogs: dict[tuple[object, ...], Catalog] = {}
+
+
+def discover(*, refresh: bool = False) -> Catalog:
+    """List the experts of all plugins; never raises for a plugin's sake.
+
+    The environment chooses among plugins, by plugin or distribution name, separated by commas:
+    TOVE_BLOCK_PLUGINS leaves those out, TOVE_LOAD_PLUGINS (if not empty) leaves all others out.
+
+    Args:
+        refresh: Look again, after a `pip install` in a running process for example.
+    """
+    key = (_names(BLOCK), _names(LOAD), tuple(sys.path))
+    if refresh or key not in _catalogs:
+        importlib.invalidate_caches()
+        _catalogs[key] = _discover()
+    return _catalogs[key]
+
+
+def _discover() -> Catalog:
+    notes: list[str] = []
+    sources = _find_sources(notes)
+    notes += _unknown_names(sources)
+    seconds = _seconds(notes)
+    loaded = [(source, _load(source, seconds)) for source in sources]
+    return _catalog(loaded, tuple(notes))
+
+
+def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
+    mine = {_normal(source.name), _normal(source.distribution)}
+    if mine & _names(BLOCK):
+        return LoadedPlugin((), "blocked", f"{BLOCK} names it.")
+    if _names(LOAD) and not mine & _names(LOAD):
+        return LoadedPlugin((), "blocked", f"{LOAD} is set and does not name it.")
+    return load_plugin(source, seconds)
+
+
+def _find_sources(notes: list[str]) -> list[PluginSource]:
+    entry_points = _entry_points(notes)
+    sources = []
+    if importlib.util.find_spec(BUILTIN.module.partition(".")[0]) is not None:
+        sources.append(PluginSource(BUILTIN, "tove_plugins", _own_version()))
+    for entry_point in sorted(entry_points, key=lambda e: (_distribution(e), e.name, e.value)):
+        distribution = _distribution(entry_point)
+        if sources and _normal(distribution) == SDK_DISTRIBUTION and entry_point.name == "builtin":
+            continue  # the installed form of the same plugin
+        sources.append(PluginSource(entry_point, distribution, _version(entry_point)))
+    return sources
+
+
+def _entry_points(notes: list[str]) -> list[EntryPoint]:
+    try:
+        return list(metadata.entry_points(group=ENTRY_POINT_GROUP))
+    except Exception:  # one distribution's broken metadata must not hide all the others
+        found: list[EntryPoint] = []
+        for distribution in metadata.distributions():
+            try:
+                found += distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+            except Exception as error:
+                notes.append(
+                    f"The entry points of a distribution ({distribution}) cannot be read: {error}."
+                )
+        return found
+
+
+def _catalog(loaded: list[tuple[PluginSource, LoadedPlugin]], notes: tuple[str, ...]) -> Catalog:
+    claims: dict[str, list[int]] = defaultdict(list)
+    for index, (_, plugin) in enumerate(loaded):
+        for spec in plugin.specs:
+            claims[spec.name].append(index)
+    records = tuple(_record(index, loaded, claims) for index in range(len(loaded)))
+    experts = {
+        spec.name: ExpertEntry(spec, source.distribution, source.version, source.name)
+        for source, plugin in loaded
+        for spec in plugin.specs
+        if len(claims[spec.name]) == 1
+    }
+    contested = {
+        name: tuple(records[index] for index in indices)
+        for name, indices in claims.items()
+        if len(indices) > 1
+    }
+    return Catalog(dict(sorted(experts.items())), records, contested, notes)
+
+
+def _record(
+    index: int,
+    loaded: list[tuple[PluginSource, LoadedPlugin]],
+    claims: dict[str, list[int]],
+) -> PluginRecord:
+    source, plugin = loaded[index]
+    free = tuple(spec.name for spec in plugin.specs if len(claims[spec.name]) == 1)
+    record = PluginRecord(
+        source.name,
+        source.distribution,
+        source.version,
+        plugin.status,
+        plugin.reason,
+        free,
+        source.entry_point.value,
+    )
+    taken = [spec.name for spec in plugin.specs if len(claims[spec.name]) > 1]
+    if not taken:
+        return record
+    sentences = [_conflict(name, [loaded[other][0] for other in claims[name]]) for name in taken]
+    reason = " ".join(filter(None, [*sentences, plugin.reason]))
+    return PluginRecord(
+        record.name,
+        record.distribution,
+        record.version,
+        "conflict",
+        reason,
+        free,
+        record.module,
+    )
+
+
+def _conflict(name: str, sources: list[PluginSource]) -> str:
+    claimants = tuple(
+        PluginRecord(s.name, s.distribution, s.version, "conflict", "", ()) for s in sources
+    )
+    return (
+        f"'{name}' is claimed by {' and by '.join(c.label for c in claimants)}; "
+        f"{mend_conflict(claimants)}."
+    )
+
+
+def _unknown_names(sources: Iterable[PluginSource]) -> list[str]:
+    known = {name for s in sources for name in (_normal(s.name), _normal(s.distribution))}
+    return [
+        f"{variable} names '{name}', which is neither a plugin nor a distribution here "
+        f"(known: {', '.join(sorted(known)) or 'none'})."
+        for variable in (BLOCK, LOAD)
+        for name in sorted(_names(variable) - known)
+    ]
+
+
+def _names(variable: str) -> frozenset[str]:
+    names = os.environ.get(variable, "").split(",")
+    return frozenset(_normal(name) for name in names if name.strip())
+
+
+def _seconds(notes: list[str]) -> float:
+    text = os.environ.get(TIMEOUT, "")
+    try:
+        return float(text) if text else DEFAULT_SECONDS
+    except ValueError:
+        notes.append(f"{TIMEOUT} is {text!r}; give a number of seconds. {DEFAULT_SECONDS} is used.")
+        return DEFAULT_SECONDS
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _distribution(entry_point: EntryPoint) -> str:
+    try:
+        return str(entry_point.dist.name) if entry_point.dist else "unknown"
+    except Exception:  # metadata without a name
+        return "unknown"
+
+
+def _version(entry_point: EntryPoint) -> str:
+    try:
+        return str(entry_point.dist.version) if entry_point.dist else "unknown"
+    except Exception:  # metadata without a version
+        return "unknown"
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version(SDK_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "0+checkout"

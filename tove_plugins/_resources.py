@@ -1,0 +1,118 @@
+"""Find files that specs and configs name: package resources, paths, hub repositories; digests."""
+
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+from tove_plugins._errors import ExpertBuildError
+
+__all__ = ["find_weights", "resolve_resource", "sha256_of"]
+
+_HUB = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+def resolve_resource(reference: str | Path) -> Path:
+    """Turn "pkg:PACKAGE/PATH" or a path into a path, without importing the package's modules.
+
+    Args:
+        reference: "pkg:tove_experts/weights/x.safetensors" for a file or folder that an installed
+            package holds, or a path; `~` is expanded.
+
+    Returns:
+        The path. A package's part is not tested for existence, a missing package is an error.
+
+    Raises:
+        FileNotFoundError: The package is not importable, or the reference names no file in it.
+    """
+    text = str(reference)
+    if not text.startswith("pkg:"):
+        return Path(text).expanduser()
+    package, _, inside = text.removeprefix("pkg:").partition("/")
+    if not package or not inside:
+        raise FileNotFoundError(
+            f"'{text}' names no file; write it as 'pkg:PACKAGE/PATH/INSIDE/IT'."
+        )
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    roots = list(found.submodule_search_locations or ()) if found else []
+    if not roots:
+        raise FileNotFoundError(
+            f"'{text}' points into the package '{package}', which is not installed here; "
+            "install the distribution that brings it, or give a path."
+        )
+    candidates = [Path(root) / inside for root in roots]
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def find_weights(source: str | Path) -> Path:
+    """Find the file or folder that `Weights.source` (or a path in its place) names.
+
+    A hub repository is looked up in the local cache and fetched if it is not there, which
+    HF_HUB_OFFLINE=1 forbids.
+
+    Raises:
+        FileNotFoundError: It is nowhere; the message tells what to fetch and where to put it.
+    """
+    text = str(source)
+    if text.startswith("hub:"):
+        return _from_hub(text)
+    path = resolve_resource(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The weights '{text}' are not at {path}; put them there, or point `weights` of the "
+            "expert at the file."
+        )
+    return path
+
+
+def _from_hub(source: str) -> Path:
+    match = _HUB.fullmatch(source)
+    if match is None:
+        raise FileNotFoundError(
+            f"'{source}' is no hub reference; write it as 'hub:ORG/NAME[@REVISION][/FILE]'."
+        )
+    repo, revision, file = match["repo"], match["revision"], match["file"]
+    try:
+        from huggingface_hub import hf_hub_download, snapshot_download
+
+        if file:
+            return Path(hf_hub_download(repo, file, revision=revision))
+        folder = Path(
+            snapshot_download(repo, revision=revision, allow_patterns=list(_FOLDER_PATTERNS))
+        )
+        if not any(folder.rglob("*.safetensors")):
+            snapshot_download(repo, revision=revision, allow_patterns=["*.bin"])
+    except Exception as error:  # the hub's client raises a dozen kinds, the network's own too
+        target = f"{repo} {file}" if file else repo
+        raise FileNotFoundError(
+            f"The weights '{source}' are not in the local cache and could not be fetched "
+            f"({type(error).__name__}). Where there is a network run `hf download {target}`; or "
+            "copy the files here and point `weights` of the expert at them."
+        ) from error
+    return folder
+
+
+def sha256_of(path: Path) -> str:
+    """Give the digest of a weights file or of a folder's weights.
+
+    A folder with one weights file has that file's digest; one with several (shards) the digest of
+    the lines "digest  name" in the order of their names.
+
+    Raises:
+        ExpertBuildError: The folder holds no weights file.
+    """
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted(f for f in path.rglob("*") if f.suffix in _WEIGHT_SUFFIXES and f.is_file())
+    if not files:
+        raise ExpertBuildError(
+            f"{path} holds no weights file ({', '.join(_WEIGHT_SUFFIXES)}); point `weights` at "
+            "the folder that does."
+        )
+    if len(files) == 1:
+        return sha256_of(files[0])
+    lines = [f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
