@@ -5,6 +5,9 @@ back to mmengine's own registries; a kind without a child here would cost a warn
 `locations` are imported at the first look-up, so that importing this module imports no model code.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -71,7 +74,14 @@ LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
 INFERENCERS = _child(root.INFERENCERS)
 FUNCTIONS = _child(root.FUNCTIONS, "tove.data")
 
-EXPERTS = Registry("expert", scope=SCOPE, locations=["tove.plugins"])
+
+def _build_expert(cfg: Mapping[str, Any], registry: Registry) -> Any:  # noqa: ANN401
+    from tove.plugins import build_registered_expert  # it imports this module
+
+    return build_registered_expert(cfg, registry)
+
+
+EXPERTS = Registry("expert", _build_expert, scope=SCOPE, locations=["tove.plugins"])
 ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.encoder"])
 LANGUAGE_MODELS = Registry("language model", scope=SCOPE, locations=["tove.language"])
 STAGES = Registry("stage", scope=SCOPE, locations=["tove.stages"])

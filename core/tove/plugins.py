@@ -1,0 +1,150 @@
+"""From discovery to the registry EXPERTS: what `dict(type="NAME", ...)` of an expert means.
+
+Every expert that a plugin offers becomes a lazy factory of its name: looking it up imports nothing
+of the plugin, building it does. A research project registers a class of its own beside them, by
+`custom_imports`; the class carries its `ExpertSpec` as the attribute `spec`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import Registry, build_from_cfg
+from torch import nn
+
+from tove.registry import EXPERTS
+from tove_plugins import (
+    ExpertEntry,
+    ExpertNotAvailable,
+    ExpertSpec,
+    ExpertSpecError,
+    build_expert,
+    discover,
+    find_weights,
+    sha256_of,
+)
+
+__all__ = ["build_registered_expert", "expert_provenance", "expert_spec", "register_experts"]
+
+RESEARCH = "research code"
+
+
+def register_experts() -> None:
+    """Put a lazy factory of every discovered expert into EXPERTS; again is harmless."""
+    for name, entry in discover().experts.items():
+        present = EXPERTS.module_dict.get(name)
+        if present is None or hasattr(present, "entry"):
+            EXPERTS.register_module(name=name, module=_lazy_factory(entry), force=True)
+        else:  # custom_imports came first: neither is preferred
+            EXPERTS.register_module(name=name, module=_refuse(entry, present), force=True)
+
+
+def _lazy_factory(entry: ExpertEntry) -> Callable[..., nn.Module]:
+    def build(**options: Any) -> nn.Module:  # noqa: ANN401
+        return build_expert(entry.spec.name, **options)
+
+    build.__name__ = build.__qualname__ = entry.spec.name
+    build.__doc__ = entry.spec.description
+    build.entry = entry  # type: ignore[attr-defined]
+    return build
+
+
+def _refuse(entry: ExpertEntry, present: Any) -> Callable[..., nn.Module]:  # noqa: ANN401
+    name = entry.spec.name
+    message = (
+        f"Expert '{name}' is claimed by plugin '{entry.plugin}' of {entry.distribution} and by "
+        f"{present.__module__}.{getattr(present, '__qualname__', present)}, registered through "
+        "custom_imports. Register the latter under another name, or set "
+        f"TOVE_BLOCK_PLUGINS={entry.plugin}."
+    )
+
+    def refuse(**options: Any) -> nn.Module:  # noqa: ANN401
+        raise ExpertNotAvailable(message)
+
+    refuse.refusal = message  # type: ignore[attr-defined]
+    return refuse
+
+
+def build_registered_expert(cfg: Mapping[str, Any], registry: Registry = EXPERTS) -> nn.Module:
+    """Build an expert from its config; the build function of EXPERTS.
+
+    Args:
+        cfg: dict(type=NAME, **options); `tiny` and `weights` are those of `build_expert`.
+        registry: EXPERTS.
+
+    Raises:
+        ExpertNotAvailable: No plugin or registered class has this name.
+        ExpertBuildError: It could not be built.
+    """
+    _look_up(cfg, registry)
+    return build_from_cfg(dict(cfg), registry)
+
+
+def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
+    """Give what is known of a config's expert without importing or building it.
+
+    Raises:
+        ExpertNotAvailable: No plugin or registered class has this name.
+        ExpertSpecError: A registered class has no `spec`.
+    """
+    found = _look_up(cfg, EXPERTS)
+    entry = getattr(found, "entry", None)
+    if isinstance(entry, ExpertEntry):
+        return entry
+    spec = getattr(found, "spec", None)
+    if not isinstance(spec, ExpertSpec):
+        raise ExpertSpecError(
+            f"{found.__module__}.{getattr(found, '__qualname__', found)}, registered in EXPERTS as "
+            f"{cfg['type']!r}, has no `spec`; give the class an attribute `spec = ExpertSpec(...)`."
+        )
+    return ExpertEntry(spec, RESEARCH, "unversioned", str(found.__module__))
+
+
+def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, str | None]:
+    """Tell where a config's expert comes from, to be kept with what was trained on its tokens.
+
+    Returns:
+        name, distribution, version and sha256 of the weights; the digest is that of the config's
+        own `weights` where it has them, and None for random weights or an undeclared digest.
+    """
+    entry = expert_spec(cfg)
+    own_weights = cfg.get("weights")
+    if own_weights is not None:
+        digest: str | None = sha256_of(Path(find_weights(own_weights)))
+    elif cfg.get("tiny") or entry.spec.weights is None:
+        digest = None
+    else:
+        digest = entry.spec.weights.sha256
+    return {
+        "name": entry.spec.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "sha256": digest,
+    }
+
+
+def _look_up(cfg: Mapping[str, Any], registry: Registry) -> Any:  # noqa: ANN401
+    kind = cfg.get("type")
+    if callable(kind):
+        return kind
+    if not isinstance(kind, str):
+        raise ExpertNotAvailable(
+            f"The config of an expert, {dict(cfg)!r}, names none; add type='NAME'. Available: "
+            f"{', '.join(sorted(registry.module_dict))}."
+        )
+    try:
+        found = registry.get(kind)
+    except RuntimeError:  # what mmengine raises for a name it cannot resolve
+        found = None
+    if found is None:
+        catalog = discover()
+        name = kind.removeprefix(f"{registry.scope}.")
+        if name in catalog.contested:
+            catalog.get(name)
+        raise ExpertNotAvailable(catalog.explain_unknown(name, registry.module_dict))
+    if hasattr(found, "refusal"):
+        raise ExpertNotAvailable(found.refusal)
+    return found
+
+
+register_experts()
