@@ -1,0 +1,103 @@
+"""Small trained parts inside a frozen language model.
+
+Bottleneck adapter (Houlsby et al., arXiv 1902.00751), after the MLP of every layer:
+    h <- h + W_up . GELU(W_down h + b_down) + b_up        W_up = b_up = 0 at the start
+LoRA (Hu et al., arXiv 2106.09685) comes from the package peft.
+
+Shapes: B samples, L tokens, D model width.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["BottleneckAdapter", "attach_bottlenecks", "inject_lora"]
+
+# Where the families of transformers keep the last module of a layer's MLP, before the residual sum:
+# GPT-2, Llama, OPT, BERT and RoBERTa, T5-like.
+_MLP_OUTPUTS = ("mlp", "fc2", "output.dense", "feed_forward", "ffn")
+
+
+class BottleneckAdapter(nn.Module):
+    """The identity at the start, a two-layer residual map once trained.
+
+    Args:
+        width: width D of the hidden states.
+        bottleneck: width of the layer in between.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """Return hidden_BLD plus the adapter's correction, in the dtype of the input."""
+        inner = F.gelu(self.down(hidden_BLD.to(self.down.weight.dtype)))
+        return hidden_BLD + self.up(inner).to(hidden_BLD.dtype)
+
+    def after(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        """Forward hook. A bound method, so that a deep copy of the model uses copied adapters."""
+        return self(output)
+
+
+def attach_bottlenecks(model: nn.Module, num_layers: int, width: int, bottleneck: int) -> nn.Module:
+    """Hook one adapter behind the MLP of every layer of `model`.
+
+    Args:
+        model: a causal language model of transformers.
+        num_layers: how many layers its config says it has.
+        width: width of its hidden states.
+        bottleneck: inner width of the adapters.
+
+    Returns:
+        The adapters, a ModuleList in the order of the layers; the caller owns them.
+
+    Raises:
+        ValueError: no list of layers with a known kind of MLP was found.
+    """
+    adapters = nn.ModuleList()
+    for output in _mlp_outputs(model, num_layers):
+        adapter = BottleneckAdapter(width, bottleneck)
+        output.register_forward_hook(adapter.after)
+        adapters.append(adapter)
+    return adapters
+
+
+def inject_lora(model: nn.Module, options: dict[str, Any], exclude: str | None) -> None:
+    """Replace linear layers of `model` by LoRA layers, in place.
+
+    Args:
+        model: a causal language model of transformers.
+        options: arguments of peft's LoraConfig; without `target_modules`, peft's own choice for the
+            model's type.
+        exclude: regular expression of module names to leave alone, such as layers trained in full.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
+    defaults = dict(exclude_modules=exclude, fan_in_fan_out=transposed)
+    inject_adapter_in_model(LoraConfig(**{**defaults, **options}), model)
+
+
+def _mlp_outputs(model: nn.Module, num_layers: int) -> list[nn.Module]:
+    for candidates in model.modules():
+        if not isinstance(candidates, nn.ModuleList) or len(candidates) != num_layers:
+            continue
+        found = [_mlp_output(layer) for layer in candidates]
+        if all(module is not None for module in found):
+            return [module for module in found if module is not None]
+    raise ValueError(
+        f"No list of {num_layers} layers with one of the modules {', '.join(_MLP_OUTPUTS)} was "
+        f"found in {type(model).__name__}, so bottleneck adapters have no place to go; "
+        "use adapters=dict(type='lora', target_modules=[...]) with this language model."
+    )
+
+
+def _mlp_output(layer: nn.Module) -> nn.Module | None:
+    names = dict(layer.named_modules())
+    return next((names[name] for name in _MLP_OUTPUTS if name in names), None)

@@ -1,0 +1,311 @@
+"""The language side: a frozen causal language model that reads the vision tokens (method 1.1, 1.6).
+
+    p(text | t_fuse) = prod_t p(w_t | w_<t, t_fuse)        loss, ranking and generation all use it
+
+`t_fuse` (the memory) enters in one of two ways:
+- cross_attention: as `encoder_hidden_states` of a decoder with cross-attention (GPT-2, BERT and
+  RoBERTa classes); the cross-attention is trained along, unless told otherwise;
+- prefix: as soft tokens before the text, through `inputs_embeds` (any causal model).
+Trained: the adapters (`tove.adapters`) and the cross-attention. The rest is frozen and in eval.
+
+Shapes: B samples, N vision tokens, D language width, L text tokens, V vocabulary, C candidates.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationConfig
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from tove.adapters import attach_bottlenecks, inject_lora
+from tove.pretrained import CROSS_ATTENTION, first_position, is_cross_attention, load_causal_lm
+from tove.prompts import PromptTokenizer, pad_rows
+from tove.registry import LANGUAGE_MODELS
+
+__all__ = ["CausalLanguageModel"]
+
+_IGNORED = -100
+_ROWS_PER_PASS = 128
+
+
+@LANGUAGE_MODELS.register_module()
+class CausalLanguageModel(nn.Module):
+    """A pretrained causal language model with trained adapters, reading vision tokens.
+
+    Args:
+        pretrained: a folder written by `save_pretrained`, "pkg:PACKAGE/PATH", or a hub id.
+        fusion: "cross_attention" or "prefix".
+        adapters: None, dict(type="bottleneck", width=...) or dict(type="lora", ...) with the
+            arguments of peft's LoraConfig.
+        train_cross_attention: train cross-attention in full, with its layer norms.
+        label_smoothing: in [0, 1), of the caption and answer loss.
+        dtype: torch dtype of the frozen weights by name, such as "bfloat16"; None is float32.
+
+    Raises:
+        ValueError: unknown switch, or a model that cannot do cross-attention.
+        FileNotFoundError: no such model.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        fusion: str = "cross_attention",
+        adapters: dict[str, Any] | None = None,
+        train_cross_attention: bool = True,
+        label_smoothing: float = 0.0,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__()
+        if fusion not in ("cross_attention", "prefix"):
+            raise ValueError(
+                f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
+            )
+        self.fusion = fusion
+        self.label_smoothing = label_smoothing
+        self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
+        self.text = PromptTokenizer(tokenizer)
+        self.lm.requires_grad_(False)
+        self.adapters: nn.Module | None = None
+        self._attach_adapters(dict(adapters or {}), train_cross_attention)
+        if fusion == "cross_attention" and train_cross_attention:
+            for name, parameter in self.lm.named_parameters():
+                if is_cross_attention(name) and "lora_" not in name:
+                    parameter.requires_grad_(True)
+        self._offset = first_position(self.lm)
+        arguments = inspect.signature(self.lm.forward).parameters
+        self._takes_positions = "position_ids" in arguments
+        self._keeps_logits = "logits_to_keep" in arguments
+        self.train(self.training)
+
+    @property
+    def width(self) -> int:
+        """Width D that the memory must have."""
+        if self.fusion == "cross_attention":
+            return self.lm.config.hidden_size
+        return self.lm.get_input_embeddings().embedding_dim
+
+    def train(self, mode: bool = True) -> "CausalLanguageModel":
+        """Set the mode of the adapters; the language model itself stays in eval (no dropout)."""
+        super().train(mode)
+        self.lm.eval()
+        return self
+
+    def trainable_names(self) -> list[str]:
+        """Return the names of the trained parameters; all others belong to `pretrained`."""
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def loss(self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
+        """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
+
+        The sum over this process's tokens is divided by the mean number of tokens over processes,
+        so that the gradient averaged by DDP is that of one process with the whole batch.
+
+        Args:
+            memory_BND: vision tokens.
+            prompts: B prompts, empty ones allowed.
+            targets: B texts to learn.
+
+        Returns:
+            A scalar.
+        """
+        limit = self._text_limit(memory_BND)
+        rows, starts = [], []
+        for prompt, target in zip(prompts, targets, strict=True):
+            start = self.text.prompt(prompt)
+            row = (*start, *self.text.target(prompt, target), self.text.eos)
+            rows.append(row[:limit])  # a caption longer than the model's positions is cut
+            starts.append(len(start))
+        ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
+        place_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
+        counts_BL = mask_BL.bool() & (place_L >= place_L.new_tensor(starts)[:, None])
+        labels_BL = ids_BL.masked_fill(~counts_BL, _IGNORED)
+        logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
+        total = F.cross_entropy(
+            logits_BLV[:, :-1].flatten(0, 1).float(),
+            labels_BL[:, 1:].flatten(),
+            ignore_index=_IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return total / _mean_over_processes(counts_BL.sum().to(total.dtype)).clamp(min=1)
+
+    @torch.no_grad()
+    def rank(
+        self,
+        memory_BND: Tensor,
+        prompts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        length_normalised: bool = False,
+    ) -> list[list[float]]:
+        """Log-likelihood of every candidate as the continuation of its prompt.
+
+        Where all candidates are single tokens (yes/no), one pass over the prompts is enough.
+
+        Args:
+            memory_BND: vision tokens.
+            prompts: B prompts.
+            candidates: B lists of answers, not necessarily of equal length.
+            length_normalised: divide each sum by the number of the candidate's tokens.
+
+        Returns:
+            B lists, log-likelihoods in nats: the sum over the candidate's own tokens.
+        """
+        answers = [
+            [self.text.target(prompt, candidate) for candidate in options]
+            for prompt, options in zip(prompts, candidates, strict=True)
+        ]
+        if all(len(ids) == 1 for options in answers for ids in options):
+            return self._rank_single_tokens(memory_BND, prompts, answers)
+        return self._rank_sequences(memory_BND, prompts, answers, length_normalised)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        memory_BND: Tensor,
+        prompts: Sequence[str],
+        num_beams: int = 3,
+        min_new_tokens: int = 1,
+        max_new_tokens: int = 20,
+    ) -> list[str]:
+        """Continue the prompts by beam search.
+
+        Args:
+            memory_BND: vision tokens.
+            prompts: B prompts; an empty one starts from the beginning-of-sequence token.
+            num_beams: 1 is greedy search.
+            min_new_tokens: no end token before that many.
+            max_new_tokens: hard limit of the continuation.
+
+        Returns:
+            B continuations, without their prompts and special tokens.
+        """
+        rows = [self.text.prompt(prompt) for prompt in prompts]
+        limit = self._text_limit(memory_BND)
+        ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit - 1, "left")
+        room = limit - ids_BL.shape[1]
+        config = GenerationConfig(
+            do_sample=False,
+            num_beams=num_beams,
+            min_new_tokens=min(min_new_tokens, room),
+            max_new_tokens=min(max_new_tokens, room),
+            bos_token_id=self.text.bos,
+            eos_token_id=self.text.eos,
+            pad_token_id=self.text.pad,
+        )
+        if self.fusion == "prefix":
+            embeds_BTD, mask_BT = self._prefixed(memory_BND, ids_BL, mask_BL)
+            inputs: dict[str, Any] = dict(inputs_embeds=embeds_BTD, attention_mask=mask_BT)
+            skipped = 0
+        else:
+            # The BERT classes write both kinds of keys into a plain cache, hence the double one.
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            memory_BND = memory_BND.to(self.lm.dtype)
+            inputs = dict(input_ids=ids_BL, attention_mask=mask_BL, past_key_values=cache)
+            inputs["encoder_hidden_states"] = memory_BND
+            skipped = ids_BL.shape[1]
+        ids_BT = self.lm.generate(**inputs, generation_config=config, use_model_defaults=False)
+        return self.text.decode(ids_BT[:, skipped:])
+
+    def _attach_adapters(self, options: dict[str, Any], train_cross_attention: bool) -> None:
+        if not options:
+            return
+        kind, config = options.pop("type", None), self.lm.config
+        if kind == "bottleneck":
+            num_layers, width = config.num_hidden_layers, config.hidden_size
+            self.adapters = attach_bottlenecks(self.lm, num_layers, width, options["width"])
+        elif kind == "lora":
+            in_full = train_cross_attention and self.fusion == "cross_attention"
+            inject_lora(
+                self.lm, options, rf".*({'|'.join(CROSS_ATTENTION)}).*" if in_full else None
+            )
+        else:
+            raise ValueError(
+                f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'."
+            )
+
+    def _logits(self, memory_BND: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return logits_BLV at the text's positions, for right-padded text."""
+        if self.fusion == "cross_attention":
+            inputs = dict(input_ids=ids_BL, encoder_hidden_states=memory_BND.to(self.lm.dtype))
+            mask_BT = mask_BL
+        else:
+            embeds_BTD, mask_BT = self._prefixed(memory_BND, ids_BL, mask_BL)
+            inputs = dict(inputs_embeds=embeds_BTD)
+        extra: dict[str, Any] = {}
+        if self._keeps_logits:
+            extra["logits_to_keep"] = ids_BL.shape[1]
+        if self._takes_positions:
+            extra["position_ids"] = (mask_BT.cumsum(1) - 1).clamp(min=0) + self._offset
+        output = self.lm(**inputs, attention_mask=mask_BT, use_cache=False, **extra)
+        return output.logits[:, -ids_BL.shape[1] :]
+
+    def _prefixed(
+        self, memory_BND: Tensor, ids_BL: Tensor, mask_BL: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        text_BLD = self.lm.get_input_embeddings()(ids_BL)
+        seen_BN = mask_BL.new_ones(memory_BND.shape[:2])
+        embeds_BTD = torch.cat([memory_BND.to(text_BLD.dtype), text_BLD], dim=1)
+        return embeds_BTD, torch.cat([seen_BN, mask_BL], dim=1)
+
+    def _rank_single_tokens(
+        self,
+        memory_BND: Tensor,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[tuple[int, ...]]],
+    ) -> list[list[float]]:
+        rows = [self.text.prompt(prompt) for prompt in prompts]
+        limit = self._text_limit(memory_BND)
+        ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
+        logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
+        last_B = mask_BL.sum(1) - 1
+        last_BV = logits_BLV[torch.arange(len(rows), device=last_B.device), last_B]
+        scores_BV = last_BV.float().log_softmax(-1)
+        options = [[ids[0] for ids in row] for row in answers]
+        chosen_BC, _ = pad_rows(options, 0, scores_BV.device)
+        scores = scores_BV.gather(1, chosen_BC).tolist()
+        return [row[: len(ids)] for row, ids in zip(scores, options, strict=True)]
+
+    def _rank_sequences(
+        self,
+        memory_BND: Tensor,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[tuple[int, ...]]],
+        length_normalised: bool,
+    ) -> list[list[float]]:
+        limit = self._text_limit(memory_BND)
+        flat = [(i, ids) for i, options in enumerate(answers) for ids in options]
+        scores: list[list[float]] = [[] for _ in prompts]
+        for begin in range(0, len(flat), _ROWS_PER_PASS):
+            part = flat[begin : begin + _ROWS_PER_PASS]
+            starts = [self.text.prompt(prompts[i]) for i, _ in part]
+            rows = [(*start, *ids) for start, (_, ids) in zip(starts, part, strict=True)]
+            ids_RL, mask_RL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
+            owners = torch.tensor([i for i, _ in part], device=memory_BND.device)
+            logits_RLV = self._logits(memory_BND[owners], ids_RL, mask_RL)
+            lines_RL = logits_RLV[:, :-1].float().log_softmax(-1)
+            picked_RL = lines_RL.gather(2, ids_RL[:, 1:, None])[..., 0].tolist()
+            for (i, ids), start, line in zip(part, starts, picked_RL, strict=True):
+                total = sum(line[len(start) - 1 : len(start) - 1 + len(ids)])
+                scores[i].append(total / len(ids) if length_normalised else total)
+        return scores
+
+    def _text_limit(self, memory_BND: Tensor) -> int:
+        """Return how many text tokens the position embeddings leave room for."""
+        positions = getattr(self.lm.config, "max_position_embeddings", None)
+        if positions is None:
+            return 2**31
+        taken = memory_BND.shape[1] if self.fusion == "prefix" else 0
+        return positions - self._offset - taken
+
+
+def _mean_over_processes(number: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()):
+        return number
+    total = number.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -1,0 +1,104 @@
+"""Loading of causal language models from transformers, with what their families need amended.
+
+RoBERTa's kin count positions from behind the padding index, which `generate()` of transformers does
+not know; models shipped with sampling settings must not sample here.
+"""
+
+import os
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
+
+__all__ = ["CROSS_ATTENTION", "first_position", "is_cross_attention", "load_causal_lm"]
+
+CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
+
+
+def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[PreTrainedModel, Any]:
+    """Load the weights and the tokenizer, as a decoder, with cross-attention where asked for.
+
+    Args:
+        pretrained: a folder written by `save_pretrained`, "pkg:PACKAGE/PATH", or a hub id.
+        fusion: "cross_attention" or "prefix".
+        dtype: torch dtype by name; None is float32.
+
+    Returns:
+        The model, with neutral generation settings, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: no such model, or not a causal language model.
+        ValueError: its architecture has no cross-attention.
+    """
+    source = pretrained
+    if pretrained.startswith("pkg:"):
+        from tove_plugins import resolve_resource
+
+        source = str(resolve_resource(pretrained))
+    elif pretrained.startswith((os.sep, ".", "~")):
+        source = os.path.expanduser(pretrained)
+        if not os.path.isdir(source):
+            raise FileNotFoundError(
+                f"language.pretrained names the folder {pretrained!r}, which does not exist; "
+                "give a folder written by save_pretrained, 'pkg:PACKAGE/PATH' or a hub id."
+            )
+    try:
+        config = AutoConfig.from_pretrained(source)
+        config.is_decoder = True
+        config.add_cross_attention = fusion == "cross_attention"
+        model = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype or torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"The language model {pretrained!r} (language.pretrained) could not be loaded; give a "
+            "folder written by save_pretrained, 'pkg:PACKAGE/PATH' or the hub id of a causal "
+            f"language model. The cause: {error}"
+        ) from error
+    if fusion == "cross_attention" and not any(
+        is_cross_attention(name) for name, _ in model.named_parameters()
+    ):
+        raise ValueError(
+            f"{type(model).__name__} ({pretrained!r}) has no cross-attention; use "
+            "language.fusion='prefix' with it, or a GPT-2, BERT or RoBERTa model."
+        )
+    model.generation_config = GenerationConfig()
+    if first_position(model):
+        model.prepare_inputs_for_generation = MethodType(_offset_inputs, model)
+    return model, tokenizer
+
+
+def is_cross_attention(name: str) -> bool:
+    """Tell whether a parameter or module name lies in a cross-attention block."""
+    return any(part in name for part in CROSS_ATTENTION)
+
+
+def first_position(model: nn.Module) -> int:
+    """Return the first position id: RoBERTa's kin begin behind the padding index, others at 0."""
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            return table.padding_idx + 1
+    return 0
+
+
+def _offset_inputs(
+    self: PreTrainedModel,
+    input_ids: Tensor,
+    inputs_embeds: Tensor | None = None,
+    **kwargs: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Shift the positions that generate() counts from 0, wrongly for RoBERTa's kin."""
+    prepare = type(self).prepare_inputs_for_generation
+    inputs = prepare(self, input_ids, inputs_embeds=inputs_embeds, **kwargs)
+    inputs["position_ids"] = inputs["position_ids"] + self.config.pad_token_id + 1
+    return inputs

@@ -1,0 +1,132 @@
+"""Text to token ids: one sequence `[BOS] prompt target [EOS]` for every sample.
+
+A target is encoded as the continuation of its prompt, so that the tokenizer sees the space between
+them: `tokens(prompt + " " + target)` without the leading `tokens(prompt)`. Encoded strings are
+kept, since training meets the same prompts, answers and captions in every epoch.
+
+Shapes: B samples, L text tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+__all__ = ["PromptTokenizer", "pad_rows"]
+
+_MAX_KEPT = 500_000
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    limit: int | None = None,
+    side: str = "right",
+) -> tuple[Tensor, Tensor]:
+    """Stack rows of different lengths.
+
+    Args:
+        rows: token ids of each sample.
+        pad: id that fills the gaps.
+        device: where the tensors go.
+        limit: the longest row that the language model has positions for.
+        side: "right", or "left" for generation.
+
+    Returns:
+        ids_BL and mask_BL, int64; the mask is 1 on tokens and 0 on padding.
+
+    Raises:
+        ValueError: a row is longer than `limit`.
+    """
+    length = max(len(row) for row in rows)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"A prompt with its answer has {length} tokens, but the language model has room for "
+            f"{limit}; shorten the prompt, or use a model with more positions."
+        )
+    ids, mask = [], []
+    for row in rows:
+        gap = length - len(row)
+        ids.append([*row, *[pad] * gap] if side == "right" else [*[pad] * gap, *row])
+        mask.append([1] * len(row) + [0] * gap if side == "right" else [0] * gap + [1] * len(row))
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+class PromptTokenizer:
+    """A tokenizer with known special tokens, and a memory of what it has encoded.
+
+    Args:
+        tokenizer: any tokenizer of transformers. One without a beginning-of-sequence token uses its
+            class token, else its end token; one without padding uses its end token (padding is
+            always masked).
+
+    Raises:
+        ValueError: the tokenizer has no token that could end a sequence.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.eos = _first_known(tokenizer.eos_token_id, tokenizer.sep_token_id)
+        self.bos = _first_known(tokenizer.bos_token_id, tokenizer.cls_token_id, self.eos)
+        self.pad = _first_known(tokenizer.pad_token_id, self.eos)
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._targets: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """Encode a prompt as `[BOS] tokens`; an empty prompt is `[BOS]` alone."""
+        ids = self._prompts.get(text)
+        if ids is None:
+            ids = (self.bos, *self._encode(text.rstrip()))
+            _keep(self._prompts, text, ids)
+        return ids
+
+    def target(self, prompt: str, text: str) -> tuple[int, ...]:
+        """Encode what follows `prompt`, without special tokens.
+
+        Raises:
+            ValueError: the text holds no token at all.
+        """
+        ids = self._targets.get((prompt, text))
+        if ids is None:
+            ids = self._continuation(prompt.rstrip(), text.strip())
+            if not ids:
+                raise ValueError(
+                    f"The target {text!r} after the prompt {prompt!r} has no token in this "
+                    "tokenizer; give every caption and candidate at least one word it knows."
+                )
+            _keep(self._targets, (prompt, text), ids)
+        return ids
+
+    def decode(self, ids_BL: Tensor) -> list[str]:
+        """Turn generated ids_BL into one string per row, without special tokens."""
+        texts = self.tokenizer.batch_decode(ids_BL.tolist(), skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def _continuation(self, prompt: str, text: str) -> tuple[int, ...]:
+        if not prompt:
+            return tuple(self._encode(text))
+        before, both = self._encode(prompt), self._encode(f"{prompt} {text}")
+        if both[: len(before)] == before:
+            return tuple(both[len(before) :])
+        return tuple(self._encode(f" {text}"))
+
+
+def _first_known(*ids: int | None) -> int:
+    for candidate in ids:
+        if candidate is not None:
+            return candidate
+    raise ValueError(
+        "The tokenizer has neither an end-of-sequence nor a separator token, so no text could end; "
+        "set `eos_token` in its tokenizer_config.json."
+    )
+
+
+def _keep(store: dict, key: object, ids: tuple[int, ...]) -> None:
+    if len(store) >= _MAX_KEPT:
+        store.clear()
+    store[key] = ids

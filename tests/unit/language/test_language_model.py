@@ -1,0 +1,270 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tove.language import CausalLanguageModel
+from tove.registry import LANGUAGE_MODELS
+
+CROSS = ["gpt2", "bert", "roberta"]
+ALL_WAYS = [(f, "cross_attention") for f in CROSS] + [
+    (f, "prefix") for f in ["gpt2", "opt", "llama", "roberta"]
+]
+PROMPTS = ["a picture of", "", "the red ball is left of the blue box true ?", "two"]
+TARGETS = ["a red ball", "two balls", "yes", "blue balls left"]
+
+
+@pytest.fixture
+def make(lm_folder):
+    def build(family: str, fusion: str, **options) -> CausalLanguageModel:
+        model = CausalLanguageModel(str(lm_folder(family)), fusion=fusion, **options)
+        torch.manual_seed(1)
+        for name, parameter in model.lm.named_parameters():
+            if "cross" in name and parameter.dim() > 1:
+                parameter.data.normal_(0, 0.5)
+        return model
+
+    return build
+
+
+def memory(batch: int = 4, requires_grad: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(batch, 5, 16, generator=generator).requires_grad_(requires_grad)
+
+
+def log_likelihood(model, memory_1ND, prompt: str, target: str, end: bool) -> torch.Tensor:
+    """One sample, one token at a time, no padding: what batches must agree with."""
+    ids = list(model.text.prompt(prompt))
+    total = torch.zeros(())
+    goal = [*model.text.target(prompt, target), *([model.text.eos] if end else [])]
+    for token in goal:
+        row = torch.tensor([ids])
+        logits = model._logits(memory_1ND, row, torch.ones_like(row))[0, -1]
+        total = total + logits.log_softmax(-1)[token]
+        ids.append(token)
+    return total
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_loss_is_the_mean_over_target_tokens_of_the_whole_batch(make, family, fusion) -> None:
+    model = make(family, fusion)
+    vision = memory()
+    with torch.no_grad():
+        total = sum(
+            log_likelihood(model, vision[i : i + 1], PROMPTS[i], TARGETS[i], end=True)
+            for i in range(4)
+        )
+        loss = model.loss(vision, PROMPTS, TARGETS)
+    num_tokens = sum(len(text.split()) + 1 for text in TARGETS)
+    torch.testing.assert_close(loss, -total / num_tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_ranking_agrees_with_one_candidate_at_a_time(make, family, fusion) -> None:
+    model = make(family, fusion)
+    vision = memory()
+    candidates = [["a red ball", "yes"], ["no", "two balls", "box"], ["true"], ["left", "right"]]
+    scores = model.rank(vision, PROMPTS, candidates)
+    assert [len(row) for row in scores] == [2, 3, 1, 2]
+    for i, options in enumerate(candidates):
+        for candidate, score in zip(options, scores[i], strict=True):
+            with torch.no_grad():
+                expected = log_likelihood(model, vision[i : i + 1], PROMPTS[i], candidate, False)
+            assert score == pytest.approx(expected.item(), abs=2e-4)
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_one_pass_ranking_equals_the_general_one(make, family, fusion, monkeypatch) -> None:
+    model = make(family, fusion)
+    vision, passes = memory(), []
+    candidates = [["no", "yes"]] * 4
+    forward = model._logits
+    monkeypatch.setattr(model, "_logits", lambda *args: passes.append(args) or forward(*args))
+    fast = model.rank(vision, PROMPTS, candidates)
+    assert len(passes) == 1
+    assert passes[0][1].shape[0] == 4
+    answers = [[model.text.target(p, c) for c in ("no", "yes")] for p in PROMPTS]
+    general = model._rank_sequences(vision, PROMPTS, answers, False)
+    torch.testing.assert_close(torch.tensor(fast), torch.tensor(general), rtol=1e-4, atol=1e-5)
+
+
+def test_length_normalised_ranking_divides_by_tokens(make) -> None:
+    model = make("gpt2", "cross_attention")
+    options = [["a red ball", "yes"]]
+    plain = model.rank(memory(1), ["the"], options)[0]
+    normalised = model.rank(memory(1), ["the"], options, length_normalised=True)[0]
+    assert normalised == pytest.approx([plain[0] / 3, plain[1]])
+
+
+def greedy(model, memory_1ND, prompt: str, num_tokens: int) -> list[int]:
+    ids = list(model.text.prompt(prompt))
+    start = len(ids)
+    for _ in range(num_tokens):
+        row = torch.tensor([ids])
+        ids.append(model._logits(memory_1ND, row, torch.ones_like(row))[0, -1].argmax().item())
+        if ids[-1] == model.text.eos:
+            break
+    return ids[start:]
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_generation_of_a_mixed_batch_equals_greedy_by_hand(make, family, fusion) -> None:
+    model = make(family, fusion)
+    vision = memory()
+    texts = model.generate(vision, PROMPTS, num_beams=1, min_new_tokens=0, max_new_tokens=6)
+    for i, text in enumerate(texts):
+        with torch.no_grad():
+            ids = greedy(model, vision[i : i + 1], PROMPTS[i], 6)
+        assert text == model.text.decode(torch.tensor([ids]))[0]
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_beam_search_of_a_sample_depends_on_that_sample_only(make, family, fusion) -> None:
+    model = make(family, fusion)
+    vision = memory()
+    limits = dict(min_new_tokens=4, max_new_tokens=4)
+    together = model.generate(vision, PROMPTS, num_beams=3, **limits)
+    alone = [
+        model.generate(vision[i : i + 1], [PROMPTS[i]], num_beams=3, **limits)[0] for i in range(4)
+    ]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_generation_respects_length_limits_and_the_position_table(make) -> None:
+    model = make("gpt2", "cross_attention")
+    model.lm.lm_head = nn.Linear(16, model.lm.config.vocab_size, bias=True)
+    nn.init.zeros_(model.lm.lm_head.weight)
+    nn.init.zeros_(model.lm.lm_head.bias)
+    model.lm.lm_head.bias.data[model.text.eos] = 9.0
+    model.lm.lm_head.bias.data[model.text.target("", "ball")[0]] = 5.0
+    texts = model.generate(memory(2), ["", "a picture of"], min_new_tokens=3, max_new_tokens=9)
+    assert texts == ["ball ball ball"] * 2
+    model.lm.lm_head.bias.data[model.text.eos] = -9.0
+    texts = model.generate(memory(1), [""], min_new_tokens=1, max_new_tokens=500, num_beams=2)
+    assert len(texts[0].split()) == 39
+
+
+def test_a_prompt_longer_than_the_positions_is_refused_in_a_sentence(make) -> None:
+    model = make("gpt2", "prefix")
+    with pytest.raises(ValueError, match="room for 35"):
+        model.rank(memory(1), ["ball " * 60], [["yes"]])
+    with pytest.raises(ValueError, match="room for 34"):
+        model.generate(memory(1), ["ball " * 60])
+    assert model.loss(memory(1), [""], ["ball " * 60]).isfinite()
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_adapters_start_as_the_identity_then_learn_and_nothing_frozen_moves(
+    make, family, fusion
+) -> None:
+    plain = make(family, fusion)
+    model = make(family, fusion, adapters=dict(type="bottleneck", width=4)).train()
+    vision = memory(requires_grad=True)
+    torch.testing.assert_close(
+        model.loss(vision, PROMPTS, TARGETS), plain.loss(vision, PROMPTS, TARGETS)
+    )
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert model.trainable_names() == [n for n, p in model.named_parameters() if p.requires_grad]
+    cross = [n for n in model.trainable_names() if n.startswith("lm.")]
+    assert bool(cross) == (fusion == "cross_attention")
+    assert all("cross" in n for n in cross)
+    assert sum(n.startswith("adapters.") for n in model.trainable_names()) == 2 * 4
+    optimizer, losses = torch.optim.Adam(trained, lr=0.02), []
+    for _ in range(12):
+        loss = model.loss(vision, PROMPTS, TARGETS)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+    assert vision.grad.abs().sum() > 0
+    assert all(a.up.weight.abs().sum() > 0 for a in model.adapters)
+    now = dict(model.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+
+
+def test_a_deep_copy_has_its_own_adapters(make) -> None:
+    model = make("gpt2", "cross_attention", adapters=dict(type="bottleneck", width=4))
+    before = model.loss(memory(), PROMPTS, TARGETS)
+    twin = copy.deepcopy(model)
+    for adapter in twin.adapters:
+        nn.init.normal_(adapter.up.bias)
+    assert not torch.allclose(twin.loss(memory(), PROMPTS, TARGETS), before)
+    torch.testing.assert_close(model.loss(memory(), PROMPTS, TARGETS), before)
+
+
+def test_the_language_model_never_drops_out(make) -> None:
+    model = make("roberta", "cross_attention", adapters=dict(type="bottleneck", width=4)).train()
+    assert model.training
+    assert not any(module.training for module in model.lm.modules())
+    first = model.loss(memory(), PROMPTS, TARGETS)
+    assert torch.equal(first, model.loss(memory(), PROMPTS, TARGETS))
+
+
+@pytest.mark.parametrize(("family", "fusion"), [("llama", "prefix"), ("gpt2", "cross_attention")])
+def test_lora_trains_only_lora_and_cross_attention(make, family, fusion) -> None:
+    model = make(family, fusion, adapters=dict(type="lora", r=2))
+    names = model.trainable_names()
+    assert any("lora_" in name for name in names)
+    assert all("lora_" in name or "cross" in name for name in names)
+    assert not any("lora_" in name and "cross" in name for name in names)
+    model.loss(memory(), PROMPTS, TARGETS).backward()
+    assert model.generate(memory(1), ["a"], max_new_tokens=3)
+
+
+def test_frozen_cross_attention_leaves_adapters_alone_to_train(make) -> None:
+    options = dict(adapters=dict(type="bottleneck", width=4), train_cross_attention=False)
+    model = make("gpt2", "cross_attention", **options)
+    assert all(name.startswith("adapters.") for name in model.trainable_names())
+
+
+def test_label_smoothing_is_that_of_torch_and_skips_prompt_and_padding(make) -> None:
+    model = make("gpt2", "cross_attention", label_smoothing=0.2)
+    smooth = model.loss(memory(1), ["a picture of"], ["a ball"])
+    row = [*model.text.prompt("a picture of"), *model.text.target("a", "a ball"), model.text.eos]
+    ids = torch.tensor([row])
+    logits = model._logits(memory(1), ids, torch.ones_like(ids))[0, 3:-1]
+    torch.testing.assert_close(smooth, F.cross_entropy(logits, ids[0, 4:], label_smoothing=0.2))
+
+
+def test_loss_normalisation_over_processes(make, monkeypatch) -> None:
+    """Unequal numbers of target tokens (2 and 8) still average to the one-process gradient."""
+    model = make("gpt2", "cross_attention")
+    whole = model.loss(memory(2), ["a", "a"], ["yes", "the red ball is left of box"])
+    halves = []
+    for i, target in enumerate(["yes", "the red ball is left of box"]):
+        own = len(target.split()) + 1
+        monkeypatch.setattr("tove.language.dist.is_initialized", lambda: True)
+        monkeypatch.setattr("tove.language.dist.get_world_size", lambda: 2)
+        monkeypatch.setattr("tove.language.dist.all_reduce", lambda x, n=10 - own: x.add_(n))
+        halves.append(model.loss(memory(2)[i : i + 1], ["a"], [target]))
+    torch.testing.assert_close(torch.stack(halves).mean(), whole)
+
+
+def test_builds_from_a_config(lm_folder) -> None:
+    config = dict(type="CausalLanguageModel", pretrained=str(lm_folder("gpt2")))
+    assert LANGUAGE_MODELS.build(config).width == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (dict(fusion="crossattention"), ValueError, "'cross_attention' or 'prefix'"),
+        (dict(adapters=dict(type="houlsby")), ValueError, "'bottleneck' or 'lora'"),
+        (dict(pretrained="./no/such/folder"), FileNotFoundError, "does not exist"),
+    ],
+)
+def test_mistakes_in_the_config_get_a_sentence(lm_folder, options, error, words) -> None:
+    with pytest.raises(error, match=words):
+        CausalLanguageModel(**{"pretrained": str(lm_folder("gpt2")), **options})
+
+
+def test_a_model_without_cross_attention_says_what_to_use(lm_folder, tmp_path) -> None:
+    with pytest.raises(ValueError, match="fusion='prefix'"):
+        CausalLanguageModel(str(lm_folder("llama")), fusion="cross_attention")
+    with pytest.raises(FileNotFoundError, match="could not be loaded"):
+        CausalLanguageModel(str(tmp_path))
