@@ -1,0 +1,63 @@
+"""From the shared view to what one network expects: resize, scale, normalise, on the device.
+
+    x = (resize(image) * (high - low) + low - mean) / std
+
+Every network starts from the SAME geometric view of an image, so that token (i, j) is the same
+place for all of them; only the resolution and the statistics differ.
+
+Shapes: B batch, C = 3 channels, H x W the shared view, h x w the network's own input size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Preprocess", "to_unit_range"]
+
+
+def to_unit_range(images_BCHW: Tensor) -> Tensor:
+    """Turn uint8 images into float32 in [0, 1]; floating images pass through unchanged."""
+    if images_BCHW.dtype == torch.uint8:
+        return images_BCHW.float().div_(255)
+    return images_BCHW
+
+
+class Preprocess(nn.Module):
+    """Resize to the network's input size and normalise with its statistics.
+
+    Args:
+        size: height and width of the network's input, in pixels.
+        mean: of each channel, in units of `value_range`.
+        std: of each channel, in units of `value_range`.
+        value_range: what black and white are before normalisation, such as (0, 255).
+        interpolation: `bicubic` or `bilinear`, both antialiased.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        value_range: tuple[float, float] = (0.0, 1.0),
+        interpolation: str = "bicubic",
+    ) -> None:
+        super().__init__()
+        self.size = (int(size[0]), int(size[1]))
+        self.low, self.high = value_range
+        self.interpolation = interpolation
+        self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Map images in [0, 1], [B, 3, H, W], to the network's input, [B, 3, h, w]."""
+        x_BCHW = images_BCHW
+        if x_BCHW.shape[-2:] != self.size:
+            x_BCHW = F.interpolate(
+                x_BCHW, size=self.size, mode=self.interpolation, antialias=True, align_corners=False
+            )
+            # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
+            x_BCHW = x_BCHW.clamp(0, 1)
+        x_BCHW = x_BCHW * (self.high - self.low) + self.low
+        return (x_BCHW - self.mean.to(x_BCHW.dtype)) / self.std.to(x_BCHW.dtype)
