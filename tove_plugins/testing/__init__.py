@@ -1,0 +1,22 @@
+"""The conformance kit: how the author of an expert knows that it is right.
+
+`check_expert("my_expert")` runs every check on the small offline build and raises one error that
+names each check that failed; `parametrize_with_expert_checks` makes a pytest test of each.
+Importing this package imports torch; importing `tove_plugins` does not.
+"""
+
+from tove_plugins.testing import _built, _spatial, _static  # noqa: F401 - they fill the registry
+from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
+from tove_plugins.testing._run import CheckResult, check_expert, parametrize_with_expert_checks
+from tove_plugins.testing._subject import Subject
+
+__all__ = [
+    "Check",
+    "CheckResult",
+    "ExpertCheckError",
+    "SkipCheck",
+    "Subject",
+    "all_checks",
+    "check_expert",
+    "parametrize_with_expert_checks",
+]

@@ -1,0 +1,113 @@
+"""Run checks over an expert and report on all of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from tove_plugins.specs import ExpertSpec
+from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
+from tove_plugins.testing._subject import Subject
+
+__all__ = ["CheckResult", "check_expert", "parametrize_with_expert_checks"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check said of an expert: its name, "passed", "failed" or "skipped", a sentence."""
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    message: str = ""
+
+
+def check_expert(
+    expert: str | ExpertSpec | nn.Module,
+    spec: ExpertSpec | None = None,
+    *,
+    checks: Iterable[str] | None = None,
+    real: bool = False,
+    device: str = "cpu",
+    raise_on_failure: bool = True,
+) -> list[CheckResult]:
+    """Run the checks on an expert.
+
+    Args:
+        expert: The name of an installed expert, a spec to build from, or a built module.
+        spec: The spec of a built module.
+        checks: Names of the checks to run; all if None.
+        real: Build with the trained weights instead of the small random form.
+        device: Where the built checks run.
+        raise_on_failure: Raise when any failed, otherwise give the results only.
+
+    Raises:
+        ExpertCheckError: Checks failed; all of them are named.
+        ValueError: `checks` holds an unknown name.
+    """
+    subject = Subject(expert, spec, real=real, device=device)
+    results = [_run(check, subject) for check in _chosen(checks)]
+    failed = [result for result in results if result.outcome == "failed"]
+    if failed and raise_on_failure:
+        lines = "\n".join(f"- {result.name}: {result.message}" for result in failed)
+        raise ExpertCheckError(
+            f"Expert '{subject.name}' fails {len(failed)} of {len(results)} checks:\n{lines}"
+        )
+    return results
+
+
+def parametrize_with_expert_checks(
+    experts: Iterable[str | ExpertSpec],
+    *,
+    checks: Iterable[str] | None = None,
+    real: bool = False,
+    device: str = "cpu",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make one pytest test per expert and check of `def test(expert, check): check(expert)`."""
+    import pytest
+
+    chosen = _chosen(checks)
+    subjects = [Subject(expert, real=real, device=device) for expert in experts]
+    parameters = [
+        pytest.param(subject, _skipping(check), id=f"{subject.name}-{check.name}")
+        for subject in subjects
+        for check in chosen
+    ]
+    return pytest.mark.parametrize(("expert", "check"), parameters)
+
+
+def _skipping(check: Check) -> Callable[[Subject], None]:
+    import pytest
+
+    def run(subject: Subject) -> None:
+        try:
+            check(subject)
+        except SkipCheck as reason:
+            pytest.skip(str(reason))
+
+    return run
+
+
+def _chosen(names: Iterable[str] | None) -> tuple[Check, ...]:
+    known = {check.name: check for check in all_checks()}
+    if names is None:
+        return tuple(known.values())
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ValueError(
+            f"No check is called {', '.join(map(repr, unknown))}; there are: {', '.join(known)}."
+        )
+    return tuple(known[name] for name in wanted)
+
+
+def _run(check: Check, subject: Subject) -> CheckResult:
+    try:
+        check(subject)
+    except SkipCheck as reason:
+        return CheckResult(check.name, "skipped", str(reason))
+    except AssertionError as failure:
+        return CheckResult(check.name, "failed", str(failure))
+    except Exception as error:  # an expert that raises fails the check that met it
+        return CheckResult(check.name, "failed", f"It raised {type(error).__name__}: {error}")
+    return CheckResult(check.name, "passed")

@@ -1,0 +1,100 @@
+"""The expert under test: built afresh for each check, and run as the core runs it.
+
+Shapes: B batch, 3 x H x W the spec's image, N = h * w tokens, D the width.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tove_plugins._building import build_expert, build_from_spec
+from tove_plugins._discovery import discover
+from tove_plugins.specs import ExpertSpec
+
+__all__ = ["Subject", "run_as_core"]
+
+SEED = 20_240
+
+
+class Subject:
+    """An expert under test.
+
+    Args:
+        expert: The name of an installed expert, a spec to build from, or a built module.
+        spec: The spec of a built module.
+        real: Build with the trained weights instead of the small random form.
+        device: Where the built checks run.
+
+    Raises:
+        TypeError: A module came without its spec.
+        ExpertNotAvailable: No plugin offers the name.
+    """
+
+    def __init__(
+        self,
+        expert: str | ExpertSpec | nn.Module,
+        spec: ExpertSpec | None = None,
+        *,
+        real: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.plugin: str | None = None
+        self.rebuild: Callable[[], nn.Module] | None = None
+        self._built: nn.Module | None = None
+        if isinstance(expert, str):
+            entry = discover().get(expert)
+            self.spec, self.plugin = entry.spec, entry.plugin
+            self.rebuild = lambda: build_expert(expert, tiny=not real)
+        elif isinstance(expert, ExpertSpec):
+            self.spec = expert
+            self.rebuild = lambda: build_from_spec(self.spec, tiny=not real)
+        elif isinstance(expert, nn.Module) and spec is not None:
+            self.spec, self._built = spec, expert
+        else:
+            raise TypeError(
+                "check_expert takes the name of an installed expert, an ExpertSpec, or a built "
+                "torch.nn.Module together with its spec: check_expert(module, spec)."
+            )
+
+    @property
+    def name(self) -> str:
+        """The expert's name."""
+        return self.spec.name
+
+    def build(self) -> nn.Module:
+        """Build it from the same seed as every time, leaving the caller's random state alone."""
+        if self.rebuild is None:
+            return copy.deepcopy(self._built)  # type: ignore[return-value]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            return self.rebuild()
+
+    def fresh(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Give a copy of the expert that the check may change, in eval mode on the device."""
+        if self._built is None:
+            self._built = self.build()
+        return copy.deepcopy(self._built).to(self.device, dtype).eval()
+
+    def images(self, batch: int, seed: int = 0) -> Tensor:
+        """Give noise images as the core hands them over: normalised [B, 3, H, W], float32."""
+        generator = torch.Generator().manual_seed(SEED + seed)
+        return self.normalise(torch.rand(batch, 3, *self.spec.image.size, generator=generator))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn pixels [B, 3, H, W] in [0, 1] into what the spec asks for."""
+        image = self.spec.image
+        low, high = image.value_range
+        mean = torch.tensor(image.mean).view(1, 3, 1, 1)
+        std = torch.tensor(image.std).view(1, 3, 1, 1)
+        return ((pixels * (high - low) + low - mean) / std).to(self.device)
+
+
+def run_as_core(expert: nn.Module, images: Tensor) -> Tensor:
+    """Call an expert as the hub does: in eval mode, under no_grad. Gives tokens [B, N, D]."""
+    expert.eval()
+    with torch.no_grad():
+        tokens: Tensor = expert(images)
+    return tokens
