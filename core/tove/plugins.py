@@ -77,7 +77,8 @@ def build_registered_expert(cfg: Mapping[str, Any], registry: Registry = EXPERTS
         ExpertBuildError: It could not be built.
     """
     _look_up(cfg, registry)
-    return build_from_cfg(dict(cfg), registry)
+    expert: nn.Module = build_from_cfg(dict(cfg), registry)
+    return expert
 
 
 def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
