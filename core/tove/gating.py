@@ -52,6 +52,7 @@ class TokenGate(nn.Module):
         noise: scale of Shazeer's trained gate noise; 0 is none.
         top_k: experts kept per token; None is all of them (dense).
         temperature: divides the scores; above 1 flattens the gate.
+        headless: slots that have a column but no head: detached for good.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TokenGate(nn.Module):
         noise: float = 0.0,
         top_k: int | None = None,
         temperature: float = 1.0,
+        headless: Collection[str] = (),
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -71,14 +73,15 @@ class TokenGate(nn.Module):
         self.slots = tuple(slots)
         self.noise, self.top_k, self.temperature = noise, top_k, temperature
         self.trunk = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if hidden else nn.Identity()
-        self.heads = nn.ModuleDict({slot: nn.Linear(hidden or width, 1) for slot in slots})
+        headed = [slot for slot in slots if slot not in headless]
+        self.heads = nn.ModuleDict({slot: nn.Linear(hidden or width, 1) for slot in headed})
         self.noise_heads = nn.ModuleDict(
-            {slot: nn.Linear(hidden or width, 1, bias=False) for slot in slots} if noise else {}
+            {slot: nn.Linear(hidden or width, 1, bias=False) for slot in headed} if noise else {}
         )
 
     def forward(self, t_clip_BND: Tensor, detached: Collection[str] = ()) -> GateOutput:
         """Return the gate weights of all slots, [B, N, K]; detached slots are never scored."""
-        attached = [slot for slot in self.slots if slot not in detached]
+        attached = [slot for slot in self.heads if slot not in detached]
         if not attached:
             return GateOutput(t_clip_BND.new_zeros(*t_clip_BND.shape[:-1], len(self.slots)))
         x_BNH = self.trunk(t_clip_BND.to(self.heads[attached[0]].weight.dtype))

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from tove.errors import ConfigError
 from tove.plugins import expert_provenance, expert_spec
-from tove.preprocess import Preprocess
-from tove.registry import EXPERTS
+from tove.preprocess import Preprocess, keep_dtype
+from tove.registry import EXPERTS, SCOPE
 from tove_plugins import ExpertSpec
 
 __all__ = ["ExpertHub", "FrozenExpert", "check_slots", "expert_specs"]
@@ -87,19 +87,19 @@ class FrozenExpert(nn.Module):
         """Follow the model's `.to(...)` except in what the config has settled."""
         if self.device is not None:
             return self
-        super()._apply(fn, recurse)
-        if self.dtype is not None:
-            self.expert.to(self.dtype)
-        return self
+        return super()._apply(fn if self.dtype is None else keep_dtype(fn), recurse)
+
+    def _input_dtype(self) -> torch.dtype | None:
+        """The dtype of the expert's weights, which its input must have."""
+        floating = (p.dtype for p in self.expert.parameters() if p.is_floating_point())
+        return next(floating, None)
 
     @torch.no_grad()
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give tokens [B, M, D], on the images' device, of images in [0, 1]."""
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(images_BCHW.to(self.device or home, non_blocking=True))
-        if self.dtype is not None:
-            pixels_BCHW = pixels_BCHW.to(self.dtype)
-        tokens_BMD = self.expert(pixels_BCHW)
+        tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
         return tokens_BMD.to(home, non_blocking=True)
@@ -156,7 +156,7 @@ class ExpertHub(nn.Module):
     def _build(self, slot: str) -> FrozenExpert:
         cfg = self._cfgs[slot]
         options = {key: value for key, value in cfg.items() if key not in _PLACEMENT}
-        expert = EXPERTS.build(options)
+        expert = EXPERTS.build({**options, "_scope_": SCOPE})
         return FrozenExpert(slot, self.specs[slot], expert, cfg.get("device"), cfg.get("dtype"))
 
     def _check_known(self, slots: Collection[str]) -> None:

@@ -8,13 +8,13 @@ place for all of them; only the resolution and the statistics differ.
 Shapes: B batch, C = 3 channels, H x W the shared view, h x w the network's own input size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Preprocess", "to_unit_range"]
+__all__ = ["Preprocess", "keep_dtype", "to_unit_range"]
 
 
 def to_unit_range(images_BCHW: Tensor) -> Tensor:
@@ -22,6 +22,16 @@ def to_unit_range(images_BCHW: Tensor) -> Tensor:
     if images_BCHW.dtype == torch.uint8:
         return images_BCHW.float().div_(255)
     return images_BCHW
+
+
+def keep_dtype(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Make a module's `_apply` function move tensors to a device but leave their dtype alone."""
+
+    def move(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+    return move
 
 
 class Preprocess(nn.Module):
@@ -50,12 +60,20 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Preprocess":
+        """Keep the statistics in float32 when the model is cast: they are not weights."""
+        return super()._apply(keep_dtype(fn), recurse)
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map images in [0, 1], [B, 3, H, W], to the network's input, [B, 3, h, w]."""
         x_BCHW = images_BCHW
         if x_BCHW.shape[-2:] != self.size:
             x_BCHW = F.interpolate(
-                x_BCHW, size=self.size, mode=self.interpolation, antialias=True, align_corners=False
+                x_BCHW.float(),
+                size=self.size,
+                mode=self.interpolation,
+                antialias=True,
+                align_corners=False,
             )
             # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
             x_BCHW = x_BCHW.clamp(0, 1)

@@ -16,6 +16,7 @@ D a token's width, H hidden width, L language width (d_lang).
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,10 +30,13 @@ def resample_tokens(
     if tuple(grid_in) == tuple(grid_out):
         return tokens_BMD
     map_BDhw = tokens_BMD.transpose(1, 2).unflatten(2, tuple(grid_in))
+    shrinks = grid_out[0] < grid_in[0] or grid_out[1] < grid_in[1]
+    if shrinks and map_BDhw.dtype != torch.float64:
+        map_BDhw = map_BDhw.float()  # torch's antialiased kernels know no half precision on CPU
     map_BDhw = F.interpolate(
-        map_BDhw, size=tuple(grid_out), mode="bilinear", antialias=True, align_corners=False
+        map_BDhw, size=tuple(grid_out), mode="bilinear", antialias=shrinks, align_corners=False
     )
-    return map_BDhw.flatten(2).transpose(1, 2)
+    return map_BDhw.flatten(2).transpose(1, 2).to(tokens_BMD.dtype)
 
 
 class Projector(nn.Module):

@@ -81,4 +81,5 @@ class MatchedMLP(nn.Module):
 
     def forward(self, v_BND: Tensor, t_clip_BNC: Tensor) -> Tensor:
         """Return t_fuse [B, N, D] from projected CLIP tokens v and the CLIP tokens themselves."""
+        t_clip_BNC = t_clip_BNC.to(self.inner.weight.dtype)
         return v_BND + self.outer(F.gelu(self.inner(t_clip_BNC)))

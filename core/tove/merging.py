@@ -1,0 +1,205 @@
+"""Merging the experts' knowledge into one encoder (ToVE-lite; ToVE's figure 4, our reading).
+
+    target     = stop_gradient(t_fuse(image))              the teacher: CLIP, experts, gate, MLP_t
+    prediction = P_clip(CLIP'(image))                      the student: a copy of CLIP that trains
+    loss       = d(prediction, target) + lm_weight * L_lm(prediction)
+    d          = mse | 1 - cosine | smooth-L1, mean over tokens
+
+P_clip, the language model and its adapters are the teacher's and stay as they are: afterwards the
+student takes CLIP's place in front of them, and experts, gate and MLP_t go.
+
+Shapes: B batch, N tokens, D language width.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tove.errors import ConfigError
+from tove.model import Fused, Sample, ToVE, build_part
+from tove.preprocess import to_unit_range
+from tove.registry import MODELS
+from tove.trainable import keep_frozen_weights_out, load_trainable
+
+__all__ = ["LOSSES", "Merge", "fold_lora"]
+
+
+def _cosine(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(prediction_BND, target_BND, dim=-1).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "cosine": _cosine,
+    "smooth_l1": F.smooth_l1_loss,
+}
+
+
+def _inject_lora(encoder: nn.Module, options: dict[str, Any]) -> None:
+    """Put LoRA layers into the blocks that run, in place."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = tuple(options.pop("target_modules", encoder.lora_targets))
+    names = [
+        f"{block}.{name}"
+        for block, module in encoder.blocks()
+        for name, _ in module.named_modules()
+        if name.rpartition(".")[2] in targets
+    ]
+    if not names:
+        raise ConfigError(
+            f"model.student.target_modules is {list(targets)}, but no block of the encoder has a "
+            f"layer of such a name; choose among {', '.join(encoder.lora_targets)}."
+        )
+    try:
+        config = LoraConfig(target_modules=names, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"model.student has an option that LoRA does not take ({error}); "
+            "see the arguments of peft.LoraConfig."
+        ) from error
+    inject_adapter_in_model(config, encoder)
+
+
+def fold_lora(encoder: nn.Module) -> nn.Module:
+    """Add every LoRA update to the weight it belongs to and take the LoRA layers out, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(n, m) for n, m in encoder.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(encoder.get_submodule(parent), child, layer.get_base_layer())
+    return encoder
+
+
+@MODELS.register_module()
+class Merge(BaseModel):
+    """Teach a copy of CLIP to give what CLIP and the experts give together.
+
+    Args:
+        teacher: a trained ToVE, or the config of one.
+        student: dict(trainable=...) with "full" (all that the tokens depend on), or with
+            dict(type="lora", r=..., ...), the rest being arguments of peft's LoraConfig.
+        loss: "mse", "cosine" or "smooth_l1".
+        lm_weight: weight of the language loss on samples with a target; 0 needs no targets.
+        data_preprocessor: mmengine's.
+    """
+
+    def __init__(
+        self,
+        teacher: Mapping[str, Any] | ToVE,
+        student: Literal["full", "lora"] | Mapping[str, Any] = "full",
+        loss: Literal["mse", "cosine", "smooth_l1"] = "mse",
+        lm_weight: float = 0.0,
+        data_preprocessor: dict | nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        if loss not in LOSSES:
+            raise ConfigError(f"model.loss is {loss!r}, but it must be one of {', '.join(LOSSES)}.")
+        self.distance, self.lm_weight = LOSSES[loss], lm_weight
+        self.teacher = teacher if isinstance(teacher, nn.Module) else build_part(teacher, MODELS)
+        self.student = self._make_student(student)
+        own = [f"teacher.{name}" for name in self.teacher.state_dict()]
+        self.teacher.requires_grad_(False)
+        keep_frozen_weights_out(self, also=own)
+        self.train(self.training)
+
+    def _make_student(self, choice: str | Mapping[str, Any]) -> nn.Module:
+        """Copy the teacher's encoder and unfreeze what the tokens depend on.
+
+        Blocks above the encoder's `layer` and its post-layernorm reach no loss: they stay as they
+        are, for those who use the exported checkpoint's other outputs.
+        """
+        if not isinstance(choice, str) and "trainable" in choice:
+            choice = choice["trainable"]
+        options = {"type": choice} if isinstance(choice, str) else dict(choice)
+        trainable = options.pop("type", "full")
+        student = deepcopy(self.teacher.encoder).requires_grad_(False)
+        if trainable == "lora":
+            _inject_lora(student, options)
+        elif trainable == "full" and not options:
+            for _, parameter in student.used_parameters():
+                parameter.requires_grad_(True)
+        else:
+            raise ConfigError(
+                f"model.student is {choice!r}, but it must be 'full', 'lora', or "
+                "dict(type='lora', r=..., ...)."
+            )
+        return student
+
+    def predict_tokens(self, images: Tensor) -> Tensor:
+        """Give P_clip(CLIP'(image)), [B, N, D], of images [B, 3, H, W]."""
+        return self.teacher.projector.project_clip(self.student(to_unit_range(images)))
+
+    def fuse(self, images: Tensor, image_ids: list[str] | None = None) -> Fused:
+        """Give what the language model reads once experts, gate and MLP_t are gone."""
+        prediction_BND = self.predict_tokens(images)
+        return Fused(prediction_BND, prediction_BND)
+
+    def forward(
+        self,
+        images: Tensor,
+        data_samples: list[Sample] | None = None,
+        mode: Literal["loss", "predict", "tensor"] = "tensor",
+    ) -> dict[str, Tensor] | list[Sample] | Tensor:
+        """Run one batch; modes as in `ToVE.forward`, with the student in CLIP's place."""
+        samples = data_samples or []
+        prediction_BND = self.predict_tokens(images)
+        if mode == "predict":
+            return self.teacher.answer(prediction_BND, samples)
+        if mode == "tensor":
+            return prediction_BND
+        with torch.no_grad():
+            ids = [sample["image_id"] for sample in samples] or None
+            target_BND = self.teacher.fuse(images, ids).t_fuse
+        losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
+        if self.lm_weight:
+            losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
+        return losses
+
+    def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
+        """L_lm on the samples that have a target; unlabelled images have none."""
+        rows = [row for row, sample in enumerate(samples) if sample.get("target")]
+        if len(rows) < len(samples):
+            prediction_BND = prediction_BND[rows]
+        prompts = [samples[row]["prompt"] for row in rows]
+        targets = [samples[row]["target"] for row in rows]
+        return self.teacher.language.loss(prediction_BND, prompts, targets)
+
+    def train(self, mode: bool = True) -> "Merge":
+        """Set the student's mode; the teacher is always in eval."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Do nothing: mmengine's walk re-initialises pretrained parts that have such a method."""
+
+    def load_trainable(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load student and teacher parameters, strictly but for experts that come or go.
+
+        Raises:
+            CheckpointError: keys are missing or unexpected, or shapes differ.
+        """
+        load_trainable(self, state_dict)
+
+    def merged_encoder(self) -> nn.Module:
+        """Give the student as an ordinary encoder, a frozen copy with LoRA folded in."""
+        return fold_lora(deepcopy(self.student)).requires_grad_(False).eval()
+
+    def trainable_parameters(self) -> int:
+        """Count the parameters that train."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def total_parameters(self) -> int:
+        """Count the parameters of what is deployed: student, P_clip, language model."""
+        clip = self.teacher.projector.first["clip"], self.teacher.projector.shared
+        # The student's architecture is that of the teacher's encoder, LoRA being folded in.
+        deployed = (self.teacher.encoder, *clip, self.teacher.language)
+        return sum(p.numel() for module in deployed for p in module.parameters())
