@@ -1,0 +1,25 @@
+"""A folder of images without text, for merging and for looking at gates."""
+
+import os
+from typing import Any
+
+from tove.data.base import ImageDataset
+from tove.data.loading import IMAGE_SUFFIXES
+from tove.registry import DATASETS
+
+__all__ = ["UnlabelledImages"]
+
+
+@DATASETS.register_module()
+class UnlabelledImages(ImageDataset):
+    """All images under `img_dir`, sub-folders and links to folders included, sorted by path."""
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """List the image files."""
+        paths = [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(self.data_prefix["img"], followlinks=True)
+            for name in names
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+        return [dict(task="image", image_path=path, prompt="", target="") for path in sorted(paths)]

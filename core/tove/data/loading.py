@@ -1,0 +1,110 @@
+"""From an image file of any kind to the one square view that every network sees.
+
+The geometry lives here only: token (i, j) of CLIP and of every expert is the same place of the
+image because all of them start from `shared_view`.
+
+Shapes: S side of the square view, in pixels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from tove.errors import ConfigError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIEWS",
+    "CorruptImage",
+    "TooManyCorruptImages",
+    "load_image",
+    "shared_view",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+VIEWS = ("crop", "pad")
+_PAD_COLOUR = (122, 116, 104)  # CLIP's mean pixel: the padding is near zero once normalised
+
+
+class CorruptImage(OSError):
+    """A file that cannot be read as an image."""
+
+
+class TooManyCorruptImages(ConfigError):
+    """More unreadable images than the data set's `corrupt_limit`."""
+
+
+def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
+    """Read an image upright and in RGB: EXIF rotation applied, transparency over white.
+
+    Args:
+        path: any file that Pillow reads; grey, palette, RGBA, CMYK and 16-bit ones included.
+        min_side: pixels that the shorter side should keep. Large JPEG files are then decoded at a
+            fraction of their size, which is several times as fast.
+
+    Returns:
+        The image in mode RGB.
+
+    Raises:
+        CorruptImage: the file is missing, empty, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            if min_side is not None:
+                image.draft("RGB", (2 * min_side, 2 * min_side))
+            image.load()
+            return _to_rgb(_upright(image))
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise CorruptImage(f"{path} cannot be read as an image: {error}") from error
+
+
+def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
+    """Cut or pad an RGB image to a square and resize it, bicubic and antialiased.
+
+    Args:
+        image: of any size.
+        size: side S of the square.
+        view: "crop" keeps the central square; "pad" keeps all and fills with CLIP's mean colour.
+
+    Returns:
+        uint8 tensor [3, S, S].
+    """
+    width, height = image.size
+    if view == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+        square = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    else:
+        scale = size / max(width, height)
+        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        square = Image.new("RGB", (size, size), _PAD_COLOUR)
+        corner = (size - inner[0]) // 2, (size - inner[1]) // 2
+        square.paste(image.resize(inner, Image.Resampling.BICUBIC), corner)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF around sound pixels: the picture is still good
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+    elif image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image))
+        grey = grey * 255 if grey.max() <= 1 else grey
+        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
