@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG --checkpoint FILE`` or ``mim test tove_plugins``.
+"""Evaluate a checkpoint: `python tools/test.py CONFIG FILE`, `mim test tove_plugins CONFIG`.
 
 Slim checkpoints are evaluated without the packages of the experts that were detached from them.
 """

@@ -1,6 +1,7 @@
-"""Run the stages of a config: ``python tools/train.py CONFIG`` or ``mim train tove_plugins CONFIG``.
+"""Run the stages of a config: `python tools/train.py CONFIG`, `mim train tove_plugins CONFIG`.
 
-mim asks this script for ``-h`` before it runs it, so nothing heavy is imported until the arguments are read.
+mim asks this script for `-h` before it runs it, so nothing heavy is imported until the arguments
+are read.
 """
 
 import argparse

@@ -1,0 +1,169 @@
+"""Checkpoints: written whole or not at all, with the provenance of every expert, checked on load.
+
+A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weights_only`. Its meta:
+    experts    dict slot -> {name, distribution, version, sha256}, of the hub it was trained with
+    attached   slots that still have parameters in it (a slim checkpoint has fewer than `experts`)
+    cfg        the config's text
+    stage, steps, seed, versions
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import nn
+
+from tove.errors import CheckpointError
+
+__all__ = [
+    "AtomicBackend",
+    "atomic_writer",
+    "attached_slots",
+    "check_provenance",
+    "read_checkpoint",
+    "save_checkpoint",
+    "write_text",
+]
+
+
+@contextmanager
+def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` that takes its place when the block ends well.
+
+    Raises:
+        CheckpointError: the file cannot be written; what was at `path` before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"Writing {path} failed ({error.strerror or error}); the file that was there before is "
+            "untouched. Free space or mend the permissions, then go on with --resume."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_writer(path, "w") as stream:
+        stream.write(text)
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local file backend, except that `put` never leaves half a file."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes atomically."""
+        with atomic_writer(Path(filepath)) as stream:
+            stream.write(obj)
+
+
+register_backend("tove_atomic", AtomicBackend, force=True)
+
+
+def save_checkpoint(path: Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Write a model's own state (frozen weights stay out, see `ToVE.state_dict`) and its meta."""
+    state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    with atomic_writer(path) as stream:
+        torch.save({"meta": dict(meta), "state_dict": state_dict}, stream)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it holds more than data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no checkpoint at {path}; run the stage that writes it, or correct the path."
+        )
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds for damaged and for foreign files
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); it is damaged "
+            "or was not written by this framework. Delete it and train again, or name another."
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds no 'state_dict'; name a checkpoint that a stage wrote."
+        )
+    checkpoint.setdefault("meta", {})
+    return checkpoint
+
+
+def attached_slots(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Tell which experts a checkpoint has parameters for; None if it does not say."""
+    attached = checkpoint["meta"].get("attached")
+    return None if attached is None else list(attached)
+
+
+def check_provenance(
+    saved: Mapping[str, Mapping[str, Any]], current: Mapping[str, Mapping[str, Any]], where: str
+) -> list[str]:
+    """Compare the experts of a checkpoint with those of the model that loads it.
+
+    Args:
+        saved: dict slot -> provenance, from the checkpoint's meta.
+        current: dict slot -> provenance, of the attached slots of the model.
+        where: the checkpoint, as messages name it.
+
+    Returns:
+        Remarks that do not stop a run: the same weights out of another version of a package.
+
+    Raises:
+        CheckpointError: another expert, or other weights, sits in a slot.
+    """
+    remarks = []
+    for slot, now in current.items():
+        if slot not in saved:
+            raise CheckpointError(
+                f"{where} has no expert '{slot}', which the config attaches; it was trained with "
+                f"{', '.join(saved) or 'none'}. Remove '{slot}' from model.experts or train again."
+            )
+        then = saved[slot]
+        if then.get("name") != now.get("name"):
+            raise CheckpointError(
+                f"{where} was trained with expert '{then.get('name')}' as '{slot}', but the config "
+                f"puts '{now.get('name')}' there; set model.experts.{slot}.type={then.get('name')} "
+                "or train again."
+            )
+        if then.get("sha256") != now.get("sha256"):
+            raise CheckpointError(
+                f"The weights of expert '{now.get('name')}' ('{slot}') are not those that {where} "
+                f"was trained with (sha256 {_short(now)} now, {_short(then)} then); install "
+                f"{then.get('distribution')} {then.get('version')} or train again."
+            )
+        if then.get("version") != now.get("version"):
+            remarks.append(
+                f"Expert '{now.get('name')}' comes from {now.get('distribution')} "
+                f"{now.get('version')}; {where} was trained with version {then.get('version')} "
+                "and the same weights."
+            )
+    return remarks
+
+
+def _short(provenance: Mapping[str, Any]) -> str:
+    digest = provenance.get("sha256")
+    return str(digest)[:12] if digest else "none"

@@ -1,0 +1,180 @@
+"""Hooks of the training loop: reproducible resumption, loss curves, atomic checkpoints, provenance.
+
+An interrupted run that resumes must give the losses of an uninterrupted one: weights, optimiser and
+schedule come from the checkpoint, the data order from the seeded sampler that mmengine skips
+forward, and every random draw within a step from `seed + iteration` (`ReseedHook`).
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from tove.checkpoint import check_provenance, write_text
+from tove.registry import HOOKS
+
+__all__ = [
+    "AtomicCheckpointHook",
+    "LossCurveHook",
+    "ProvenanceHook",
+    "ReseedHook",
+    "seed_everything",
+]
+
+# numpy takes 32 bits.
+_SEED_RANGE = 2**32
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch on every device."""
+    seed %= _SEED_RANGE
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+@HOOKS.register_module()
+class ReseedHook(Hook):
+    """Seeds every generator from `seed + iteration` before each step, alike on all ranks.
+
+    Args:
+        seed: the run's seed.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
+    ) -> None:
+        """Seed the step."""
+        seed_everything(self.seed + runner.iter)
+
+
+@HOOKS.register_module()
+class LossCurveHook(Hook):
+    """Appends one JSON line per step: iteration (from 1), losses as means over ranks, rate.
+
+    On resumption, lines past the resumed iteration are dropped, so that each step is there once.
+
+    Args:
+        filename: within the stage's folder.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, filename: str = "loss.jsonl") -> None:
+        self.filename = filename
+        self.path = Path()
+
+    def before_train(self, runner: Runner) -> None:
+        """Cut the file back to what the resumed checkpoint has seen."""
+        self.path = Path(runner.work_dir) / self.filename
+        if not is_main_process():
+            return
+        lines = self.path.read_text().splitlines() if runner.iter and self.path.exists() else []
+        kept = [line for line in lines if _iteration(line) <= runner.iter]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
+        outputs: dict | None = None,
+    ) -> None:
+        """Write the step's line."""
+        values = {k: float(v) for k, v in (outputs or {}).items() if _is_scalar(v)}
+        if runner.world_size > 1:
+            mean = torch.tensor(list(values.values()), dtype=torch.float64)
+            all_reduce(mean, op="mean")
+            values = dict(zip(values, mean.tolist(), strict=True))
+        if not is_main_process():
+            return
+        rates = runner.optim_wrapper.get_lr()["lr"]
+        line = {"iter": runner.iter + 1, **values, "lr": rates[0]}
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, int | float) or (torch.is_tensor(value) and value.numel() == 1)
+
+
+def _iteration(line: str) -> float:
+    """Give the iteration of a line; infinity for one that a crash cut short."""
+    try:
+        return json.loads(line)["iter"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's checkpoint hook, except that no moment leaves the run without a whole checkpoint.
+
+    The stock hook deletes the oldest checkpoint before it writes the next, and writes in place: a
+    full disk then costs both. Here the new one is complete before an old one goes.
+
+    Args:
+        interval: steps between checkpoints; the last step always writes one.
+        keep: how many stay.
+    """
+
+    def __init__(self, interval: int, keep: int = 2) -> None:
+        super().__init__(interval=interval, by_epoch=False, backend_args={"backend": "tove_atomic"})
+        self.keep = keep
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = str(Path(self.out_dir) / name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args
+        )
+        if not is_main_process():
+            return
+        write_text(Path(runner.work_dir) / "last_checkpoint", name)
+        kept = sorted(Path(self.out_dir).glob("iter_*.pth"), key=_step_of)
+        for old in kept[: -self.keep]:
+            old.unlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+@HOOKS.register_module()
+class ProvenanceHook(Hook):
+    """Puts a run's provenance into each checkpoint's meta and checks it on resumption.
+
+    Args:
+        meta: gives the entries; called when a checkpoint is written or read.
+    """
+
+    def __init__(self, meta: Callable[[], dict[str, Any]]) -> None:
+        self.meta = meta
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the entries."""
+        checkpoint["meta"].update(self.meta())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the experts."""
+        saved = checkpoint["meta"].get("experts")
+        if saved is None:
+            return
+        for remark in check_provenance(saved, self.meta()["experts"], "The resumed checkpoint"):
+            runner.logger.warning(remark)

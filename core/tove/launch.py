@@ -1,0 +1,142 @@
+"""What the command-line tools do once their arguments are read.
+
+An error that the user can mend is printed as its one sentence and gives exit status 2; with
+TOVE_TRACEBACK=1 the traceback comes along.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, DictAction
+
+from tove.errors import ConfigError
+
+__all__ = ["init_processes", "load_config", "test", "train"]
+
+_OWN_PACKAGES = ("tove", "tove_plugins", "tove_experts")
+
+
+def load_config(path: str, options: list[str] | None = None, work_dir: str | None = None) -> Config:
+    """Read a config, lay the command line's settings over it, and fill in what follows from it.
+
+    Args:
+        path: of the file.
+        options: "KEY=VALUE" strings.
+        work_dir: overrides the config's; without both it is work_dirs/<config's name>.
+
+    Raises:
+        ConfigError: no such file, or an option that cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"There is no config file {path}; give a path from here, or the name of one that "
+            "`mim search tove_plugins` lists."
+        )
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(_parse_options(options))
+    if work_dir:
+        cfg.work_dir = work_dir
+    elif not cfg.get("work_dir"):
+        cfg.work_dir = f"work_dirs/{Path(path).stem}"
+    return cfg
+
+
+def _parse_options(options: list[str]) -> dict:
+    bad = [option for option in options if "=" not in option]
+    if bad:
+        raise ConfigError(
+            f"--cfg-options takes KEY=VALUE, but got '{bad[0]}'; write for example "
+            "data_root=DIR schedule.steps=300."
+        )
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    return parser.parse_args(["--cfg-options", *options]).cfg_options
+
+
+def init_processes(launcher: str, local_rank: int) -> bool:
+    """Join the process group where a launcher started several processes.
+
+    mmengine's own set-up calls `torch.cuda.set_device` whatever the backend, which fails on a
+    machine without an accelerator; there the gloo group is made here, and mmengine finds it.
+
+    Returns:
+        Whether this run is distributed.
+    """
+    if launcher == "none":
+        return False
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"--launcher pytorch needs {', '.join(missing)} in the environment; start the command "
+            "with `torchrun --nproc_per_node=N` or `mim train ... --launcher pytorch --gpus N`."
+        )
+    if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return True
+
+
+def train(args: argparse.Namespace) -> int:
+    """Run the stages of a config; see `tools/train.py` for the arguments."""
+
+    def work() -> None:
+        from tove.preflight import check_config, prepare_data
+        from tove.runner import StagedRunner
+
+        cfg = load_config(args.config, args.cfg_options, args.work_dir)
+        distributed = init_processes(args.launcher, args.local_rank)
+        check_config(cfg, amp=args.amp)
+        prepare_data(cfg)
+        StagedRunner(
+            cfg,
+            resume=args.resume,
+            only=args.stage,
+            checkpoint=args.checkpoint,
+            amp=args.amp,
+            distributed=distributed,
+        ).run()
+
+    return _guarded(work)
+
+
+def test(args: argparse.Namespace) -> int:
+    """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
+
+    def work() -> None:
+        from tove.preflight import check_config, prepare_data
+        from tove.stages.evaluate import evaluate_checkpoint
+
+        cfg = load_config(args.config, args.cfg_options, args.work_dir)
+        distributed = init_processes(args.launcher, args.local_rank)
+        check_config(cfg, checkpoint=Path(args.checkpoint))
+        prepare_data(cfg)
+        evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
+
+    return _guarded(work)
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Run, and turn an error of our own packages into one sentence."""
+    try:
+        work()
+    except Exception as error:
+        own = type(error).__module__.partition(".")[0] in _OWN_PACKAGES
+        if not own:
+            raise
+        if os.environ.get("TOVE_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0

@@ -1,0 +1,219 @@
+"""Checks before any training: what a run of hours would stumble over is said in the first second.
+
+Looked at: types in every part of the config, experts, weights, image size, data. Each problem is
+one sentence that tells what, where and how to mend it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.registry import Registry, init_default_scope
+
+from tove import compat, registry
+from tove.checkpoint import attached_slots, read_checkpoint
+from tove.errors import ConfigError, close_matches
+from tove_plugins import ExpertBuildError, discover, find_weights, resolve_resource
+
+__all__ = ["check_config", "inject_data_root", "prepare_data"]
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
+_NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
+
+
+def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None) -> None:
+    """Check a config and fill in the data roots.
+
+    Args:
+        cfg: changed in place: data roots are filled in.
+        amp: whether mixed precision is asked for.
+        checkpoint: that is to be evaluated; experts that it has no parameters for are not needed.
+
+    Raises:
+        ConfigError: or an error of `tove_plugins`; the first problem found.
+    """
+    compat.check_environment()
+    _check_keys(cfg)
+    if cfg.get("custom_imports"):
+        _import_modules(cfg.custom_imports)
+    init_default_scope(registry.SCOPE)
+    if amp and not torch.cuda.is_available():
+        raise ConfigError("--amp needs an accelerator, and there is none here; leave it out.")
+    inject_data_root(cfg)
+    for entry in cfg.stages:
+        _check_type(registry.STAGES, entry, "stages")
+    _check_model(cfg, checkpoint)
+    for loader, dataset in _datasets(cfg):
+        _check_type(registry.DATASETS, dataset, f"{loader}.dataset")
+    metrics = cfg.get("test_evaluator", [])
+    for metric in metrics if isinstance(metrics, list) else [metrics]:
+        _check_type(registry.METRICS, metric, "test_evaluator")
+
+
+def _check_keys(cfg: Config) -> None:
+    missing = [key for key in _NEEDED if key not in cfg]
+    if missing:
+        raise ConfigError(
+            f"The config {cfg.filename} lacks the setting '{missing[0]}'; "
+            "configs/tiny/tove-tiny_scenes.py shows a complete one."
+        )
+    names = [entry.get("name") for entry in cfg.stages]
+    if None in names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"Each entry of `stages` needs a name of its own, but they are {names}; it is also the "
+            "name of the stage's folder."
+        )
+
+
+def _import_modules(custom_imports: Mapping[str, Any]) -> None:
+    from mmengine.utils import import_modules_from_strings
+
+    try:
+        import_modules_from_strings(**custom_imports)
+    except ImportError as error:
+        raise ConfigError(
+            f"custom_imports of the config cannot be imported ({error}); correct the module's name "
+            "or put its folder on PYTHONPATH."
+        ) from error
+
+
+def _check_type(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
+    """Look a `type` up as building it would."""
+    name = entry.get("type")
+    if name is None:
+        raise ConfigError(f"{where} of the config has no 'type': {dict(entry)}.")
+    if isinstance(name, str) and kind.get(name) is None:
+        known = set(kind.module_dict) | set(kind.parent.module_dict if kind.parent else ())
+        raise ConfigError(
+            f"{where}.type is '{name}', which is unknown. {close_matches(name, known)}"
+        )
+
+
+def _check_model(cfg: Config, checkpoint: Path | None) -> None:
+    model = cfg.model
+    _check_type(registry.MODELS, model, "model")
+    _check_type(registry.ENCODERS, model.encoder, "model.encoder")
+    _check_type(registry.LANGUAGE_MODELS, model.language, "model.language")
+    if "merge" in cfg:
+        _check_type(registry.MODELS, cfg.merge.model, "merge.model")
+    for part in ("encoder", "language"):
+        _check_weights(f"model.{part}.pretrained", model[part].get("pretrained"))
+    _check_weights("model.init_from", model.get("init_from"))
+    _check_image_size(model.encoder)
+    needed = attached_slots(read_checkpoint(checkpoint)) if checkpoint else None
+    for slot, expert in model.get("experts", {}).items():
+        if needed is None or slot in needed:
+            _check_expert(slot, expert)
+
+
+def _check_weights(where: str, source: str | None) -> None:
+    """Check a file or folder; a hub id is left to the hub's client."""
+    if source is None or not source.startswith(("pkg:", "/", ".", "~")):
+        return
+    try:
+        path = resolve_resource(source)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not path.exists():
+        raise ConfigError(
+            f"{where} is '{source}', but there is nothing at {path}; put the weights there or "
+            f"correct {where}."
+        )
+
+
+def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
+    """Find the expert and its weights without building it."""
+    name = expert.get("type")
+    if not isinstance(name, str):
+        raise ConfigError(f"model.experts.{slot}.type must be the name of an expert, not {name!r}.")
+    if name in registry.EXPERTS.module_dict and name not in discover().experts:
+        return  # research code, registered through custom_imports
+    spec = discover().get(name).spec
+    if expert.get("tiny") or (spec.weights is None and expert.get("weights") is None):
+        return
+    source = expert.get("weights") or spec.weights.source
+    if source.startswith("hub:"):
+        return
+    try:
+        find_weights(source)
+    except FileNotFoundError as error:
+        raise ExpertBuildError(f"Expert '{name}' (model.experts.{slot}): {error}") from error
+
+
+def _check_image_size(encoder: Mapping[str, Any]) -> None:
+    """Check that patches tile the image, where the encoder's folder is at hand."""
+    size, source = encoder.get("image_size"), str(encoder.get("pretrained", ""))
+    if size is None or not source.startswith(("pkg:", "/", ".", "~")):
+        return
+    config = resolve_resource(source) / "config.json"
+    if not config.is_file():
+        return
+    settings = json.loads(config.read_text())
+    patch = settings.get("vision_config", settings).get("patch_size")
+    if patch and size % patch:
+        below = max(size // patch, 1) * patch
+        raise ConfigError(
+            f"model.encoder.image_size is {size}, which does not divide into patches of {patch}; "
+            f"use {below} or {below + patch}."
+        )
+
+
+def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yield every data set's config, those inside a ConcatDataset too, with its loader's name."""
+    for loader in _LOADERS:
+        if loader in cfg:
+            stack = [cfg[loader].dataset]
+            while stack:
+                dataset = stack.pop()
+                yield loader, dataset
+                stack.extend(dataset.get("datasets", []))
+
+
+def inject_data_root(cfg: Config) -> None:
+    """Give `cfg.data_root` to every data set that names none."""
+    for _, dataset in _datasets(cfg):
+        if "datasets" not in dataset:
+            dataset.setdefault("data_root", cfg.data_root)
+
+
+def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
+    """Write the tiny world where the config asks for it; then check that all data is there.
+
+    Args:
+        cfg: with data roots filled in.
+        write: writes scenes; by default the project's own.
+
+    Raises:
+        ConfigError: a data root or an annotation file is missing.
+    """
+    scenes = cfg.get("scenes")
+    if scenes and Path(scenes.data_root) == Path(cfg.data_root):
+        if is_main_process() and not (Path(cfg.data_root) / "annotations").is_dir():
+            if write is None:
+                from tove.data.scenes.write import write_scenes as write
+            settings = {key: value for key, value in scenes.items() if key != "data_root"}
+            write(Path(scenes.data_root), **settings)
+        barrier()
+    for loader, dataset in _datasets(cfg):
+        _check_files(loader, dataset)
+
+
+def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:
+    root = dataset.get("data_root")
+    if root is None:
+        return
+    if not Path(root).is_dir():
+        raise ConfigError(
+            f"The data root '{root}' ({loader}) is not a folder; pass the right one by "
+            "--cfg-options data_root=DIR."
+        )
+    file = dataset.get("ann_file")
+    if file and not (Path(root) / file).is_file():
+        raise ConfigError(
+            f"The annotation file {Path(root) / file} ({loader}) is missing; it belongs there in "
+            "the format that docs/data.md describes, or name another as ann_file."
+        )

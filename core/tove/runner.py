@@ -1,0 +1,135 @@
+"""Runs the stages of a config one after another, each in its own folder, and resumes among them.
+
+work_dir/<stage>/     checkpoints, loss.jsonl, rows.json, config.json, done.json
+work_dir/results.json the rows of all finished stages, in order
+work_dir/config.py    the whole config
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.registry import DefaultScope
+from rich.console import Console
+
+from tove.checkpoint import write_text
+from tove.errors import ConfigError, close_matches
+from tove.registry import STAGES
+from tove.rows import results_table, write_rows
+from tove.stages.context import Row, Stage, StageContext, plain_settings
+from tove.stages.record import StageRecord
+
+__all__ = ["StagedRunner"]
+
+_TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr")
+
+
+class StagedRunner:
+    """Runs `cfg.stages`.
+
+    Args:
+        cfg: a checked config (`tove.preflight`), data roots filled in.
+        resume: keep finished stages, go on within an interrupted one.
+        only: run this stage alone.
+        checkpoint: with `only`, the checkpoint that the stage starts from, in place of the one
+            that an earlier stage wrote into the work folder.
+        amp: mixed precision.
+        distributed: whether a process group is there.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        resume: bool = False,
+        only: str | None = None,
+        checkpoint: str | Path | None = None,
+        amp: bool = False,
+        distributed: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.work_dir = Path(cfg.work_dir).resolve()
+        self.resume = resume
+        self.console = Console(quiet=not is_main_process(), soft_wrap=True)
+        self.entries = [plain_settings(entry) for entry in cfg.stages]
+        self.only = only
+        names = [entry["name"] for entry in self.entries]
+        if only is not None and only not in names:
+            raise ConfigError(f"No stage is called '{only}'. {close_matches(only, names)}")
+        self.context = StageContext(
+            cfg=cfg,
+            work_dir=self.work_dir,
+            resume=resume,
+            amp=amp,
+            distributed=distributed,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+        )
+
+    def run(self) -> list[Row]:
+        """Run the stages, print the table, and give the rows."""
+        DefaultScope.get_instance("tove-stages", scope_name="tove")
+        self._write_config()
+        for entry in self.entries:
+            stage: Stage = STAGES.build(dict(entry))
+            record = self._record(stage, entry)
+            if self.only not in (None, stage.name):
+                self.context.rows += record.rows()
+            elif self._is_done(stage, record):
+                self.console.print(f"{stage.name}: finished earlier, kept")
+                self.context.rows += record.rows()
+                self.context.files |= record.files()
+            else:
+                self._run_stage(stage, record)
+            if is_main_process():
+                write_rows(self.work_dir / "results.json", self.context.rows)
+        self._summary()
+        return self.context.rows
+
+    def _record(self, stage: Stage, entry: dict[str, Any]) -> StageRecord:
+        """Say what the stage's outcome depends on: its entry, its settings, its source's entry."""
+        settings = {key: self.cfg.get(key) for key in stage.depends_on}
+        settings["stage"] = entry
+        source = getattr(stage, "source", None)
+        settings["source"] = [other for other in self.entries if other["name"] == source]
+        if self.context.checkpoint:
+            settings["checkpoint"] = str(self.context.checkpoint)
+        return StageRecord(self.work_dir / stage.name, stage.name, plain_settings(settings))
+
+    def _is_done(self, stage: Stage, record: StageRecord) -> bool:
+        """Tell whether a stage can be kept; check the settings of one that has begun."""
+        if not self.resume or stage.repeats:
+            return False
+        if record.started:
+            record.check()
+        return record.finished
+
+    def _run_stage(self, stage: Stage, record: StageRecord) -> None:
+        self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")
+        barrier()
+        if is_main_process():
+            record.begin(afresh=not (self.resume and record.started))
+        barrier()
+        start = time.perf_counter()
+        earlier, self.context.files = self.context.files, {}
+        rows = stage.run(self.context)
+        seconds = time.perf_counter() - start
+        if is_main_process():
+            record.finish(rows, seconds, self.context.files)
+        barrier()
+        self.context.rows += rows
+        self.context.files |= earlier
+        self.console.print(f"{stage.name}: took {seconds:.0f} s")
+
+    def _write_config(self) -> None:
+        if is_main_process():
+            write_text(self.work_dir / "config.py", self.cfg.pretty_text)
+
+    def _summary(self) -> None:
+        """Print the table and the files."""
+        if self.context.rows:
+            metrics = self.cfg.get("table_metrics", _TABLE_METRICS)
+            self.console.print(results_table(self.context.rows, metrics))
+        files = {**self.context.files, self.work_dir / "results.json": "the table as data"}
+        for path in sorted(files):
+            self.console.print(f"  {path}  {files[path]}", highlight=False)

@@ -1,0 +1,242 @@
+"""What a stage is given, and what it must be.
+
+A stage has a name, says which settings its outcome depends on, and returns the rows it measured.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from torch import nn
+
+from tove import compat
+from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
+from tove.errors import CheckpointError, ConfigError
+from tove.hooks import seed_everything
+from tove.optim import Schedule
+from tove.registry import MODELS
+
+__all__ = [
+    "Row",
+    "Stage",
+    "StageContext",
+    "load_checkpoint_into",
+    "merged_settings",
+    "plain_settings",
+]
+
+Row = dict[str, Any]
+
+
+class Stage(Protocol):
+    """One step from the frozen parts to the merged encoder.
+
+    Registered in STAGES and built from an entry of `cfg.stages`, `name` always among its arguments.
+
+    Attributes:
+        name: also the name of its folder.
+        depends_on: the top-level settings that its outcome depends on.
+        repeats: run on every call, finished before or not (a report, for example).
+    """
+
+    name: str
+    depends_on: tuple[str, ...]
+    repeats: bool
+
+    def run(self, context: "StageContext") -> list[Row]:
+        """Do the stage's work in `context.folder(self.name)` and give its rows."""
+
+
+def plain_settings(value: Any) -> Any:  # noqa: ANN401 - any config value
+    """Copy a config's nested dicts and lists into plain ones, which builders may change."""
+    if isinstance(value, Mapping):
+        return {key: plain_settings(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain_settings(inner) for inner in value)
+    return value
+
+
+def merged_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, dict by dict; any other value replaces what was there."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = merged_settings(inner, value) if both else value
+    return merged
+
+
+@dataclass
+class StageContext:
+    """The run that a stage is part of.
+
+    Args:
+        cfg: the whole config, data roots filled in.
+        work_dir: the run's folder.
+        rows: the rows of the stages before, in order.
+        resume: go on with what is in the folder.
+        amp: mixed precision.
+        distributed: whether a process group is there.
+        checkpoint: given by the user for a stage that is run alone.
+        files: files that the user is told about at the end, with what each is.
+        caches: token caches by encoder settings, shared between the stages' models.
+    """
+
+    cfg: Config
+    work_dir: Path
+    rows: list[Row] = field(default_factory=list)
+    resume: bool = False
+    amp: bool = False
+    distributed: bool = False
+    checkpoint: Path | None = None
+    files: dict[Path, str] = field(default_factory=dict)
+    caches: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.cfg.seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where models run."""
+        return torch.device(get_device())
+
+    @property
+    def slots(self) -> list[str]:
+        """The slots of all configured experts, in the config's order."""
+        return list(self.cfg.model.get("experts", {}))
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square view that the data sets give, in pixels."""
+        return int(self.cfg.image_size)
+
+    def folder(self, name: str) -> Path:
+        """Give a stage's folder."""
+        return self.work_dir / name
+
+    def model_path(self, name: str) -> Path:
+        """Give the checkpoint that a stage starts from: the user's, or what `name` wrote."""
+        return self.checkpoint or self.folder(name) / "model.pth"
+
+    def schedule(self, over: Mapping[str, Any] | None = None) -> Schedule:
+        """Give the config's schedule with a stage's own settings over it."""
+        return Schedule(**merged_settings(plain_settings(self.cfg.schedule), over or {}))
+
+    def loader(self, kind: str) -> dict[str, Any]:
+        """Give the config of a data loader: train, val, test or unlabelled."""
+        return plain_settings(self.cfg[f"{kind}_dataloader"])
+
+    def evaluator(self) -> list[dict[str, Any]]:
+        """Give the configs of the metrics."""
+        metrics = plain_settings(self.cfg.test_evaluator)
+        return metrics if isinstance(metrics, list) else [metrics]
+
+    def model_settings(self, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give the model's config with `over` laid over it."""
+        return merged_settings(plain_settings(self.cfg.model), plain_settings(over or {}))
+
+    def build_model(
+        self, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
+    ) -> nn.Module:
+        """Build a model from the config, seeded, on the run's device.
+
+        Args:
+            over: settings laid over `cfg.model`.
+            slots: the experts to have; the others are not built, nor looked for. None has all.
+
+        Raises:
+            ConfigError: the config has no such slot.
+        """
+        settings = self.model_settings(over)
+        # The baseline runs no expert, but is as large as the arm with all of them.
+        if slots is not None and settings.get("arm", "tove") == "tove":
+            experts = settings.get("experts", {})
+            missing = [slot for slot in slots if slot not in experts]
+            if missing:
+                raise ConfigError(
+                    f"The checkpoint has an expert '{missing[0]}', but model.experts of the config "
+                    f"has {', '.join(experts) or 'none'}; use the config it was trained with."
+                )
+            settings["experts"] = {slot: experts[slot] for slot in slots}
+        seed_everything(self.seed)
+        model = MODELS.build(settings).to(self.device)
+        self._share_cache(model, settings)
+        return model
+
+    def _share_cache(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
+        """Let models on the same encoder share frozen tokens; the image view is the run's own."""
+        if getattr(model, "cache", None) is None:
+            return
+        model.cache = self.caches.setdefault(repr(settings["encoder"]), model.cache)
+
+    def load_model(
+        self, path: Path, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Build the model that a checkpoint is of, and load it.
+
+        Args:
+            path: the checkpoint.
+            over: settings laid over `cfg.model` and over those that the checkpoint was made with.
+            slots: the experts to have; None has all that the checkpoint has parameters for.
+
+        Returns:
+            The model and the checkpoint's meta.
+
+        Raises:
+            CheckpointError: it does not belong to this config.
+        """
+        checkpoint = read_checkpoint(path)
+        meta = checkpoint["meta"]
+        made_with = dict(meta.get("model", {}))
+        if "export" in meta:
+            folder = path.parent / meta["export"]
+            made_with["encoder"] = {"pretrained": str(folder.resolve())}
+        if slots is None:
+            slots = attached_slots(checkpoint)
+        model = self.build_model(merged_settings(made_with, over or {}), slots)
+        for remark in check_provenance(meta.get("experts", {}), provenance_of(model), str(path)):
+            print_log(remark, logger="current", level=logging.WARNING)
+        load_checkpoint_into(model, checkpoint, path)
+        return model, meta
+
+    def meta(self, model: nn.Module, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Give the meta of a checkpoint of `model`."""
+        experts = provenance_of(model)
+        return {
+            "stage": stage,
+            "seed": self.seed,
+            "experts": experts,
+            "attached": list(experts),
+            "versions": compat.versions(),
+            "cfg": self.cfg.pretty_text,
+            **entries,
+        }
+
+
+def load_checkpoint_into(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Load trained parameters; a refusal names the file.
+
+    Raises:
+        CheckpointError: they are of another model.
+    """
+    try:
+        model.load_trainable(checkpoint["state_dict"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be loaded. {error}") from error
+
+
+def provenance_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Give name, distribution, version and digest of each attached expert of a model."""
+    hub = getattr(model, "hub", None)
+    if hub is None:
+        return {}
+    provenance = hub.provenance()
+    return {slot: dict(provenance[slot]) for slot in hub.attached}

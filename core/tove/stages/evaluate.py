@@ -1,0 +1,48 @@
+"""Evaluate one checkpoint, slim ones included, outside of a run's stages."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.registry import DefaultScope
+from rich.console import Console
+
+from tove.rows import results_table, write_rows
+from tove.stages.context import Row, StageContext
+from tove.stages.measure import evaluation_runner, measure_row
+
+__all__ = ["evaluate_checkpoint"]
+
+
+def evaluate_checkpoint(
+    cfg: Config, checkpoint: Path, split: str = "test", distributed: bool = False
+) -> Row:
+    """Load a checkpoint, evaluate it, print and write the row.
+
+    Args:
+        cfg: a checked config.
+        checkpoint: any that a stage wrote; experts that it has no parameters for are not built.
+        split: "test" or "val".
+        distributed: whether a process group is there.
+    """
+    DefaultScope.get_instance("tove-test", scope_name="tove")
+    context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
+    model, meta = context.load_model(checkpoint)
+    runner = evaluation_runner(context, f"test-{split}", model, split)
+    row = measure_row(
+        context,
+        runner.model,
+        runner.test,
+        name=checkpoint.stem,
+        experts=list(context.meta(model, "test")["experts"]),
+        stage=meta.get("stage", ""),
+        training_images=meta.get("training_images", 0),
+        steps=meta.get("steps", 0),
+    )
+    if is_main_process():
+        path = context.folder(f"test-{split}") / "rows.json"
+        write_rows(path, [row])
+        console = Console(soft_wrap=True)
+        console.print(results_table([row], row["metrics"]))
+        console.print(f"  {path}", highlight=False)
+    return row

@@ -1,0 +1,124 @@
+"""The merge stage: teach a copy of the encoder to predict t_fuse, then deploy that encoder alone.
+
+    target = stop_gradient(t_fuse)      prediction = P_clip(CLIP'(image))       method 1.5
+
+The row `merged` is measured on what a user would load: the exported folder, read anew as an
+ordinary encoder, in front of the transfer stage's P_clip and language adapters.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.dist import barrier, is_main_process
+from torch import nn
+
+from tove.checkpoint import save_checkpoint
+from tove.optim import Schedule
+from tove.registry import MODELS, STAGES
+from tove.stages.context import Row, StageContext, merged_settings, plain_settings
+from tove.stages.measure import evaluation_runner, measure_row
+from tove.training import RunPlan, build_stage_runner, images_seen
+
+__all__ = ["MergeStage"]
+
+EXPORT = "export"
+
+
+@STAGES.register_module()
+class MergeStage:
+    """Trains `cfg.merge.model` on `unlabelled_dataloader` by `cfg.merge.schedule`, then exports.
+
+    Args:
+        name: the stage's name.
+        source: the stage whose model is the teacher.
+        model: settings laid over `cfg.merge.model`.
+        schedule: settings laid over `cfg.merge.schedule`.
+    """
+
+    depends_on = (
+        "model",
+        "merge",
+        "schedule",
+        "unlabelled_dataloader",
+        "test_dataloader",
+        "test_evaluator",
+        "seed",
+    )
+    repeats = False
+
+    def __init__(
+        self,
+        name: str,
+        source: str = "transfer",
+        model: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.model = dict(model or {})
+        self.schedule = dict(schedule or {})
+
+    def run(self, context: StageContext) -> list[Row]:
+        """Train the student, export it, measure the export."""
+        settings = plain_settings(context.cfg.merge)
+        over = merged_settings(settings.get("schedule", {}), self.schedule)
+        schedule = context.schedule(over)
+        teacher, meta = context.load_model(context.model_path(self.source))
+        model = MODELS.build(
+            {**merged_settings(settings["model"], self.model), "teacher": teacher}
+        ).to(context.device)
+        seen = self._train(context, model, schedule)
+        self._export(context, model)
+        seen |= self._seen_by_teacher(context)
+        images = {"training_images": len(seen), "steps": meta.get("steps", 0) + schedule.steps}
+        return [self._measure(context, teacher, images)]
+
+    def _train(self, context: StageContext, model: nn.Module, schedule: Schedule) -> set[str]:
+        if not schedule.steps:
+            return set()
+        runner = build_stage_runner(
+            RunPlan(
+                folder=context.folder(self.name),
+                model=model,
+                seed=context.seed,
+                meta=lambda: context.meta(model.teacher, self.name),
+                schedule=schedule,
+                train_dataloader=context.loader("unlabelled"),
+                distributed=context.distributed,
+                amp=context.amp,
+                resume=context.resume,
+            )
+        )
+        runner.train()
+        return images_seen(runner, schedule.steps)
+
+    def _export(self, context: StageContext, model: nn.Module) -> None:
+        from tove.export import export_encoder
+
+        folder = context.work_dir / EXPORT
+        if is_main_process():
+            export_encoder(model.merged_encoder(), folder)
+        barrier()
+        context.files[folder] = "the merged encoder, for transformers and for open_clip"
+
+    def _seen_by_teacher(self, context: StageContext) -> set[str]:
+        listed = context.folder(self.source) / "images_seen.txt"
+        return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
+
+    def _measure(self, context: StageContext, teacher: nn.Module, images: Mapping[str, int]) -> Row:
+        """Read the export as any encoder and give it the teacher's language side."""
+        folder = context.folder(self.name)
+        exported = {"pretrained": str((context.work_dir / EXPORT).resolve())}
+        model = context.build_model({"arm": "plain", "encoder": exported}, slots=[])
+        state = teacher.state_dict()
+        model.load_trainable({name: state[name] for name in model.state_dict()})
+        if is_main_process():
+            meta = context.meta(
+                model, self.name, model={"arm": "plain"}, export=f"../{EXPORT}", **images
+            )
+            save_checkpoint(folder / "model.pth", model, meta)
+        context.files[folder / "model.pth"] = "merged: projection and adapters for the export"
+        runner = evaluation_runner(context, self.name, model)
+        return measure_row(
+            context, runner.model, runner.test, name="merged", experts=[], stage=self.name, **images
+        )

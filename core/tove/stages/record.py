@@ -1,0 +1,140 @@
+"""What a stage leaves in its folder, so that a later call knows what is finished, and how.
+
+config.json   the settings that the stage's outcome depends on, flat; written when it starts
+done.json     the same settings' fingerprint, and the seconds it took; written when it ends
+rows.json     its rows
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tove.checkpoint import write_text
+from tove.errors import ConfigError
+from tove.rows import read_rows, write_rows
+
+__all__ = ["StageRecord", "flatten"]
+
+# Settings that change how a stage runs and not what comes out of it.
+_IRRELEVANT = {
+    "checkpoint_interval",
+    "keep_checkpoints",
+    "log_interval",
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "token_cache",
+    "max_gb",
+}
+_OWN_FILES = ("config.json", "done.json", "rows.json", "loss.jsonl", "last_checkpoint", "model.pth")
+
+
+def flatten(settings: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to "a.b.0.c" -> plain value, irrelevant ones left out."""
+    return dict(_leaves(settings, prefix))
+
+
+def _leaves(value: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        items = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(index), inner) for index, inner in enumerate(value)]
+    else:
+        yield prefix, value if isinstance(value, bool | int | float | None) else str(value)
+        return
+    for key, inner in items:
+        if key not in _IRRELEVANT:
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
+
+
+class StageRecord:
+    """The record of one stage.
+
+    Args:
+        folder: the stage's folder.
+        name: the stage's name.
+        settings: what its outcome depends on, nested.
+    """
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        # Through JSON once, so that what is compared later is what was stored.
+        self.settings = json.loads(json.dumps(flatten(settings), sort_keys=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage ended in this folder."""
+        return (self.folder / "done.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether the stage began in this folder."""
+        return (self.folder / "config.json").exists()
+
+    def check(self) -> None:
+        """Compare the settings with those that the stage began with.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        then = json.loads((self.folder / "config.json").read_text())
+        changed = [
+            f"{key}: {then.get(key)!r} -> {self.settings.get(key)!r}"
+            for key in sorted(then.keys() | self.settings.keys())
+            if then.get(key) != self.settings.get(key)
+        ]
+        if changed:
+            state = "finished" if self.finished else "began"
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+            raise ConfigError(
+                f"Stage '{self.name}' in {self.folder} {state} with other settings "
+                f"({'; '.join(changed[:4])}{more}); take another --work-dir, restore the "
+                "settings, or run without --resume to begin again."
+            )
+
+    def begin(self, afresh: bool) -> None:
+        """Note the settings; a fresh start removes what an earlier run of the stage left."""
+        if afresh:
+            for path in (*(self.folder / f for f in _OWN_FILES), *self.folder.glob("iter_*.pth")):
+                path.unlink(missing_ok=True)
+        text = json.dumps(self.settings, indent=1, sort_keys=True)
+        write_text(self.folder / "config.json", text)
+
+    def finish(
+        self, rows: Sequence[Mapping[str, Any]], seconds: float, files: Mapping[Path, str]
+    ) -> None:
+        """Store the rows and mark the stage as finished, in that order.
+
+        Args:
+            rows: of the stage.
+            seconds: that it took.
+            files: that the user is told about, with what each is.
+        """
+        write_rows(self.folder / "rows.json", rows)
+        done = {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "seconds": round(seconds, 1),
+            "files": {os.path.relpath(path, self.folder): what for path, what in files.items()},
+        }
+        write_text(self.folder / "done.json", json.dumps(done, indent=1) + "\n")
+
+    def files(self) -> dict[Path, str]:
+        """Give the files of a finished stage that the user is told about."""
+        done = json.loads((self.folder / "done.json").read_text())
+        listed = {Path(os.path.normpath(self.folder / p)): w for p, w in done["files"].items()}
+        return {path: what for path, what in listed.items() if path.exists()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give the rows of a finished stage."""
+        return read_rows(self.folder / "rows.json")

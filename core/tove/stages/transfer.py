@@ -1,0 +1,112 @@
+"""The transfer stage: train one arm on image-text data and measure it.
+
+arm "tove"      t_fuse = v + lambda . MLP_t(z)         method 1.1
+arm "baseline"  the same number of trained parameters, without experts
+arm "plain"     t_fuse = v
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from torch import nn
+
+from tove.checkpoint import read_checkpoint, save_checkpoint, write_text
+from tove.optim import Schedule
+from tove.registry import STAGES
+from tove.stages.context import Row, StageContext, load_checkpoint_into
+from tove.stages.measure import evaluation_runner, measure_row
+from tove.training import RunPlan, StageRunner, build_stage_runner, images_seen
+
+__all__ = ["TransferStage"]
+
+
+@STAGES.register_module()
+class TransferStage:
+    """Trains a model on `train_dataloader`, evaluates it on `test_dataloader`.
+
+    Args:
+        name: the stage's name.
+        model: settings laid over `cfg.model`, `dict(arm="baseline")` for example.
+        schedule: settings laid over `cfg.schedule`.
+        row: the row's name; by default "tove" for the stage "transfer", else the stage's name.
+    """
+
+    depends_on = (
+        "model",
+        "schedule",
+        "train_dataloader",
+        "test_dataloader",
+        "test_evaluator",
+        "seed",
+    )
+    repeats = False
+
+    def __init__(
+        self,
+        name: str,
+        model: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        row: str | None = None,
+    ) -> None:
+        self.name = name
+        self.model = dict(model or {})
+        self.schedule = dict(schedule or {})
+        self.row = row or ("tove" if name == "transfer" else name)
+
+    def run(self, context: StageContext) -> list[Row]:
+        """Train, save, evaluate."""
+        schedule = context.schedule(self.schedule)
+        model = context.build_model(self.model)
+        if context.checkpoint:
+            load_checkpoint_into(model, read_checkpoint(context.checkpoint), context.checkpoint)
+        if not schedule.steps:
+            runner = evaluation_runner(context, self.name, model)
+            seen: set[str] = set()
+        else:
+            runner = self._train(context, model, schedule)
+            seen = images_seen(runner, schedule.steps)
+        entries = {"training_images": len(seen), "steps": schedule.steps}
+        self._save(context, model, entries, seen)
+        row = measure_row(
+            context,
+            runner.model,
+            runner.test,
+            name=self.row,
+            experts=list(context.meta(model, self.name)["experts"]),
+            stage=self.name,
+            **entries,
+        )
+        return [row]
+
+    def _train(self, context: StageContext, model: nn.Module, schedule: Schedule) -> StageRunner:
+        runner = build_stage_runner(
+            RunPlan(
+                folder=context.folder(self.name),
+                model=model,
+                seed=context.seed,
+                meta=lambda: context.meta(model, self.name, model=self.model),
+                schedule=schedule,
+                train_dataloader=context.loader("train"),
+                test_dataloader=context.loader("test"),
+                evaluator=context.evaluator(),
+                val_dataloader=context.loader("val") if schedule.val_interval else None,
+                distributed=context.distributed,
+                amp=context.amp,
+                unused_parameters=context.model_settings(self.model).get("expert_dropout", 0) > 0,
+                resume=context.resume,
+            )
+        )
+        runner.train()
+        return runner
+
+    def _save(
+        self, context: StageContext, model: nn.Module, entries: dict[str, int], seen: set[str]
+    ) -> None:
+        folder: Path = context.folder(self.name)
+        if is_main_process():
+            meta = context.meta(model, self.name, model=self.model, **entries)
+            save_checkpoint(folder / "model.pth", model, meta)
+            write_text(folder / "images_seen.txt", "".join(f"{i}\n" for i in sorted(seen)))
+        context.files[folder / "model.pth"] = f"{self.row}: trained parameters"

@@ -1,0 +1,222 @@
+"""One stage's mmengine Runner: what trains, on which data, with which hooks, evaluated how.
+
+Everything that a stage trains goes through mmengine's own IterBasedTrainLoop and TestLoop; this
+module only says what they are built of.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+from torch.utils.data import Dataset
+
+from tove.checkpoint import read_checkpoint
+from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
+from tove.optim import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+
+__all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
+
+_built_runners = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a Runner is to do.
+
+    Args:
+        folder: where it writes.
+        model: the module, built and loaded.
+        seed: of the data order and of every step.
+        meta: entries for the meta of its checkpoints.
+        schedule: of the training; None only evaluates.
+        train_dataloader: mmengine's config; needed with a schedule.
+        test_dataloader: mmengine's config; None evaluates nothing.
+        evaluator: metrics' configs, for test and validation.
+        val_dataloader: for evaluations during training.
+        distributed: whether a process group is there.
+        amp: mixed precision.
+        unused_parameters: whether a step may leave trained parameters out of its graph.
+        resume: go on from the folder's last checkpoint if there is one.
+        tensorboard: write curves for TensorBoard.
+    """
+
+    folder: Path
+    model: nn.Module
+    seed: int
+    meta: Callable[[], dict[str, Any]]
+    schedule: Schedule | None = None
+    train_dataloader: Mapping[str, Any] | None = None
+    test_dataloader: Mapping[str, Any] | None = None
+    evaluator: Sequence[Mapping[str, Any]] = ()
+    val_dataloader: Mapping[str, Any] | None = None
+    distributed: bool = False
+    amp: bool = False
+    unused_parameters: bool = False
+    resume: bool = False
+    tensorboard: bool = True
+
+
+class StageRunner(Runner):
+    """mmengine's Runner with a quiet start: its environment dump goes to the log file only."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - mmengine's arguments
+        self._console: list[logging.Handler] = []
+        try:
+            super().__init__(**settings)
+        finally:
+            for handler in self._console:
+                handler.setLevel(logging.INFO)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:  # noqa: ANN401 - mmengine's
+        """Build the logger; its console handler stays silent until the Runner is built."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            is_console = isinstance(handler, logging.StreamHandler)
+            if is_console and not isinstance(handler, logging.FileHandler):
+                if handler.level <= logging.INFO:
+                    self._console.append(handler)
+                    handler.setLevel(logging.WARNING)
+        return logger
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Leave the environment out: collecting it starts a compiler, for every stage anew."""
+
+    def dump_config(self) -> None:
+        """Write no config: the whole one lies in the work folder already."""
+
+
+def build_stage_runner(plan: RunPlan) -> StageRunner:
+    """Build the Runner of a plan.
+
+    Raises:
+        CheckpointError: the checkpoint to resume from is damaged.
+    """
+    folder = plan.folder
+    last = _resumable(folder) if plan.resume else None
+    settings: dict[str, Any] = {
+        "model": plan.model,
+        "work_dir": str(folder),
+        "load_from": str(last) if last else None,
+        "resume": last is not None,
+        "launcher": "pytorch" if plan.distributed else "none",
+        "randomness": {"seed": plan.seed},
+        "default_scope": "tove",
+        "experiment_name": f"{folder.name}-{next(_built_runners)}",
+        "cfg": Config({"model_wrapper_cfg": _wrapper_cfg(plan)}),
+        "default_hooks": _default_hooks(plan.schedule),
+        "custom_hooks": _custom_hooks(plan),
+        "log_processor": {"by_epoch": False, "window_size": 50},
+        "visualizer": _visualizer_cfg(plan),
+    }
+    if plan.schedule is not None:
+        settings |= _train_settings(plan, plan.schedule)
+    if plan.test_dataloader is not None:
+        settings["test_dataloader"] = plan.test_dataloader
+        settings["test_evaluator"] = list(plan.evaluator)
+        settings["test_cfg"] = {}
+    return StageRunner(**settings)
+
+
+def _resumable(folder: Path) -> Path | None:
+    """Give the folder's last checkpoint, read once so that a damaged one is named clearly."""
+    if not (folder / "last_checkpoint").exists():
+        return None
+    name = find_latest_checkpoint(str(folder))
+    path = folder / Path(name or "").name
+    read_checkpoint(path)
+    return path
+
+
+def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "train_dataloader": plan.train_dataloader,
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": schedule.steps},
+        "optim_wrapper": optim_wrapper_cfg(schedule, plan.amp),
+        "param_scheduler": param_scheduler_cfg(schedule),
+    }
+    if schedule.val_interval and plan.val_dataloader is not None:
+        settings["train_cfg"]["val_interval"] = schedule.val_interval
+        settings["val_dataloader"] = plan.val_dataloader
+        settings["val_evaluator"] = list(plan.evaluator)
+        settings["val_cfg"] = {}
+    return settings
+
+
+def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
+    interval = schedule.log_interval if schedule else 50
+    hooks: dict[str, Any] = {
+        "logger": {
+            "type": "LoggerHook",
+            "interval": interval,
+            "interval_exp_name": 10**9,
+            "log_metric_by_epoch": False,
+        },
+        "checkpoint": None,
+    }
+    if schedule is not None:
+        hooks["checkpoint"] = AtomicCheckpointHook(
+            schedule.checkpoint_interval, schedule.keep_checkpoints
+        )
+    return hooks
+
+
+def _custom_hooks(plan: RunPlan) -> list[Any]:
+    if plan.schedule is None:
+        return []
+    return [ReseedHook(plan.seed), LossCurveHook(), ProvenanceHook(plan.meta)]
+
+
+def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
+    backends = [{"type": "LocalVisBackend"}]
+    if plan.tensorboard and plan.schedule is not None:
+        backends.append({"type": "TensorboardVisBackend"})
+    return {"type": "Visualizer", "vis_backends": backends}
+
+
+def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
+    """Give DDP's config; on a CPU it must not be told a device."""
+    if not plan.distributed:
+        return None
+    cfg: dict[str, Any] = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": plan.unused_parameters,
+    }
+    if get_device() == "cpu":
+        cfg["device_ids"] = None
+    return cfg
+
+
+def images_seen(runner: Runner, steps: int) -> set[str]:
+    """Tell which distinct images a training run drew, by replaying its sampler.
+
+    Args:
+        runner: after training.
+        steps: how many steps it took.
+
+    Returns:
+        The image ids, over all ranks.
+    """
+    loader = runner.train_dataloader
+    sampler, dataset = loader.sampler, loader.dataset
+    draws = steps * (loader.batch_size or 1) * get_world_size()
+    if not isinstance(sampler, InfiniteSampler) or draws >= 2 * len(dataset):
+        indices = set(range(len(dataset)))
+    else:
+        indices = set(itertools.islice(sampler._infinite_indices(), draws))
+    return {image_id_of(dataset, index) for index in indices}
+
+
+def image_id_of(dataset: Dataset, index: int) -> str:
+    """Give a sample's image id without loading the image."""
+    return str(dataset.get_data_info(index)["image_id"])
