@@ -73,7 +73,7 @@ def _responses(subject: Subject, expert: nn.Module, probes: list[Cell]) -> list[
         )
         changed[..., *region] = noise[..., *region]
         after = run_as_core(expert, subject.normalise(changed))
-        moved: Tensor = (after - before).float().norm(dim=-1).mean(0).cpu()
+        moved: Tensor = (after - before).detach().float().norm(dim=-1).mean(0).cpu()
         responses.append(moved.view(rows, columns))
     return responses
 

@@ -92,9 +92,16 @@ class Subject:
         return ((pixels * (high - low) + low - mean) / std).to(self.device)
 
 
-def run_as_core(expert: nn.Module, images: Tensor) -> Tensor:
-    """Call an expert as the hub does: in eval mode, under no_grad. Gives tokens [B, N, D]."""
+def run_as_core(expert: nn.Module, images: Tensor, *, copied: bool = True) -> Tensor:
+    """Call an expert as the hub does, in eval mode under no_grad; give tokens [B, N, D].
+
+    Args:
+        expert: The expert.
+        images: Normalised images [B, 3, H, W].
+        copied: Hand over and give back copies, so that an expert that writes to its input or
+            reuses its output fails only the check that looks for it.
+    """
     expert.eval()
     with torch.no_grad():
-        tokens: Tensor = expert(images)
-    return tokens
+        tokens: Tensor = expert(images.clone() if copied else images)
+    return tokens.clone() if copied and isinstance(tokens, Tensor) else tokens

@@ -1,0 +1,276 @@
+"""The kit names each fault by the right check, and gives no false alarm on a right expert."""
+
+import itertools
+import socket
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
+from tove_plugins.testing import ExpertCheckError, all_checks, check_expert
+
+WIDTH, GRID = 32, (6, 8)
+TOKENS, IMAGE = TokenSpec(WIDTH, GRID), ImageSpec((48, 64), (0.5,) * 3, (0.25,) * 3)
+
+
+def make_spec(factory: str = "nowhere:Nothing") -> ExpertSpec:
+    return ExpertSpec("fixture", "test", factory, TOKENS, IMAGE)
+
+
+class Right(nn.Module):
+    """Patch embedding and some mixing: right in every respect."""
+
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, WIDTH, 8, 8)
+        self.mix = nn.TransformerEncoderLayer(WIDTH, 4, 64, dropout=0.1, batch_first=True)
+
+    def grid(self, images: Tensor) -> Tensor:
+        return self.patch(images)  # [B, D, h, w]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mix(self.grid(images).flatten(2).transpose(1, 2))
+
+
+class StridedConvolutions(nn.Module):
+    """Half a cell off, as every ResNet is: right too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sides = (3, 16, 16, WIDTH)
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(sides))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
+class ClassTokenKept(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+
+
+class ClassTokenAsPatch(ClassTokenKept):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)[:, :-1]
+
+
+class ChannelsFirstReshaped(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.grid(images).reshape(len(images), -1, WIDTH)
+
+
+class Transposed(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.grid(images).transpose(2, 3).flatten(2).transpose(1, 2)
+
+
+class UpsideDown(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(2))
+
+
+class Mirrored(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(3))
+
+
+class OffByOne(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).roll(-1, dims=1)
+
+
+class Blind(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(torch.zeros_like(images))
+
+
+class MapNotFlattened(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.grid(images)
+
+
+class WrongWidth(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)[..., 1:]
+
+
+class GivesTuple(Right):
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (super().forward(images),)
+
+
+class DropoutAlways(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(images), 0.1)
+
+
+class BatchStatistics(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return (tokens - tokens.mean(0)) / (tokens.std(0, unbiased=False) + 1)
+
+
+class RunningState(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.count += 1
+        return super().forward(images)
+
+
+class DeafToEval(Right):
+    def eval(self) -> nn.Module:
+        return self
+
+
+class EnablesGrad(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return super().forward(images)
+
+
+class InferenceMode(Right):
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+
+class LooseConstant(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.full((1, 3, 1, 1), 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - self.shift.to(images.dtype))
+
+
+class AlwaysFloat32(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).float()
+
+
+class DividesByContrast(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images / images.std(dim=(1, 2, 3), keepdim=True))
+
+
+class InPlace(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.mul_(0.5))
+
+
+class ReadsMemory(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        flat = torch.as_strided(images, images.shape, (3 * 48 * 64, 48 * 64, 64, 1))
+        return super().forward(flat)
+
+
+class KeptBuffer(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        kept = getattr(self, "kept", None)
+        if kept is None or kept.shape != tokens.shape or kept.dtype != tokens.dtype:
+            self.kept = torch.empty_like(tokens)
+        return self.kept.copy_(tokens)
+
+
+class LazyLayer(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Linear(WIDTH, WIDTH).to(images)
+        return self.late(super().forward(images))
+
+
+class Phones(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        socket.getaddrinfo("example.invalid", 443)
+
+
+class NumpyWeights(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        noise = np.random.default_rng().normal(size=self.patch.weight.shape)
+        self.patch.weight.data = torch.tensor(noise, dtype=torch.float32)
+
+
+FAULTS: list[tuple[type[nn.Module], str, str]] = [
+    (ClassTokenKept, "shape_and_grid", "class or register tokens"),
+    (MapNotFlattened, "shape_and_grid", "Flatten the map"),
+    (WrongWidth, "shape_and_grid", "declares (2, 48, 32)"),
+    (GivesTuple, "shape_and_grid", "tuple"),
+    (ClassTokenAsPatch, "spatial_order", "class token is counted"),
+    (ChannelsFirstReshaped, "spatial_order", "channels-first"),
+    (Transposed, "spatial_order", "transposed"),
+    (UpsideDown, "spatial_order", "rows are flipped"),
+    (Mirrored, "spatial_order", "columns are flipped"),
+    (OffByOne, "spatial_order", "one early"),
+    (Blind, "spatial_order", "do not see the image"),
+    (DropoutAlways, "deterministic", "randomness"),
+    (BatchStatistics, "batch_independence", "across the batch"),
+    (RunningState, "eval_behaviour", "count"),
+    (DeafToEval, "eval_behaviour", "does not follow .eval()"),
+    (EnablesGrad, "no_grad", "require grad"),
+    (InferenceMode, "no_grad", "inference tensors"),
+    (LooseConstant, "device_follows", "register_buffer"),
+    (AlwaysFloat32, "dtype_follows", "bfloat16"),
+    (DividesByContrast, "finite", "image"),
+    (InPlace, "input_layout", "in place"),
+    (ReadsMemory, "input_layout", "channels-last"),
+    (KeptBuffer, "output_not_reused", "overwrites"),
+    (LazyLayer, "state_dict_stable", "adds or removes"),
+    (Phones, "offline_build", "network"),
+    (NumpyWeights, "deterministic", "one seed"),
+]
+
+
+RANDOM = (DropoutAlways, DeafToEval)  # chance differs wherever two results are compared
+
+
+@pytest.mark.parametrize(("fault", "check", "words"), FAULTS, ids=[f[0].__name__ for f in FAULTS])
+def test_each_fault_is_named_by_the_right_check(
+    fault: type[nn.Module], check: str, words: str
+) -> None:
+    torch.manual_seed(0)
+    if fault in (Phones, NumpyWeights):
+        results = check_expert(
+            make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
+        )
+    else:
+        results = check_expert(fault().eval(), make_spec(), raise_on_failure=False)
+    failed = {result.name: result.message for result in results if result.outcome == "failed"}
+    assert words in failed.get(check, ""), failed
+    if fault not in RANDOM:
+        assert set(failed) == {check}
+
+
+@pytest.mark.parametrize("right", [Right, StridedConvolutions])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> None:
+    torch.manual_seed(seed)
+    check_expert(right().eval(), make_spec())
+
+
+def test_the_error_names_every_failed_check() -> None:
+    class TwoFaults(DropoutAlways, AlwaysFloat32):
+        pass
+
+    with pytest.raises(ExpertCheckError, match="'fixture'") as caught:
+        check_expert(TwoFaults(), make_spec())
+    assert "- deterministic: " in str(caught.value)
+    assert "- dtype_follows: " in str(caught.value)
+
+
+def test_checks_are_named_and_say_what_they_protect() -> None:
+    assert all(check.protects.endswith(".") for check in all_checks())
+    with pytest.raises(ValueError, match="No check is called 'spatial'"):
+        check_expert(Right(), make_spec(), checks=["spatial"])
+    with pytest.raises(TypeError, match="together with its spec"):
+        check_expert(Right())

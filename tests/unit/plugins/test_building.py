@@ -1,0 +1,113 @@
+"""Building checks requirements, weights and options first, and says what to do about each."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tove_plugins import (
+    ExpertBuildError,
+    ExpertNotAvailable,
+    ExpertSpec,
+    ImageSpec,
+    TokenSpec,
+    Weights,
+    build_expert,
+    build_from_spec,
+)
+
+
+class Recorder(nn.Module):
+    def __init__(self, spec: ExpertSpec, weights: Path | None, width: int = 1, mode: str = "a"):
+        super().__init__()
+        self.arguments = (spec.name, weights, width, mode)
+
+
+def not_a_module(spec: ExpertSpec, weights: Path | None) -> int:
+    return 3
+
+
+def exits(spec: ExpertSpec, weights: Path | None) -> nn.Module:
+    raise SystemExit("giving up")
+
+
+number = 3
+
+
+def make(factory: str = "Recorder", **more: object) -> ExpertSpec:
+    tokens, image = TokenSpec(8, (2, 2)), ImageSpec((8, 8), (0, 0, 0), (1, 1, 1))
+    name = factory if ":" in factory else f"{__name__}:{factory}"
+    return ExpertSpec("mine", "test", name, tokens, image, **more)
+
+
+def test_options_go_spec_then_tiny_then_caller() -> None:
+    spec = make(options={"width": 2, "mode": "b"}, tiny={"width": 3})
+    assert build_from_spec(spec).arguments == ("mine", None, 2, "b")
+    assert build_from_spec(spec, tiny=True).arguments == ("mine", None, 3, "b")
+    assert build_from_spec(spec, tiny=True, options={"width": 4}).arguments[2] == 4
+
+
+def test_weights_are_verified_before_use(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"numbers")
+    digest = hashlib.sha256(b"numbers").hexdigest()
+    assert build_from_spec(make(weights=Weights(str(file), digest))).arguments[1] == file
+    damaged = make(weights=Weights(str(file), "0" * 64))
+    with pytest.raises(ExpertBuildError, match="damaged or another version") as caught:
+        build_from_spec(damaged)
+    assert str(file) in str(caught.value)
+    assert build_from_spec(damaged, tiny=True).arguments[1] is None
+    assert build_from_spec(damaged, weights=file).arguments[1] == file
+
+
+def test_missing_weights_tell_the_place(tmp_path: Path) -> None:
+    spec = make(weights=Weights(str(tmp_path / "gone.safetensors")))
+    with pytest.raises(ExpertBuildError, match=r"gone\.safetensors; put them there"):
+        build_from_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (make(requires=("surely-not-installed>=2",)), "pip install 'surely-not-installed>=2'"),
+        (make(requires=("torch>=999",)), "version "),
+        (make(requires=("not a requirement",)), "that pip can read"),
+        (make("no_such_module_here:X"), "no module 'no_such_module_here'"),
+        (make("Missing"), "AttributeError"),
+        (make("number"), "cannot be called"),
+        (make("not_a_module"), "gave a int"),
+        (make("exits"), "SystemExit: giving up"),
+        (make(options={"widht": 3}), "takes: width, mode"),
+    ],
+)
+def test_each_failure_is_a_sentence_that_names_the_expert(spec: ExpertSpec, words: str) -> None:
+    with pytest.raises(ExpertBuildError) as caught:
+        build_from_spec(spec)
+    assert words in str(caught.value)
+    assert "'mine'" in str(caught.value)
+
+
+def test_requirements_for_another_platform_do_not_count() -> None:
+    spec = make(requires=("surely-not-installed; sys_platform == 'amiga'", "torch>=1"))
+    assert build_from_spec(spec).arguments[0] == "mine"
+
+
+def test_an_unknown_expert_is_refused() -> None:
+    with pytest.raises(ExpertNotAvailable, match="Did you mean 'tiny_depth'"):
+        build_expert("tiny_dept")
+
+
+def test_building_names_plugin_and_distribution(install: Callable[..., str]) -> None:
+    install("acme-vision", "@hookimpl\ndef tove_experts():\n    yield spec('e', 'gone_mod:X')")
+    with pytest.raises(ExpertBuildError, match=r"plugin 'acme_vision' of acme-vision 1\.0"):
+        build_expert("e")
+
+
+def test_building_leaves_mode_and_gradients_as_the_factory_made_them() -> None:
+    expert = build_expert("tiny_depth", tiny=True)
+    assert expert.training
+    assert all(parameter.requires_grad for parameter in expert.parameters())
+    assert next(expert.parameters()).dtype == torch.float32

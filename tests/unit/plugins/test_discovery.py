@@ -1,0 +1,212 @@
+"""Each plugin is contained: whatever one does, the others work and it is named."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tove_plugins import Catalog, ExpertNotAvailable, PluginRecord, discover
+
+Install = Callable[..., str]
+
+GOOD = """
+@hookimpl
+def tove_experts():
+    yield spec("good_one")
+"""
+
+BUILTIN = {"tiny_depth", "tiny_segmentation", "tiny_detection", "tiny_dino"}
+
+
+def record(catalog: Catalog, distribution: str) -> PluginRecord:
+    return next(r for r in catalog.plugins if r.distribution == distribution)
+
+
+def test_builtin_experts_are_there_once_and_first() -> None:
+    catalog = discover(refresh=True)
+    assert set(catalog.experts) >= BUILTIN
+    assert catalog.plugins[0].name == "builtin"
+    assert [r.module for r in catalog.plugins].count("tove_experts.plugin") == 1
+
+
+def test_installed_plugin_is_found_with_its_distribution(install: Install) -> None:
+    install("acme-vision", GOOD, plugin="acme", version="2.1")
+    entry = discover().get("good_one")
+    assert (entry.distribution, entry.version, entry.plugin) == ("acme-vision", "2.1", "acme")
+
+
+BROKEN = {
+    "raises": ("raise ValueError('no licence file')", "error", "ValueError: no licence file"),
+    "imports": ("import a_module_that_is_not_there", "error", "a_module_that_is_not_there"),
+    "syntax": ("def f(:\n    pass", "error", "SyntaxError"),
+    "exits": ("import sys\nsys.exit(3)", "error", "sys.exit(3)"),
+    "exits_in_hook": (
+        "@hookimpl\ndef tove_experts():\n    raise SystemExit('bye')\n    yield",
+        "error",
+        "sys.exit(bye)",
+    ),
+    "no_hook": ("x = 1", "error", "no function tove_experts()"),
+    "unmarked": ("def tove_experts():\n    return []", "error", "@tove_plugins.hookimpl"),
+    "signature": (
+        "@hookimpl\ndef tove_experts(config):\n    return []",
+        "error",
+        "without arguments",
+    ),
+    "misspelt": ("@hookimpl\ndef tove_expert():\n    return []", "error", "tove_expert"),
+    "none": ("@hookimpl\ndef tove_experts():\n    pass", "error", "returned None"),
+    "number": ("@hookimpl\ndef tove_experts():\n    return 3", "error", "a int instead"),
+    "single": ("@hookimpl\ndef tove_experts():\n    return spec('a')", "error", "ExpertSpec"),
+    "garbage": (
+        "@hookimpl\ndef tove_experts():\n    yield spec('a')\n    yield {'name': 'b'}",
+        "error",
+        "item 2",
+    ),
+    "twice": (
+        "@hookimpl\ndef tove_experts():\n    yield spec('a')\n    yield spec('a')",
+        "error",
+        "'a' twice",
+    ),
+    "invalid": ("@hookimpl\ndef tove_experts():\n    yield spec('A B')", "error", "lower case"),
+    "endless": (
+        "@hookimpl\ndef tove_experts():\n    i = 0\n    while True:\n        i += 1\n"
+        "        yield spec(f'e{i}')",
+        "error",
+        "more than",
+    ),
+    "newer": (
+        "@hookimpl\ndef tove_experts():\n    yield spec('a', api=7)",
+        "incompatible",
+        "API 7",
+    ),
+    "bad_text": (
+        "class E(Exception):\n    def __str__(self):\n        raise OSError\nraise E",
+        "error",
+        "raised E",
+    ),
+    "interpreter": ("raise BaseException('deep')", "error", "deep"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_is_named_and_the_others_work(install: Install, kind: str) -> None:
+    code, status, words = BROKEN[kind]
+    install("broken-thing", code, version="0.3")
+    install("zz-good", GOOD)
+    catalog = discover()
+    broken = record(catalog, "broken-thing")
+    assert (broken.status, broken.version, broken.experts) == (status, "0.3", ())
+    assert words in broken.reason
+    assert broken.reason.endswith(".")
+    assert record(catalog, "zz-good").status == "active"
+    assert set(catalog.experts) >= BUILTIN | {"good_one"}
+
+
+def test_a_hanging_import_is_stopped(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("hanging", "import time\ntry:\n    time.sleep(60)\nexcept Exception:\n    pass")
+    install("zz-good", GOOD)
+    monkeypatch.setenv("TOVE_PLUGIN_TIMEOUT", "0.3")
+    catalog = discover()
+    assert "0.3 s" in record(catalog, "hanging").reason
+    assert "good_one" in catalog.experts
+
+
+def test_a_users_interrupt_is_not_swallowed(install: Install) -> None:
+    install("interrupted", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        discover()
+
+
+def test_prints_do_not_reach_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("chatty", "print('hello from chatty')\n" + GOOD)
+    catalog = discover()
+    assert capsys.readouterr().out == ""
+    chatty = record(catalog, "chatty")
+    assert chatty.status == "active"
+    assert "prints" in chatty.reason
+    assert "good_one" in catalog.experts
+
+
+def test_nothing_is_first_wins(install: Install) -> None:
+    install("first-dist", GOOD.replace("good_one", "tiny_depth") + "    yield spec('mine')\n")
+    catalog = discover()
+    assert "tiny_depth" not in catalog.experts
+    assert {"tiny_dino", "mine"} <= set(catalog.experts)
+    for distribution in ("tove_plugins", "first-dist"):
+        claimant = record(catalog, distribution)
+        assert claimant.status == "conflict"
+        assert "tove_plugins" in claimant.reason
+        assert "first-dist 1.0" in claimant.reason
+    with pytest.raises(ExpertNotAvailable, match=r"first-dist 1\.0.*TOVE_BLOCK_PLUGINS="):
+        catalog.get("tiny_depth")
+
+
+def test_blocking_settles_a_conflict(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("first-dist", GOOD.replace("good_one", "tiny_depth"))
+    monkeypatch.setenv("TOVE_BLOCK_PLUGINS", "First_Dist")
+    catalog = discover()
+    assert catalog.get("tiny_depth").distribution == "tove_plugins"
+    assert record(catalog, "first-dist").status == "blocked"
+
+
+def test_a_blocked_plugin_is_not_imported(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = install("evil", GOOD)
+    monkeypatch.setenv("TOVE_BLOCK_PLUGINS", "evil")
+    assert "good_one" not in discover().experts
+    assert module not in sys.modules
+
+
+def test_the_allow_list_leaves_all_others_out(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("zz-good", GOOD)
+    monkeypatch.setenv("TOVE_LOAD_PLUGINS", "zz-good, nobody")
+    catalog = discover()
+    assert set(catalog.experts) == {"good_one"}
+    assert record(catalog, "tove_plugins").status == "blocked"
+    assert any("'nobody'" in note for note in catalog.notes)
+
+
+def test_a_plugin_that_needs_a_newer_sdk_is_incompatible(install: Install) -> None:
+    install(
+        "from-the-future",
+        "from tove_plugins import hologram",
+        requires=("tove_plugins>=99", "numpy"),
+    )
+    future = record(discover(), "from-the-future")
+    assert future.status == "incompatible"
+    assert "pip install -U 'tove_plugins>=99'" in future.reason
+
+
+def test_an_unknown_name_gets_close_matches_and_what_did_not_load(install: Install) -> None:
+    install("broken-thing", "raise ValueError")
+    with pytest.raises(ExpertNotAvailable) as caught:
+        discover().get("tiny-depth")
+    message = str(caught.value)
+    assert "Did you mean 'tiny_depth'?" in message
+    assert "broken-thing 1.0: error" in message
+
+
+SUBPROCESS = """
+import json, sys
+from tove_plugins import discover
+catalog = discover()
+heavy = {"torch", "numpy", "mmengine", "transformers", "tove_experts.tiny", "tove"}
+print(json.dumps([sorted(catalog.experts), sorted(heavy & set(sys.modules))]))
+"""
+
+
+def test_import_and_discovery_import_no_framework() -> None:
+    path = [entry for entry in sys.path if entry]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{SUBPROCESS}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names, heavy = json.loads(done.stdout)
+    assert set(names) >= BUILTIN
+    assert heavy == []

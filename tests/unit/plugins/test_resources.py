@@ -1,0 +1,74 @@
+"""Files that specs name: package resources, paths, hub repositories."""
+
+import hashlib
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import tove_experts
+from tove_plugins import ExpertBuildError, find_weights, resolve_resource, sha256_of
+
+
+def test_package_resources_and_paths() -> None:
+    folder = Path(tove_experts.__file__).parent
+    assert resolve_resource("pkg:tove_experts/plugin.py") == folder / "plugin.py"
+    assert resolve_resource("some/file") == Path("some/file")
+    assert resolve_resource("~/file") == Path.home() / "file"
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [("pkg:not_there_at_all/x", "not installed"), ("pkg:tove_experts", "names no file")],
+)
+def test_a_reference_to_nothing_is_a_sentence(reference: str, words: str) -> None:
+    with pytest.raises(FileNotFoundError, match=words):
+        resolve_resource(reference)
+
+
+def test_digest_of_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ExpertBuildError, match="no weights file"):
+        sha256_of(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    assert sha256_of(tmp_path) == hashlib.sha256(b"a").hexdigest()
+    (tmp_path / "b.safetensors").write_bytes(b"b")
+    both = sha256_of(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(b"c")
+    assert sha256_of(tmp_path) != both
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, error: Exception | None) -> list:
+    calls = []
+
+    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append((repo, revision))
+        if error:
+            raise error
+        return str(folder)
+
+    def hf_hub_download(repo: str, file: str, revision: str | None) -> str:
+        calls.append((repo, file, revision))
+        return str(folder / file)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.snapshot_download, hub.hf_hub_download = snapshot_download, hf_hub_download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    return calls
+
+
+def test_hub_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"a")
+    calls = fake_hub(monkeypatch, tmp_path, None)
+    assert find_weights("hub:org/name@v2") == tmp_path
+    assert find_weights("hub:org/name/model.safetensors") == tmp_path / "model.safetensors"
+    assert calls == [("org/name", "v2"), ("org/name", "model.safetensors", None)]
+    with pytest.raises(FileNotFoundError, match="hub:ORG/NAME"):
+        find_weights("hub:name")
+
+
+def test_offline_tells_what_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_hub(monkeypatch, tmp_path, ConnectionError("offline"))
+    with pytest.raises(FileNotFoundError, match="hf download org/name"):
+        find_weights("hub:org/name")
