@@ -1,0 +1,69 @@
+"""Accuracy of true/false answers, as VSR is scored (Liu et al., arXiv 2205.00363)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from tove.evaluation.intervals import wilson_interval
+from tove.registry import METRICS
+
+__all__ = ["StatementAccuracy"]
+
+
+@METRICS.register_module()
+class StatementAccuracy(BaseMetric):
+    """Share of statements answered right, in [0, 1], with Wilson's 95 % interval.
+
+    Samples of other tasks are left out. Every sample leaves one entry behind, empty ones included:
+    mmengine merges the processes' results item by item.
+
+    Attributes:
+        item_scores: after `evaluate`, on the main process: 0.0 or 1.0 for each statement by
+            "image_id | prompt", for `paired_interval`.
+
+    Args:
+        per_relation: report the accuracy of each relation too.
+        collect_device: mmengine's: "cpu" or "gpu".
+        prefix: mmengine's: of the names of the scores.
+    """
+
+    default_prefix = "vsr"
+
+    def __init__(
+        self, per_relation: bool = True, collect_device: str = "cpu", prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.per_relation = per_relation
+        self.item_scores: dict[str, float] = {}
+
+    def process(self, data_batch: object, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep of each sample its id, relation, label and answer."""
+        for sample in data_samples:
+            counts = sample["task"] == "statement" and not sample.get("skipped")
+            item = None
+            if counts:
+                key = f"{sample['image_id']} | {sample['prompt']}"
+                item = (key, sample["relation"], sample["label"], int(sample["prediction"]))
+            self.results.append(item)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Return accuracy, accuracy_low, accuracy_high, num_statements, yes_rate, per relation."""
+        items = {item[0]: item[1:] for item in results if item is not None}
+        self.item_scores = {key: float(item[1] == item[2]) for key, item in items.items()}
+        if not items:
+            return {}
+        right = [(relation, label == answer) for relation, label, answer in items.values()]
+        overall = wilson_interval(sum(ok for _, ok in right), len(right))
+        scores: dict[str, float] = dict(
+            accuracy=overall.value,
+            accuracy_low=overall.low,
+            accuracy_high=overall.high,
+            num_statements=overall.n,
+            yes_rate=sum(answer for _, _, answer in items.values()) / len(items),
+        )
+        if self.per_relation:
+            for name in sorted({relation for relation, _ in right}):
+                part = [ok for relation, ok in right if relation == name]
+                scores[f"relation/{name}"] = sum(part) / len(part)
+        return scores

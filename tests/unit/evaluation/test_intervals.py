@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from tove.evaluation import bootstrap_interval, paired_interval, wilson_interval
+
+
+def test_wilson_matches_known_values() -> None:
+    # Newcombe (1998), table I: 81 of 263 and 15 of 148.
+    first, second = wilson_interval(81, 263), wilson_interval(15, 148)
+    assert (first.low, first.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert (second.low, second.high) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert first.value == 81 / 263
+    assert first.n == 263
+
+
+def test_wilson_stays_in_the_unit_interval() -> None:
+    assert wilson_interval(0, 20).low == 0.0
+    assert wilson_interval(20, 20).high == 1.0
+    assert 0 < wilson_interval(0, 20).high < 0.2
+    empty = wilson_interval(0, 0)
+    assert (empty.low, empty.high, empty.n) == (0.0, 1.0, 0)
+
+
+def test_bootstrap_is_near_the_normal_interval_and_repeats_itself() -> None:
+    values = np.random.default_rng(3).normal(5, 2, 400)
+    interval = bootstrap_interval(values)
+    half = 1.96 * values.std() / 20
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert bootstrap_interval(values) == interval
+    assert bootstrap_interval(values, seed=1) != interval
+
+
+def test_bootstrap_in_pieces_covers_all_resamples(monkeypatch) -> None:
+    whole = bootstrap_interval(np.arange(50.0), num_resamples=101)
+    monkeypatch.setattr("tove.evaluation.intervals._NUMBERS_AT_ONCE", 500)
+    pieces = bootstrap_interval(np.arange(50.0), num_resamples=101)
+    assert pieces == whole
+
+
+def test_pairing_cancels_what_both_arms_share() -> None:
+    rng = np.random.default_rng(0)
+    hardness = rng.normal(0, 10, 300)
+    gains = rng.normal(0.5, 1, 300)
+    ours = {str(i): hardness[i] + gains[i] for i in range(300)}
+    baseline = {str(i): h for i, h in enumerate(hardness)}
+    gain = paired_interval(ours, dict(reversed(baseline.items())))
+    assert 0.2 < gain.low < 0.5 < gain.high < 0.8
+    unpaired = bootstrap_interval(list(ours.values()))
+    assert gain.high - gain.low < 0.2 * (unpaired.high - unpaired.low)
+
+
+def test_arms_on_different_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 in common"):
+        paired_interval({"a": 1.0, "b": 0.0}, {"b": 1.0})
