@@ -96,7 +96,7 @@ class LossCurveHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Write the step's line."""
-        values = {k: float(v) for k, v in (outputs or {}).items() if _is_scalar(v)}
+        values = {k: _scalar(v) for k, v in (outputs or {}).items() if _is_scalar(v)}
         if runner.world_size > 1:
             mean = torch.tensor(list(values.values()), dtype=torch.float64)
             all_reduce(mean, op="mean")
@@ -111,6 +111,10 @@ class LossCurveHook(Hook):
 
 def _is_scalar(value: object) -> bool:
     return isinstance(value, int | float) or (torch.is_tensor(value) and value.numel() == 1)
+
+
+def _scalar(value: float | torch.Tensor) -> float:
+    return value.item() if torch.is_tensor(value) else float(value)
 
 
 def _iteration(line: str) -> float:
@@ -136,6 +140,10 @@ class AtomicCheckpointHook(CheckpointHook):
     def __init__(self, interval: int, keep: int = 2) -> None:
         super().__init__(interval=interval, by_epoch=False, backend_args={"backend": "tove_atomic"})
         self.keep = keep
+
+    def before_train(self, runner: Runner) -> None:
+        """Take the runner's folder."""
+        self.out_dir = runner.work_dir
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         name = self.filename_tmpl.format(step)

@@ -15,10 +15,33 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
 
-from tove.errors import ConfigError
+from tove.errors import ConfigError, close_matches
 
 __all__ = ["init_processes", "load_config", "test", "train"]
 
+# The top-level settings that are read.
+SETTINGS = frozenset(
+    {
+        "batch_size",
+        "custom_imports",
+        "data_root",
+        "image_size",
+        "merging",
+        "model",
+        "report",
+        "scenes",
+        "schedule",
+        "seed",
+        "stages",
+        "table_metrics",
+        "test_dataloader",
+        "test_evaluator",
+        "train_dataloader",
+        "unlabelled_dataloader",
+        "val_dataloader",
+        "work_dir",
+    }
+)
 _OWN_PACKAGES = ("tove", "tove_plugins", "tove_experts")
 
 
@@ -40,7 +63,9 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
         )
     cfg = Config.fromfile(path)
     if options:
-        cfg.merge_from_dict(_parse_options(options))
+        given = _parse_options(options)
+        _check_options(given, cfg)
+        cfg.merge_from_dict(given)
     if work_dir:
         cfg.work_dir = work_dir
     elif not cfg.get("work_dir"):
@@ -58,6 +83,18 @@ def _parse_options(options: list[str]) -> dict:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     return parser.parse_args(["--cfg-options", *options]).cfg_options
+
+
+def _check_options(options: dict, cfg: Config) -> None:
+    """Refuse settings that would be laid down and never read."""
+    for option in options:
+        key = option.partition(".")[0]
+        if key not in SETTINGS:
+            what = "only a variable inside the config file" if key in cfg else "unknown"
+            raise ConfigError(
+                f"--cfg-options {option}: '{key}' is {what}, so setting it would change nothing; "
+                f"set what is read. {close_matches(key, SETTINGS)}"
+            )
 
 
 def init_processes(launcher: str, local_rank: int) -> bool:

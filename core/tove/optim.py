@@ -96,7 +96,7 @@ def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
     """Give mmengine's optimiser config of a schedule."""
     cfg: dict[str, Any] = {
         "type": "AmpOptimWrapper" if amp else "OptimWrapper",
-        "constructor": "TrainableOnlyConstructor",
+        "constructor": "tove.TrainableOnlyConstructor",
         "optimizer": {
             "type": "AdamW",
             "lr": schedule.lr,

@@ -19,17 +19,17 @@ from tove.checkpoint import attached_slots, read_checkpoint
 from tove.errors import ConfigError, close_matches
 from tove_plugins import ExpertBuildError, discover, find_weights, resolve_resource
 
-__all__ = ["check_config", "inject_data_root", "prepare_data"]
+__all__ = ["check_config", "fill_in", "prepare_data"]
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
 _NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
 
 
 def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None) -> None:
-    """Check a config and fill in the data roots.
+    """Check a config and fill in what its data sets and loaders leave open.
 
     Args:
-        cfg: changed in place: data roots are filled in.
+        cfg: changed in place, see `fill_in`.
         amp: whether mixed precision is asked for.
         checkpoint: that is to be evaluated; experts that it has no parameters for are not needed.
 
@@ -43,7 +43,7 @@ def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None)
     init_default_scope(registry.SCOPE)
     if amp and not torch.cuda.is_available():
         raise ConfigError("--amp needs an accelerator, and there is none here; leave it out.")
-    inject_data_root(cfg)
+    fill_in(cfg)
     for entry in cfg.stages:
         _check_type(registry.STAGES, entry, "stages")
     _check_model(cfg, checkpoint)
@@ -98,8 +98,8 @@ def _check_model(cfg: Config, checkpoint: Path | None) -> None:
     _check_type(registry.MODELS, model, "model")
     _check_type(registry.ENCODERS, model.encoder, "model.encoder")
     _check_type(registry.LANGUAGE_MODELS, model.language, "model.language")
-    if "merge" in cfg:
-        _check_type(registry.MODELS, cfg.merge.model, "merge.model")
+    if "merging" in cfg:
+        _check_type(registry.MODELS, cfg.merging.model, "merging.model")
     for part in ("encoder", "language"):
         _check_weights(f"model.{part}.pretrained", model[part].get("pretrained"))
     _check_weights("model.init_from", model.get("init_from"))
@@ -173,11 +173,15 @@ def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
                 stack.extend(dataset.get("datasets", []))
 
 
-def inject_data_root(cfg: Config) -> None:
-    """Give `cfg.data_root` to every data set that names none."""
+def fill_in(cfg: Config) -> None:
+    """Give data root, image size and batch size to the data sets and loaders that name none."""
     for _, dataset in _datasets(cfg):
         if "datasets" not in dataset:
             dataset.setdefault("data_root", cfg.data_root)
+            dataset.setdefault("image_size", cfg.image_size)
+    for loader in _LOADERS:
+        if loader in cfg and "batch_size" in cfg:
+            cfg[loader].setdefault("batch_size", cfg.batch_size)
 
 
 def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
@@ -210,6 +214,12 @@ def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"The data root '{root}' ({loader}) is not a folder; pass the right one by "
             "--cfg-options data_root=DIR."
+        )
+    folder = dataset.get("img_dir")
+    if folder and not (Path(root) / folder).is_dir():
+        raise ConfigError(
+            f"The image folder {Path(root) / folder} ({loader}) is missing; put the images there, "
+            f"or name their folder as {loader}.dataset.img_dir."
         )
     file = dataset.get("ann_file")
     if file and not (Path(root) / file).is_file():

@@ -9,32 +9,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from tove.checkpoint import write_text
 
-__all__ = ["nested_metrics", "read_rows", "results_table", "write_rows"]
+__all__ = ["make_console", "nested_metrics", "read_rows", "results_table", "write_rows"]
 
-_BOUNDS = ("low", "high", "n")
+_BOUNDS = ("low", "high")
 
 
 def nested_metrics(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Gather mmengine's flat metrics by name: "vsr/accuracy_low" becomes ["vsr/accuracy"]["low"].
 
     Args:
-        flat: "PREFIX/NAME" with, where the metric gives them, "..._low", "..._high", "..._n".
+        flat: "PREFIX/NAME" with, where the metric gives them, "..._low" and "..._high", and the
+            number of samples as "PREFIX/num_...".
 
     Returns:
-        dict name -> {value, and those of low, high, n that were given}.
+        dict name -> {value, and low, high, n where they were given}.
     """
+    counts = {k.partition("/")[0]: int(v) for k, v in flat.items() if "/num_" in k}
     nested: dict[str, dict[str, float]] = {}
     for key, value in flat.items():
         stem, _, bound = key.rpartition("_")
-        if bound in _BOUNDS and stem in flat:
+        if "/num_" in key or (bound in _BOUNDS and stem in flat):
             continue
-        entry = {"value": value}
-        entry.update({b: flat[f"{key}_{b}"] for b in _BOUNDS if f"{key}_{b}" in flat})
-        nested[key] = entry
+        nested[key] = {"value": value}
+        nested[key] |= {b: flat[f"{key}_{b}"] for b in _BOUNDS if f"{key}_{b}" in flat}
+        prefix, _, name = key.partition("/")
+        if prefix in counts and "/" not in name:
+            nested[key]["n"] = counts[prefix]
     return nested
 
 
@@ -48,6 +54,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def make_console(quiet: bool = False) -> Console:
+    """Make the console for tables; a log file or pipe is taken to be wide enough for them."""
+    console = Console(quiet=quiet, soft_wrap=True)
+    return console if console.is_terminal else Console(quiet=quiet, soft_wrap=True, width=140)
+
+
 def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> Table:
     """Lay rows out for the console.
 
@@ -56,18 +68,17 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> 
         metrics: which metrics get a column; those that no row has are left out.
     """
     shown = [m for m in metrics if any(m in row["metrics"] for row in rows)]
-    table = Table(title="Results on held-out data (95 % interval)")
-    table.add_column("row")
-    table.add_column("experts")
-    for column in (*shown, "trainable", "total", "forward ms", "images", "steps"):
-        table.add_column(column, justify="right")
+    table = Table(title="Held-out scores (95 % interval) and costs", box=box.SIMPLE)
+    table.add_column("row", no_wrap=True)
+    for column in ("experts", *shown, "trainable", "total", "fwd ms", "images", "steps"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["name"],
-            " ".join(row["experts"]) or "-",
+            str(len(row["experts"])),
             *(_score(row["metrics"].get(metric)) for metric in shown),
-            f"{row['trainable_parameters']:,}",
-            f"{row['total_parameters']:,}",
+            _short(row["trainable_parameters"]),
+            _short(row["total_parameters"]),
             f"{row['forward_ms']:.2f}",
             f"{row['training_images']:,}",
             f"{row['steps']:,}",
@@ -80,4 +91,12 @@ def _score(metric: Mapping[str, float] | None) -> str:
         return "-"
     if "low" not in metric:
         return f"{metric['value']:.3f}"
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+    return f"{metric['value']:.3f} [{metric['low']:.2f}, {metric['high']:.2f}]"
+
+
+def _short(count: int) -> str:
+    """Write a number of parameters in three figures."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)

@@ -12,12 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DefaultScope
-from rich.console import Console
 
 from tove.checkpoint import write_text
 from tove.errors import ConfigError, close_matches
 from tove.registry import STAGES
-from tove.rows import results_table, write_rows
+from tove.rows import make_console, results_table, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
 from tove.stages.record import StageRecord
 
@@ -51,7 +50,7 @@ class StagedRunner:
         self.cfg = cfg
         self.work_dir = Path(cfg.work_dir).resolve()
         self.resume = resume
-        self.console = Console(quiet=not is_main_process(), soft_wrap=True)
+        self.console = make_console(quiet=not is_main_process())
         self.entries = [plain_settings(entry) for entry in cfg.stages]
         self.only = only
         names = [entry["name"] for entry in self.entries]

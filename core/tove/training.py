@@ -66,8 +66,23 @@ class RunPlan:
     tensorboard: bool = True
 
 
+class _Notices(logging.Filter):
+    """Keeps what is of no use to a reader of the console away from it; the log file has it."""
+
+    prefixes = (
+        '"FileClient"',
+        '"HardDiskBackend"',
+        "Saving checkpoint",
+        "Load checkpoint",
+        "Exp name",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.prefixes)
+
+
 class StageRunner(Runner):
-    """mmengine's Runner with a quiet start: its environment dump goes to the log file only."""
+    """mmengine's Runner, quiet while it is built: the log file has what the console does not."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - mmengine's arguments
         self._console: list[logging.Handler] = []
@@ -83,6 +98,7 @@ class StageRunner(Runner):
         for handler in logger.handlers:
             is_console = isinstance(handler, logging.StreamHandler)
             if is_console and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_Notices())
                 if handler.level <= logging.INFO:
                     self._console.append(handler)
                     handler.setLevel(logging.WARNING)

@@ -20,7 +20,7 @@ from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError
 from tove.hooks import seed_everything
 from tove.optim import Schedule
-from tove.registry import MODELS
+from tove.registry import FUNCTIONS, MODELS
 
 __all__ = [
     "Row",
@@ -132,7 +132,11 @@ class StageContext:
 
     def loader(self, kind: str) -> dict[str, Any]:
         """Give the config of a data loader: train, val, test or unlabelled."""
-        return plain_settings(self.cfg[f"{kind}_dataloader"])
+        loader = plain_settings(self.cfg[f"{kind}_dataloader"])
+        collate = loader.setdefault("collate_fn", {"type": "tove_collate"})
+        # mmengine looks this one up in its root registry, whatever the scope.
+        collate["type"] = FUNCTIONS.get(collate["type"])
+        return loader
 
     def evaluator(self) -> list[dict[str, Any]]:
         """Give the configs of the metrics."""
@@ -195,7 +199,7 @@ class StageContext:
         """
         checkpoint = read_checkpoint(path)
         meta = checkpoint["meta"]
-        made_with = dict(meta.get("model", {}))
+        made_with = dict(meta.get("settings", {}))
         if "export" in meta:
             folder = path.parent / meta["export"]
             made_with["encoder"] = {"pretrained": str(folder.resolve())}

@@ -5,9 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import DefaultScope
-from rich.console import Console
 
-from tove.rows import results_table, write_rows
+from tove.rows import make_console, results_table, write_rows
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
 
@@ -42,7 +41,7 @@ def evaluate_checkpoint(
     if is_main_process():
         path = context.folder(f"test-{split}") / "rows.json"
         write_rows(path, [row])
-        console = Console(soft_wrap=True)
+        console = make_console()
         console.print(results_table([row], row["metrics"]))
         console.print(f"  {path}", highlight=False)
     return row

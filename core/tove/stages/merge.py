@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import barrier, is_main_process
 from torch import nn
 
+from tove.accounting import count_parameters
 from tove.checkpoint import save_checkpoint
 from tove.optim import Schedule
 from tove.registry import MODELS, STAGES
@@ -26,18 +27,18 @@ EXPORT = "export"
 
 @STAGES.register_module()
 class MergeStage:
-    """Trains `cfg.merge.model` on `unlabelled_dataloader` by `cfg.merge.schedule`, then exports.
+    """Trains `cfg.merging.model` on `unlabelled_dataloader`, then exports the student.
 
     Args:
         name: the stage's name.
         source: the stage whose model is the teacher.
-        model: settings laid over `cfg.merge.model`.
-        schedule: settings laid over `cfg.merge.schedule`.
+        model: settings laid over `cfg.merging.model`.
+        schedule: settings laid over `cfg.merging.schedule`.
     """
 
     depends_on = (
         "model",
-        "merge",
+        "merging",
         "schedule",
         "unlabelled_dataloader",
         "test_dataloader",
@@ -60,7 +61,7 @@ class MergeStage:
 
     def run(self, context: StageContext) -> list[Row]:
         """Train the student, export it, measure the export."""
-        settings = plain_settings(context.cfg.merge)
+        settings = plain_settings(context.cfg.merging)
         over = merged_settings(settings.get("schedule", {}), self.schedule)
         schedule = context.schedule(over)
         teacher, meta = context.load_model(context.model_path(self.source))
@@ -70,8 +71,10 @@ class MergeStage:
         seen = self._train(context, model, schedule)
         self._export(context, model)
         seen |= self._seen_by_teacher(context)
-        images = {"training_images": len(seen), "steps": meta.get("steps", 0) + schedule.steps}
-        return [self._measure(context, teacher, images)]
+        entries = {"training_images": len(seen), "steps": meta.get("steps", 0) + schedule.steps}
+        row = self._measure(context, teacher, entries)
+        # What trained is the student; in front of the language model nothing trains any more.
+        return [row | {"trainable_parameters": count_parameters(model)[0]}]
 
     def _train(self, context: StageContext, model: nn.Module, schedule: Schedule) -> set[str]:
         if not schedule.steps:
@@ -105,7 +108,9 @@ class MergeStage:
         listed = context.folder(self.source) / "images_seen.txt"
         return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
 
-    def _measure(self, context: StageContext, teacher: nn.Module, images: Mapping[str, int]) -> Row:
+    def _measure(
+        self, context: StageContext, teacher: nn.Module, entries: Mapping[str, int]
+    ) -> Row:
         """Read the export as any encoder and give it the teacher's language side."""
         folder = context.folder(self.name)
         exported = {"pretrained": str((context.work_dir / EXPORT).resolve())}
@@ -114,11 +119,17 @@ class MergeStage:
         model.load_trainable({name: state[name] for name in model.state_dict()})
         if is_main_process():
             meta = context.meta(
-                model, self.name, model={"arm": "plain"}, export=f"../{EXPORT}", **images
+                model, self.name, settings={"arm": "plain"}, export=f"../{EXPORT}", **entries
             )
             save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = "merged: projection and adapters for the export"
         runner = evaluation_runner(context, self.name, model)
         return measure_row(
-            context, runner.model, runner.test, name="merged", experts=[], stage=self.name, **images
+            context,
+            runner.model,
+            runner.test,
+            name="merged",
+            experts=[],
+            stage=self.name,
+            **entries,
         )

@@ -86,7 +86,7 @@ class TransferStage:
                 folder=context.folder(self.name),
                 model=model,
                 seed=context.seed,
-                meta=lambda: context.meta(model, self.name, model=self.model),
+                meta=lambda: context.meta(model, self.name, settings=self.model),
                 schedule=schedule,
                 train_dataloader=context.loader("train"),
                 test_dataloader=context.loader("test"),
@@ -106,7 +106,7 @@ class TransferStage:
     ) -> None:
         folder: Path = context.folder(self.name)
         if is_main_process():
-            meta = context.meta(model, self.name, model=self.model, **entries)
+            meta = context.meta(model, self.name, settings=self.model, **entries)
             save_checkpoint(folder / "model.pth", model, meta)
             write_text(folder / "images_seen.txt", "".join(f"{i}\n" for i in sorted(seen)))
         context.files[folder / "model.pth"] = f"{self.row}: trained parameters"

@@ -1,0 +1,172 @@
+"""A complete run in miniature, from random weights and drawn squares; seconds on one core."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image, ImageDraw
+
+WORDS = "a picture of the red blue square is left right no yes this true ? and on side".split()
+SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def _save_encoder(folder: Path) -> None:
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
+    CLIPVisionModel(config).save_pretrained(folder)
+
+
+def _save_language_model(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL.values(), *WORDS])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=core, **SPECIAL).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        is_decoder=True,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    BertLMHeadModel(config).save_pretrained(folder)
+
+
+def _draw(path: Path, index: int) -> tuple[str, str]:
+    """Draw one square; give its colour and its side."""
+    colour, side = ("red", "blue")[index % 2], ("left", "right")[index // 2 % 2]
+    image = Image.new("RGB", (40, 32), (index * 7 % 256, 90, 90))
+    x = 4 if side == "left" else 24
+    ImageDraw.Draw(image).rectangle((x, 8, x + 11, 20), fill=colour)
+    image.save(path)
+    return colour, side
+
+
+def _write_data(root: Path) -> None:
+    for folder in ("images", "annotations", "unlabelled"):
+        (root / folder).mkdir(parents=True)
+    for split, count in {"train": 12, "val": 6, "test": 8}.items():
+        captions: dict[str, list] = {"images": [], "annotations": []}
+        lines = []
+        for index in range(count):
+            name = f"{split}_{index:03d}.png"
+            colour, side = _draw(root / "images" / name, index)
+            captions["images"].append({"id": index, "file_name": name})
+            text = f"a {colour} square on the {side} side"
+            captions["annotations"].append({"image_id": index, "caption": text})
+            statement = f"the {colour} square is on the left side"
+            row = {"image": name, "caption": statement, "label": int(side == "left")}
+            lines.append(json.dumps({**row, "relation": "left"}))
+        (root / f"annotations/captions_{split}.json").write_text(json.dumps(captions))
+        (root / f"annotations/statements_{split}.jsonl").write_text("\n".join(lines))
+    for index in range(10):
+        _draw(root / "unlabelled" / f"{index:03d}.png", index + 100)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `clip`, `lm` and `data`."""
+    root = tmp_path_factory.mktemp("miniature")
+    _save_encoder(root / "clip")
+    _save_language_model(root / "lm")
+    _write_data(root / "data")
+    return root
+
+
+def _loader(datasets: list[dict] | dict, infinite: bool) -> dict:
+    if isinstance(datasets, list):
+        datasets = dict(type="ConcatDataset", datasets=datasets)
+    kind = "InfiniteSampler" if infinite else "DefaultSampler"
+    return dict(
+        num_workers=0,
+        sampler=dict(type=kind, shuffle=infinite),
+        dataset=datasets,
+    )
+
+
+def miniature_settings(root: Path) -> dict[str, Any]:
+    """Give the settings of the miniature run, every stage but the report."""
+
+    def statements(split: str, test_mode: bool = True) -> dict:
+        file = f"annotations/statements_{split}.jsonl"
+        return dict(type="VSRStatements", ann_file=file, test_mode=test_mode)
+
+    def captions(split: str, test_mode: bool = True) -> dict:
+        file = f"annotations/captions_{split}.json"
+        return dict(type="CocoCaptions", ann_file=file, test_mode=test_mode)
+
+    return dict(
+        default_scope="tove",
+        seed=0,
+        image_size=32,
+        batch_size=4,
+        data_root=str(root / "data"),
+        model=dict(
+            type="ToVE",
+            encoder=dict(type="TransformersCLIP", pretrained=str(root / "clip")),
+            experts=dict(
+                depth=dict(type="tiny_depth", tiny=True),
+                dino=dict(type="tiny_dino", tiny=True),
+            ),
+            language=dict(
+                type="CausalLanguageModel",
+                pretrained=str(root / "lm"),
+                adapters=dict(type="bottleneck", width=4),
+            ),
+            generation=dict(num_beams=1, min_new_tokens=1, max_new_tokens=4),
+            token_cache=dict(max_gb=0.1),
+        ),
+        train_dataloader=_loader([statements("train", False), captions("train", False)], True),
+        val_dataloader=_loader(statements("val"), False),
+        test_dataloader=_loader([statements("test"), captions("test")], False),
+        test_evaluator=[dict(type="StatementAccuracy"), dict(type="CaptionScore")],
+        unlabelled_dataloader=_loader(dict(type="UnlabelledImages", img_dir="unlabelled"), True),
+        schedule=dict(steps=6, lr=1e-2, warmup=2, checkpoint_interval=2, log_interval=3),
+        merging=dict(model=dict(type="Merge"), schedule=dict(steps=4)),
+        stages=[
+            dict(type="TransferStage", name="plain_clip", model=dict(arm="plain")),
+            dict(type="TransferStage", name="baseline", model=dict(arm="baseline")),
+            dict(type="TransferStage", name="transfer"),
+            dict(type="DetachStage", name="detach"),
+            dict(type="MergeStage", name="merge"),
+        ],
+    )
+
+
+@pytest.fixture
+def settings(miniature: Path) -> dict[str, Any]:
+    """The miniature run's settings, to be changed at will."""
+    return miniature_settings(miniature)
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """Write settings as a config file and give its path."""
+
+    def write(settings: dict[str, Any], name: str = "mini.py") -> Path:
+        path = tmp_path / name
+        Config(settings).dump(path)
+        return path
+
+    return write

@@ -1,0 +1,83 @@
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tove.errors import CheckpointError
+from tove.hooks import AtomicCheckpointHook, LossCurveHook, ReseedHook
+
+
+def draw() -> tuple:
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+
+def test_a_step_draws_the_same_whatever_came_before():
+    hook = ReseedHook(seed=5)
+    runner = SimpleNamespace(iter=7)
+    hook.before_train_iter(runner, 7)
+    first = draw()
+    draw()
+    hook.before_train_iter(runner, 7)
+    assert draw() == first
+    hook.before_train_iter(SimpleNamespace(iter=8), 8)
+    assert draw() != first
+
+
+def fake_runner(folder: Path, iteration: int) -> SimpleNamespace:
+    wrapper = SimpleNamespace(get_lr=lambda: {"lr": [0.1]})
+    return SimpleNamespace(
+        work_dir=str(folder), iter=iteration, world_size=1, optim_wrapper=wrapper
+    )
+
+
+def write_curve(folder: Path, start: int, stop: int) -> None:
+    hook = LossCurveHook()
+    hook.before_train(fake_runner(folder, start))
+    for step in range(start, stop):
+        outputs = {"loss": torch.tensor(float(step)), "text": "no"}
+        hook.after_train_iter(fake_runner(folder, step), step, outputs=outputs)
+
+
+def test_a_resumed_curve_has_each_step_once(tmp_path: Path):
+    write_curve(tmp_path, 0, 5)
+    with (tmp_path / "loss.jsonl").open("a") as stream:
+        stream.write('{"iter": 6, "lo')  # cut short by a crash
+    write_curve(tmp_path, 3, 7)
+    lines = [json.loads(line) for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert lines[-1] == {"iter": 7, "loss": 6.0, "lr": 0.1}
+
+
+def test_a_run_from_the_start_begins_a_new_curve(tmp_path: Path):
+    write_curve(tmp_path, 0, 5)
+    write_curve(tmp_path, 0, 2)
+    assert len((tmp_path / "loss.jsonl").read_text().splitlines()) == 2
+
+
+class SavingRunner(SimpleNamespace):
+    def save_checkpoint(self, out_dir: str, name: str, **_: object) -> None:
+        if self.full:
+            raise CheckpointError("disk full")
+        (Path(out_dir) / name).write_text("x")
+
+
+def saving_runner(folder: Path) -> SavingRunner:
+    hub = SimpleNamespace(update_info=lambda *_: None)
+    return SavingRunner(work_dir=str(folder), full=False, message_hub=hub)
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_whole(tmp_path: Path):
+    hook, runner = AtomicCheckpointHook(interval=1, keep=1), saving_runner(tmp_path)
+    hook.before_train(runner)
+    for step in (9, 10):
+        hook._save_checkpoint_with_step(runner, step, {})
+    assert [p.name for p in tmp_path.glob("iter_*.pth")] == ["iter_10.pth"]
+    runner.full = True
+    with pytest.raises(CheckpointError):
+        hook._save_checkpoint_with_step(runner, 11, {})
+    assert [p.name for p in tmp_path.glob("iter_*.pth")] == ["iter_10.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "iter_10.pth"

@@ -1,0 +1,183 @@
+"""Each mistake in a config is one clear sentence, before anything is built."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from tove.errors import ConfigError
+from tove.launch import load_config
+from tove.preflight import check_config, prepare_data
+from tove_plugins import ExpertBuildError, ExpertNotAvailable
+
+Settings = dict[str, Any]
+
+
+def swap(**over: Any) -> Callable[[Settings], None]:
+    return lambda settings: settings["model"].update(over)
+
+
+def set_expert(**expert: Any) -> Callable[[Settings], None]:
+    return lambda settings: settings["model"]["experts"].update(depth=expert)
+
+
+def set_stage(**stage: Any) -> Callable[[Settings], None]:
+    return lambda settings: settings["stages"].append(stage)
+
+
+MISTAKES = {
+    "model type": (swap(type="TOVE"), ConfigError, r"model\.type is 'TOVE'.*Did you mean 'ToVE'"),
+    "encoder type": (
+        swap(encoder={"type": "TransformerCLIP"}),
+        ConfigError,
+        r"model\.encoder\.type is 'TransformerCLIP'.*Did you mean 'TransformersCLIP'",
+    ),
+    "no type": (swap(encoder={}), ConfigError, r"model\.encoder of the config has no 'type'"),
+    "metric": (
+        lambda s: s.update(test_evaluator=[{"type": "StatementAcuracy"}]),
+        ConfigError,
+        "Did you mean 'StatementAccuracy'",
+    ),
+    "stage": (
+        set_stage(type="DetatchStage", name="x"),
+        ConfigError,
+        "Did you mean 'DetachStage'",
+    ),
+    "two stages of a name": (
+        set_stage(type="DetachStage", name="detach"),
+        ConfigError,
+        "needs a name of its own",
+    ),
+    "missing setting": (lambda s: s.pop("seed"), ConfigError, "lacks the setting 'seed'"),
+    "unknown expert": (set_expert(type="tiny_dept"), ExpertNotAvailable, "Did you mean"),
+    "expert's weights": (
+        set_expert(type="tiny_depth", weights="/nowhere/x.safetensors"),
+        ExpertBuildError,
+        r"model\.experts\.depth.*/nowhere/x\.safetensors",
+    ),
+    "encoder's weights": (
+        swap(encoder={"type": "TransformersCLIP", "pretrained": "/nowhere/clip"}),
+        ConfigError,
+        r"model\.encoder\.pretrained is '/nowhere/clip', but there is nothing",
+    ),
+    "resource of no package": (
+        swap(init_from="pkg:no_such_package/x.safetensors"),
+        ConfigError,
+        r"model\.init_from: .*'no_such_package', which is not installed",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_sentence(mistake: str, settings: Settings):
+    change, error, message = MISTAKES[mistake]
+    change(settings)
+    with pytest.raises(error, match=message) as raised:
+        check_config(Config(settings))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_image_size_that_patches_do_not_tile_is_told_with_the_nearest(settings: Settings):
+    settings["model"]["encoder"]["image_size"] = 30
+    with pytest.raises(ConfigError, match=r"image_size is 30, .* patches of 8; use 24 or 32"):
+        check_config(Config(settings))
+
+
+def test_a_data_set_inside_a_concatenation_is_checked_too(settings: Settings):
+    settings["train_dataloader"]["dataset"]["datasets"][1]["type"] = "CocoCaption"
+    with pytest.raises(ConfigError, match="Did you mean 'CocoCaptions'"):
+        check_config(Config(settings))
+
+
+def test_top_level_settings_reach_data_sets_and_loaders_that_name_none(settings: Settings):
+    settings["val_dataloader"]["batch_size"] = 7
+    cfg = Config(settings)
+    check_config(cfg)
+    assert cfg.val_dataloader.batch_size == 7
+    assert cfg.test_dataloader.batch_size == 4
+    for dataset in cfg.train_dataloader.dataset.datasets:
+        assert (dataset.data_root, dataset.image_size) == (settings["data_root"], 32)
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (".", r"data root '.*' \(train_dataloader\) is not a folder; pass .* data_root=DIR"),
+        ("unlabelled", r"image folder .*unlabelled \(unlabelled_dataloader\) is missing"),
+        ("annotations/captions_test.json", r"annotation file .*captions_test\.json .* missing"),
+    ],
+)
+def test_missing_data_is_told_before_training(
+    remove: str, message: str, settings: Settings, miniature: Path, tmp_path: Path
+):
+    root = tmp_path / "data"
+    if remove != ".":
+        root.mkdir()
+        for path in (miniature / "data").rglob("*"):
+            inside = path.relative_to(miniature / "data")
+            if path.is_dir() and str(inside) != remove:
+                (root / inside).mkdir()
+            elif path.suffix in (".json", ".jsonl") and str(inside) != remove:
+                (root / inside).write_text(path.read_text())
+    settings["data_root"] = str(root)
+    cfg = Config(settings)
+    check_config(cfg)
+    with pytest.raises(ConfigError, match=message):
+        prepare_data(cfg)
+
+
+def test_the_tiny_world_is_written_once_and_only_where_it_belongs(
+    settings: Settings, tmp_path: Path, miniature: Path
+):
+    calls = []
+
+    def write(root: Path, **counts: int) -> None:
+        calls.append((root, counts))
+        (tmp_path / "scenes").symlink_to(miniature / "data")
+
+    settings["scenes"] = {"data_root": str(tmp_path / "scenes"), "train": 3}
+    settings["data_root"] = str(tmp_path / "scenes")
+    for _ in range(2):
+        cfg = Config(settings)
+        check_config(cfg)
+        prepare_data(cfg, write)
+    assert calls == [(tmp_path / "scenes", {"train": 3})]
+
+    settings["data_root"] = str(tmp_path / "own_photos")
+    cfg = Config(settings)
+    check_config(cfg)
+    with pytest.raises(ConfigError, match="own_photos"):
+        prepare_data(cfg, write)
+    assert len(calls) == 1
+
+
+def test_options_override_the_file(settings: Settings, write_config: Callable[..., Path]):
+    path = write_config(settings)
+    cfg = load_config(str(path), ["schedule.steps=9", "stages.0.name=first"], None)
+    assert cfg.schedule.steps == 9
+    assert cfg.stages[0].name == "first"
+    assert cfg.work_dir == "work_dirs/mini"
+    assert load_config(str(path), None, "elsewhere").work_dir == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("steps", "takes KEY=VALUE, but got 'steps'"),
+        ("shedule.steps=3", r"'shedule' is unknown.* Did you mean 'schedule'"),
+        ("images.img_dir=x", "'images' is only a variable inside the config file"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    option: str, message: str, settings: Settings, write_config: Callable[..., Path]
+):
+    settings["images"] = {"img_dir": "images"}
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(write_config(settings)), [option])
+
+
+def test_a_missing_config_file_is_told():
+    with pytest.raises(ConfigError, match=r"no config file nowhere\.py"):
+        load_config("nowhere.py")
