@@ -34,8 +34,9 @@ def resize_positions(table_PD: Tensor, side_in: int, side_out: int) -> Tensor:
     if side_in == side_out:
         return table_PD
     grid_1Dhw = table_PD[1:].unflatten(0, (side_in, side_in)).permute(2, 0, 1)[None].float()
+    # As transformers' interpolate_pos_encoding, but antialiased where the grid shrinks.
     grid_1Dhw = F.interpolate(
-        grid_1Dhw, size=(side_out, side_out), mode="bicubic", antialias=True, align_corners=False
+        grid_1Dhw, size=(side_out, side_out), mode="bicubic", antialias=side_out < side_in
     )
     patches_ND = grid_1Dhw[0].flatten(1).T.to(table_PD.dtype)
     return torch.cat([table_PD[:1], patches_ND])

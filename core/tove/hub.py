@@ -38,7 +38,7 @@ def check_slots(slots: Collection[str]) -> None:
         if slot == "clip" or not slot.isidentifier() or hasattr(nn.ModuleDict, slot):
             raise ConfigError(
                 f"model.experts has the slot {slot!r}, which cannot be used as a name; choose "
-                "letters, digits and underscores, and neither 'clip' nor a method of dict."
+                "letters, digits and underscores, and neither 'clip' nor a method of a module."
             )
 
 

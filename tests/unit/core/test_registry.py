@@ -2,6 +2,7 @@
 
 from mmengine import registry as root
 from mmengine.registry import Registry
+
 from tove import registry
 
 
