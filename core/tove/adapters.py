@@ -7,13 +7,16 @@ LoRA (Hu et al., arXiv 2106.09685) comes from the package peft.
 Shapes: B samples, L tokens, D model width.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["BottleneckAdapter", "attach_bottlenecks", "inject_lora"]
+from tove.errors import ConfigError
+
+__all__ = ["BottleneckAdapter", "attach_adapters"]
 
 # Where the families of transformers keep the last module of a layer's MLP, before the residual sum:
 # GPT-2, Llama, OPT, BERT and RoBERTa, T5-like.
@@ -40,48 +43,56 @@ class BottleneckAdapter(nn.Module):
         inner = F.gelu(self.down(hidden_BLD.to(self.down.weight.dtype)))
         return hidden_BLD + self.up(inner).to(hidden_BLD.dtype)
 
-    def after(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    def after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook. A bound method, so that a deep copy of the model uses copied adapters."""
         return self(output)
 
 
-def attach_bottlenecks(model: nn.Module, num_layers: int, width: int, bottleneck: int) -> nn.Module:
-    """Hook one adapter behind the MLP of every layer of `model`.
+def attach_adapters(
+    model: Any,  # noqa: ANN401
+    options: Mapping[str, Any] | None,
+    trained_in_full: str | None = None,
+) -> nn.ModuleList | None:
+    """Give a causal language model of transformers its adapters.
 
     Args:
-        model: a causal language model of transformers.
-        num_layers: how many layers its config says it has.
-        width: width of its hidden states.
-        bottleneck: inner width of the adapters.
+        model: the language model, its parameters already frozen.
+        options: None; dict(type="bottleneck", width=...) with the inner width; or
+            dict(type="lora", ...) with arguments of peft's LoraConfig, which takes its own choice
+            of `target_modules` for the model's type where none is given.
+        trained_in_full: regular expression of module names that LoRA leaves alone.
 
     Returns:
-        The adapters, a ModuleList in the order of the layers; the caller owns them.
+        Bottleneck adapters in the order of the layers, which the caller owns and the model only
+        hooks; None for LoRA, which lives inside the model.
 
     Raises:
-        ValueError: no list of layers with a known kind of MLP was found.
+        ConfigError: unknown type, or no list of layers with a known kind of MLP was found.
     """
-    adapters = nn.ModuleList()
-    for output in _mlp_outputs(model, num_layers):
-        adapter = BottleneckAdapter(width, bottleneck)
-        output.register_forward_hook(adapter.after)
-        adapters.append(adapter)
-    return adapters
+    if not options:
+        return None
+    arguments = dict(options)
+    kind = arguments.pop("type", None)
+    if kind == "bottleneck":
+        if set(arguments) != {"width"}:
+            raise ConfigError(
+                "language.adapters of type 'bottleneck' takes one argument, width, but was given "
+                f"{sorted(arguments)}; write dict(type='bottleneck', width=64)."
+            )
+        adapters = nn.ModuleList()
+        for output in _mlp_outputs(model, model.config.num_hidden_layers):
+            adapter = BottleneckAdapter(model.config.hidden_size, arguments["width"])
+            output.register_forward_hook(adapter.after)
+            adapters.append(adapter)
+        return adapters
+    if kind == "lora":
+        from peft import LoraConfig, inject_adapter_in_model
 
-
-def inject_lora(model: nn.Module, options: dict[str, Any], exclude: str | None) -> None:
-    """Replace linear layers of `model` by LoRA layers, in place.
-
-    Args:
-        model: a causal language model of transformers.
-        options: arguments of peft's LoraConfig; without `target_modules`, peft's own choice for the
-            model's type.
-        exclude: regular expression of module names to leave alone, such as layers trained in full.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
-    defaults = dict(exclude_modules=exclude, fan_in_fan_out=transposed)
-    inject_adapter_in_model(LoraConfig(**{**defaults, **options}), model)
+        transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
+        defaults = dict(exclude_modules=trained_in_full, fan_in_fan_out=transposed)
+        inject_adapter_in_model(LoraConfig(**{**defaults, **arguments}), model)
+        return None
+    raise ConfigError(f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'.")
 
 
 def _mlp_outputs(model: nn.Module, num_layers: int) -> list[nn.Module]:
@@ -91,7 +102,7 @@ def _mlp_outputs(model: nn.Module, num_layers: int) -> list[nn.Module]:
         found = [_mlp_output(layer) for layer in candidates]
         if all(module is not None for module in found):
             return [module for module in found if module is not None]
-    raise ValueError(
+    raise ConfigError(
         f"No list of {num_layers} layers with one of the modules {', '.join(_MLP_OUTPUTS)} was "
         f"found in {type(model).__name__}, so bottleneck adapters have no place to go; "
         "use adapters=dict(type='lora', target_modules=[...]) with this language model."

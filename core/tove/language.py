@@ -22,12 +22,20 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from tove.adapters import attach_bottlenecks, inject_lora
-from tove.pretrained import CROSS_ATTENTION, first_position, is_cross_attention, load_causal_lm
+from tove.adapters import attach_adapters
+from tove.errors import ConfigError
+from tove.pretrained import (
+    CROSS_ATTENTION,
+    first_position,
+    load_causal_lm,
+    unfreeze_cross_attention,
+)
 from tove.prompts import PromptTokenizer, pad_rows
 from tove.registry import LANGUAGE_MODELS
 
 __all__ = ["CausalLanguageModel"]
+
+Answers = Sequence[Sequence[tuple[int, ...]]]  # token ids of every candidate of every sample
 
 _IGNORED = -100
 _ROWS_PER_PASS = 128
@@ -47,8 +55,7 @@ class CausalLanguageModel(nn.Module):
         dtype: torch dtype of the frozen weights by name, such as "bfloat16"; None is float32.
 
     Raises:
-        ValueError: unknown switch, or a model that cannot do cross-attention.
-        FileNotFoundError: no such model.
+        ConfigError: unknown switch, no such model, or one that cannot do cross-attention.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class CausalLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         if fusion not in ("cross_attention", "prefix"):
-            raise ValueError(
+            raise ConfigError(
                 f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
             )
         self.fusion = fusion
@@ -70,12 +77,12 @@ class CausalLanguageModel(nn.Module):
         self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
         self.text = PromptTokenizer(tokenizer)
         self.lm.requires_grad_(False)
-        self.adapters: nn.Module | None = None
-        self._attach_adapters(dict(adapters or {}), train_cross_attention)
-        if fusion == "cross_attention" and train_cross_attention:
-            for name, parameter in self.lm.named_parameters():
-                if is_cross_attention(name) and "lora_" not in name:
-                    parameter.requires_grad_(True)
+        in_full = fusion == "cross_attention" and train_cross_attention
+        self.adapters = attach_adapters(
+            self.lm, adapters, rf".*({'|'.join(CROSS_ATTENTION)}).*" if in_full else None
+        )
+        if in_full:
+            unfreeze_cross_attention(self.lm)
         self._offset = first_position(self.lm)
         arguments = inspect.signature(self.lm.forward).parameters
         self._takes_positions = "position_ids" in arguments
@@ -211,23 +218,6 @@ class CausalLanguageModel(nn.Module):
         ids_BT = self.lm.generate(**inputs, generation_config=config, use_model_defaults=False)
         return self.text.decode(ids_BT[:, skipped:])
 
-    def _attach_adapters(self, options: dict[str, Any], train_cross_attention: bool) -> None:
-        if not options:
-            return
-        kind, config = options.pop("type", None), self.lm.config
-        if kind == "bottleneck":
-            num_layers, width = config.num_hidden_layers, config.hidden_size
-            self.adapters = attach_bottlenecks(self.lm, num_layers, width, options["width"])
-        elif kind == "lora":
-            in_full = train_cross_attention and self.fusion == "cross_attention"
-            inject_lora(
-                self.lm, options, rf".*({'|'.join(CROSS_ATTENTION)}).*" if in_full else None
-            )
-        else:
-            raise ValueError(
-                f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'."
-            )
-
     def _logits(self, memory_BND: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return logits_BLV at the text's positions, for right-padded text."""
         if self.fusion == "cross_attention":
@@ -253,10 +243,7 @@ class CausalLanguageModel(nn.Module):
         return embeds_BTD, torch.cat([seen_BN, mask_BL], dim=1)
 
     def _rank_single_tokens(
-        self,
-        memory_BND: Tensor,
-        prompts: Sequence[str],
-        answers: Sequence[Sequence[tuple[int, ...]]],
+        self, memory_BND: Tensor, prompts: Sequence[str], answers: Answers
     ) -> list[list[float]]:
         rows = [self.text.prompt(prompt) for prompt in prompts]
         limit = self._text_limit(memory_BND)
@@ -274,7 +261,7 @@ class CausalLanguageModel(nn.Module):
         self,
         memory_BND: Tensor,
         prompts: Sequence[str],
-        answers: Sequence[Sequence[tuple[int, ...]]],
+        answers: Answers,
         length_normalised: bool,
     ) -> list[list[float]]:
         limit = self._text_limit(memory_BND)

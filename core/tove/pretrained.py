@@ -15,15 +15,22 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedModel,
 )
 
-__all__ = ["CROSS_ATTENTION", "first_position", "is_cross_attention", "load_causal_lm"]
+from tove.errors import ConfigError
+
+__all__ = [
+    "CROSS_ATTENTION",
+    "first_position",
+    "is_cross_attention",
+    "load_causal_lm",
+    "unfreeze_cross_attention",
+]
 
 CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
 
 
-def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[PreTrainedModel, Any]:
+def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any, Any]:
     """Load the weights and the tokenizer, as a decoder, with cross-attention where asked for.
 
     Args:
@@ -32,11 +39,11 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Pre
         dtype: torch dtype by name; None is float32.
 
     Returns:
-        The model, with neutral generation settings, and its tokenizer.
+        The model, with neutral generation settings, and its tokenizer; the classes that generate
+        share no static type.
 
     Raises:
-        FileNotFoundError: no such model, or not a causal language model.
-        ValueError: its architecture has no cross-attention.
+        ConfigError: no such causal language model, or one without cross-attention.
     """
     source = pretrained
     if pretrained.startswith("pkg:"):
@@ -46,7 +53,7 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Pre
     elif pretrained.startswith((os.sep, ".", "~")):
         source = os.path.expanduser(pretrained)
         if not os.path.isdir(source):
-            raise FileNotFoundError(
+            raise ConfigError(
                 f"language.pretrained names the folder {pretrained!r}, which does not exist; "
                 "give a folder written by save_pretrained, 'pkg:PACKAGE/PATH' or a hub id."
             )
@@ -54,12 +61,12 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Pre
         config = AutoConfig.from_pretrained(source)
         config.is_decoder = True
         config.add_cross_attention = fusion == "cross_attention"
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype or torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(
+        raise ConfigError(
             f"The language model {pretrained!r} (language.pretrained) could not be loaded; give a "
             "folder written by save_pretrained, 'pkg:PACKAGE/PATH' or the hub id of a causal "
             f"language model. The cause: {error}"
@@ -67,7 +74,7 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Pre
     if fusion == "cross_attention" and not any(
         is_cross_attention(name) for name, _ in model.named_parameters()
     ):
-        raise ValueError(
+        raise ConfigError(
             f"{type(model).__name__} ({pretrained!r}) has no cross-attention; use "
             "language.fusion='prefix' with it, or a GPT-2, BERT or RoBERTa model."
         )
@@ -82,6 +89,13 @@ def is_cross_attention(name: str) -> bool:
     return any(part in name for part in CROSS_ATTENTION)
 
 
+def unfreeze_cross_attention(model: nn.Module) -> None:
+    """Let the cross-attention train, with its layer norms; LoRA inside it is left as it is."""
+    for name, parameter in model.named_parameters():
+        if is_cross_attention(name) and "lora_" not in name:
+            parameter.requires_grad_(True)
+
+
 def first_position(model: nn.Module) -> int:
     """Return the first position id: RoBERTa's kin begin behind the padding index, others at 0."""
     for module in model.modules():
@@ -92,7 +106,7 @@ def first_position(model: nn.Module) -> int:
 
 
 def _offset_inputs(
-    self: PreTrainedModel,
+    self: Any,  # noqa: ANN401
     input_ids: Tensor,
     inputs_embeds: Tensor | None = None,
     **kwargs: Any,  # noqa: ANN401

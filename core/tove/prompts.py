@@ -8,6 +8,7 @@ Shapes: B samples, L text tokens.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,7 +127,7 @@ def _first_known(*ids: int | None) -> int:
     )
 
 
-def _keep(store: dict, key: object, ids: tuple[int, ...]) -> None:
+def _keep(store: dict[Any, tuple[int, ...]], key: object, ids: tuple[int, ...]) -> None:
     if len(store) >= _MAX_KEPT:
         store.clear()
     store[key] = ids

@@ -47,7 +47,7 @@ class StatementAccuracy(BaseMetric):
                 item = (key, sample["relation"], sample["label"], int(sample["prediction"]))
             self.results.append(item)
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return accuracy, accuracy_low, accuracy_high, num_statements, yes_rate, per relation."""
         items = {item[0]: item[1:] for item in results if item is not None}
         self.item_scores = {key: float(item[1] == item[2]) for key, item in items.items()}

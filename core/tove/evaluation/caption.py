@@ -93,7 +93,7 @@ class CaptionScore(BaseMetric):
                 item = (sample["image_id"], caption_words(sample["prediction"]), references)
             self.results.append(item)
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return CIDEr, CIDEr_low, CIDEr_high, BLEU_1..4 and num_images."""
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider

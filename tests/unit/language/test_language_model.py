@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tove.errors import ConfigError
 from tove.language import CausalLanguageModel
 from tove.registry import LANGUAGE_MODELS
 
@@ -253,9 +254,10 @@ def test_builds_from_a_config(lm_folder) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (dict(fusion="crossattention"), ValueError, "'cross_attention' or 'prefix'"),
-        (dict(adapters=dict(type="houlsby")), ValueError, "'bottleneck' or 'lora'"),
-        (dict(pretrained="./no/such/folder"), FileNotFoundError, "does not exist"),
+        (dict(fusion="crossattention"), ConfigError, "'cross_attention' or 'prefix'"),
+        (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
+        (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
+        (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
 )
 def test_mistakes_in_the_config_get_a_sentence(lm_folder, options, error, words) -> None:
@@ -264,7 +266,7 @@ def test_mistakes_in_the_config_get_a_sentence(lm_folder, options, error, words)
 
 
 def test_a_model_without_cross_attention_says_what_to_use(lm_folder, tmp_path) -> None:
-    with pytest.raises(ValueError, match="fusion='prefix'"):
+    with pytest.raises(ConfigError, match="fusion='prefix'"):
         CausalLanguageModel(str(lm_folder("llama")), fusion="cross_attention")
-    with pytest.raises(FileNotFoundError, match="could not be loaded"):
+    with pytest.raises(ConfigError, match="could not be loaded"):
         CausalLanguageModel(str(tmp_path))
