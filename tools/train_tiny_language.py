@@ -1,0 +1,291 @@
+"""Trains the tiny world's language model, then aligns the tiny CLIP's tokens with it.
+
+    python tools/train_tiny_language.py lm|align [--steps N]
+
+lm     A GPT-2 with cross-attention learns the world's language over a SYMBOLIC description of
+       scenes (one vector per image token: what is there, where, how far, how big). It never sees
+       a pixel. Depth and size are hidden half of the time, so that it stays calibrated without.
+align  P_clip (first and shared layer of the projector) learns to turn the tiny CLIP's tokens into
+       that memory, from captions alone: no statement, no relation, no depth.
+
+Both write weights with a card next to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train_tiny_encoders import ROOT, Trainer, load_pool, normalised
+
+if TYPE_CHECKING:
+    import random
+
+    from torch import Tensor, nn
+
+    from tove.data.scenes.pool import Pool
+
+SYMBOLS = 1 + 7 + 3 + 2 + 2 + 4 + 1 + 1
+PROMPT = "{statement} ?"
+CAPTION_PROMPT = "a picture of"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=("lm", "align"))
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--scenes", type=int, default=40_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pool", type=Path, default=Path("data/tiny_pool.pt"))
+    parser.add_argument("--out", type=Path, default=ROOT / "core/tove/assets")
+    return parser.parse_args()
+
+
+def symbols(pool: Pool, rows: Tensor) -> Tensor:
+    """[B, 64, SYMBOLS]: what a perfect observer would write down for each image token.
+
+    object?, colour, shape, background kind, the token's place, the object's box, depth, size.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from tove.data.scenes.pool import object_of_cells
+    from tove.data.scenes.render import GROUND
+
+    cell = pool.instance[rows].long().flatten(1)
+    inside = (cell < GROUND).float()[..., None]
+    known = [
+        F.one_hot(object_of_cells(pool, rows, pool.colour), 7).float(),
+        F.one_hot(object_of_cells(pool, rows, pool.shape), 3).float(),
+        object_of_cells(pool, rows, pool.boxes),
+        object_of_cells(pool, rows, pool.centre_depth.log()[..., None]) - 1.7,
+        object_of_cells(pool, rows, pool.size.log()[..., None]),
+    ]
+    content = torch.cat([inside, *(k * inside for k in known)], -1)  # [B, 256, 17]
+    total = content.reshape(len(rows), 8, 2, 8, 2, -1).sum((2, 4)).flatten(1, 2)
+    tokens = torch.cat([total[..., :1] / 4, total[..., 1:] / total[..., :1].clamp(min=1)], -1)
+    ticks = (torch.arange(8) + 0.5) / 8
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    place = torch.stack([x, y], -1).reshape(1, 64, 2).expand(len(rows), -1, -1)
+    background = F.one_hot((cell - GROUND).clamp(min=0), 2).float() * (1 - inside)
+    background = background.reshape(len(rows), 8, 2, 8, 2, 2).mean((2, 4)).flatten(1, 2)
+    return torch.cat([tokens, background, place], -1)
+
+
+def hide(memory: Tensor, share: float) -> Tensor:
+    """Hides depth and size of a share of the scenes, and adds a little noise."""
+    import torch
+
+    memory = memory + 0.03 * torch.randn_like(memory)
+    kept = (torch.rand(len(memory), 1, 1) >= share).float()
+    memory = memory.clone()
+    memory[..., 15:17] *= kept
+    return memory
+
+
+def text_of(pool: Pool, row: int, rng: random.Random, captions_only: bool) -> tuple[str, str]:
+    """A prompt and its answer about one scene."""
+    from tove.data.scenes.statements import (
+        RELATIONS,
+        ordered_caption,
+        relation_caption,
+        statements_of,
+    )
+
+    things = pool.things[row]
+    if captions_only:
+        return CAPTION_PROMPT, ordered_caption(things)
+    kind = rng.random()
+    if kind < 0.12:
+        return CAPTION_PROMPT, ordered_caption(things)
+    if kind < 0.2:
+        caption = relation_caption(things, rng)
+        if caption is not None:
+            return CAPTION_PROMPT, caption
+    found = statements_of(things, 1, rng, RELATIONS)
+    if not found:
+        return CAPTION_PROMPT, ordered_caption(things)
+    return PROMPT.format(statement=found[0].text), "yes" if found[0].label else "no"
+
+
+def encode(tokenizer: object, texts: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] and labels [B, T] (-100 where nothing is asked)."""
+    import torch
+
+    rows, labels = [], []
+    for prompt, answer in texts:
+        p = tokenizer(prompt).input_ids
+        a = [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
+        rows.append([tokenizer.bos_token_id, *p, *a])
+        labels.append([-100] * (1 + len(p)) + a)
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    targets = torch.full((len(rows), width), -100)
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        ids[i, : len(row)] = torch.tensor(row)
+        targets[i, : len(label)] = torch.tensor(label)
+    return ids, targets
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the next token, a mean over each text and then over the batch."""
+    from torch.nn import functional as F
+
+    loss = F.cross_entropy(
+        logits[:, :-1].transpose(1, 2), targets[:, 1:], ignore_index=-100, reduction="none"
+    )
+    return (loss.sum(1) / (targets[:, 1:] >= 0).sum(1)).mean()
+
+
+def accuracy_by_relation(
+    model: nn.Module, memory_of: object, pool: Pool, tokenizer: object, first: int
+) -> dict[str, float]:
+    """Share of statements about unseen scenes told right from wrong."""
+    import torch
+
+    from tove.data.scenes.pool import seeded
+    from tove.data.scenes.statements import statements_of
+
+    yes, no = (tokenizer(w).input_ids[0] for w in ("yes", "no"))
+    hits: dict[str, list[bool]] = {}
+    with torch.inference_mode():
+        for rows in torch.arange(first, len(pool)).split(250):
+            memory = memory_of(rows)
+            for salt in range(4):
+                items = [
+                    (i, s)
+                    for i, r in enumerate(rows.tolist())
+                    for s in statements_of(pool.things[r], 1, seeded(7, r, salt))
+                ]
+                ids = [
+                    [tokenizer.bos_token_id, *tokenizer(PROMPT.format(statement=s.text)).input_ids]
+                    for _, s in items
+                ]
+                last = torch.tensor([len(x) - 1 for x in ids])
+                width = max(map(len, ids))
+                pad = tokenizer.pad_token_id
+                padded = torch.tensor([x + [pad] * (width - len(x)) for x in ids])
+                chosen = memory[torch.tensor([i for i, _ in items])]
+                logits = model(input_ids=padded, encoder_hidden_states=chosen).logits
+                logits = logits[torch.arange(len(ids)), last]
+                guess = (logits[:, yes] > logits[:, no]).tolist()
+                for (_, s), g in zip(items, guess, strict=True):
+                    hits.setdefault(s.relation, []).append(g == s.label)
+    result = {k: round(sum(v) / len(v), 3) for k, v in sorted(hits.items())}
+    every = [h for v in hits.values() for h in v]
+    return {"all": round(sum(every) / len(every), 3)} | result
+
+
+def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
+    """Language over symbols."""
+    from torch import nn
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tove.data.scenes.pool import batches, seeded
+    from tove.data.scenes.tokenizer import tiny_tokenizer
+
+    steps, batch = args.steps or 6000, args.batch or 128
+    tokenizer = tiny_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=96, n_layer=3, n_head=4,
+        add_cross_attention=True, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    reader = nn.Sequential(nn.Linear(SYMBOLS, 192), nn.GELU(), nn.Linear(192, 96))
+    trainer = Trainer([model, reader], steps, lr=2e-3)
+    for step, rows in enumerate(batches(len(pool) - 1000, batch, steps, args.seed)):
+        memory = reader(hide(symbols(pool, rows), 0.25))
+        texts = [text_of(pool, r, seeded(args.seed, r, step), False) for r in rows.tolist()]
+        ids, targets = encode(tokenizer, texts)
+        trainer.step(token_loss(model(input_ids=ids, encoder_hidden_states=memory).logits, targets))
+    model.eval()
+    first = len(pool) - 1000
+    known = accuracy_by_relation(model, lambda r: reader(symbols(pool, r)), pool, tokenizer, first)
+    hidden = accuracy_by_relation(
+        model, lambda r: reader(hide(symbols(pool, r), 1.0)), pool, tokenizer, first
+    )
+    out = args.out / "tiny_lm"
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out / "model.safetensors", {
+        "steps": steps,
+        "batch": batch,
+        "accuracy_given_symbols": known,
+        "accuracy_without_depth_and_size": hidden,
+    }
+
+
+def train_align(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
+    """P_clip from captions: the language model and the CLIP stay frozen."""
+    from safetensors.torch import save_file
+    from torch import nn
+    from transformers import AutoTokenizer, CLIPVisionModel, GPT2LMHeadModel
+
+    from tove.data.scenes.pool import batches, seeded
+
+    steps, batch = args.steps or 2500, args.batch or 64
+    clip = CLIPVisionModel.from_pretrained(args.out / "tiny_clip").eval().requires_grad_(False)
+    model = GPT2LMHeadModel.from_pretrained(args.out / "tiny_lm").eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(args.out / "tiny_lm")
+    first, shared = nn.Linear(96, 192), nn.Linear(192, 96)
+
+    def memory_of(rows: Tensor) -> Tensor:
+        tokens = clip(pixel_values=normalised(pool.images[rows])).last_hidden_state[:, 1:]
+        return shared(nn.functional.gelu(first(tokens)))
+
+    trainer = Trainer([first, shared], steps, lr=3e-3)
+    for step, rows in enumerate(batches(len(pool) - 1000, batch, steps, args.seed + 1)):
+        texts = [text_of(pool, r, seeded(args.seed, r, step), True) for r in rows.tolist()]
+        ids, targets = encode(tokenizer, texts)
+        logits = model(input_ids=ids, encoder_hidden_states=memory_of(rows)).logits
+        trainer.step(token_loss(logits, targets))
+    scores = accuracy_by_relation(model, memory_of, pool, tokenizer, len(pool) - 1000)
+    path = args.out / "tiny_align.safetensors"
+    state = {f"projector.first.clip.{k}": v for k, v in first.state_dict().items()}
+    state |= {f"projector.shared.{k}": v for k, v in shared.state_dict().items()}
+    save_file(state, path)
+    return path, {
+        "steps": steps,
+        "batch": batch,
+        "distinct_images": min(steps * batch, len(pool) - 1000),
+        "caption_loss": round(trainer.mean, 4),
+        "statement_accuracy": scores,
+    }
+
+
+def main() -> None:
+    """Trains one part and writes it with its card."""
+    args = parse_arguments()
+    import torch
+
+    sys.path[:0] = [str(ROOT), str(ROOT / "core"), str(ROOT / "expert_plugins")]
+    torch.manual_seed(args.seed)
+    pool = load_pool(args.pool, args.scenes)
+    start = time.time()
+    path, score = (train_lm if args.task == "lm" else train_align)(pool, args)
+    card = {
+        "name": f"tiny_{args.task}",
+        "seed": args.seed,
+        "data": f"{len(pool)} rendered scenes, seed 1",
+        "licence": "Apache-2.0",
+        "minutes": round((time.time() - start) / 60, 1),
+        "score": score,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "size_mb": round(path.stat().st_size / 1e6, 2),
+    }
+    card_path = path.parent / "card.json" if args.task == "lm" else path.with_suffix(".json")
+    card_path.write_text(json.dumps(card, indent=2) + "\n")
+    print(json.dumps(card, indent=2))
+
+
+if __name__ == "__main__":
+    main()
