@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from tove.errors import ConfigError
@@ -208,7 +208,8 @@ def open_clip_config(vision: CLIPVisionConfig, source: CLIPModel | None) -> dict
 
 
 def vision_config_from_open_clip(
-    model_cfg: Mapping[str, Any], visual: nn.Module
+    model_cfg: Mapping[str, Any],
+    visual: Any,  # noqa: ANN401 - open_clip is not typed
 ) -> CLIPVisionConfig:
     """Say in a CLIPVisionConfig what open_clip's `model_cfg` says about its ViT.
 

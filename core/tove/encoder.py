@@ -11,6 +11,7 @@ Shapes: B batch, N = h * w tokens of the patch grid, D width, P = N + 1 position
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,7 @@ class TransformersCLIP(nn.Module):
         embeddings.num_patches, embeddings.num_positions = side_out**2, num_positions
         embeddings.image_size = self.model.config.image_size = self.image_size
 
-    def _statistics(self) -> dict:
+    def _statistics(self) -> dict[str, Any]:
         """Mean, std and interpolation of the source's preprocessor_config.json, or CLIP's own."""
         file = cached_file(
             self.source,
@@ -150,7 +151,7 @@ class TransformersCLIP(nn.Module):
         return {
             "mean": found.get("image_mean", OPENAI_CLIP_MEAN),
             "std": found.get("image_std", OPENAI_CLIP_STD),
-            "interpolation": _RESAMPLE.get(found.get("resample"), "bicubic"),
+            "interpolation": _RESAMPLE.get(found.get("resample", 3), "bicubic"),
         }
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -205,11 +206,12 @@ class OpenCLIP(nn.Module):
         layer: int = -1,
     ) -> None:
         super().__init__()
+        self.source: tuple[str, str | None]
         if model is None and not pretrained.startswith("hf-hub:"):
             self.source = (f"local-dir:{_locate(pretrained)}", None)
         else:
             self.source = (model or pretrained, pretrained if model else None)
-        self.visual = self._load(pretrained)
+        self.visual: Any = self._load(pretrained)
         self.layer, self.width = layer, self.visual.conv1.out_channels
         self.num_blocks = _count_blocks(layer, len(self.visual.transformer.resblocks), pretrained)
         native, patch_size = self.visual.image_size[0], self.visual.patch_size[0]
@@ -227,7 +229,7 @@ class OpenCLIP(nn.Module):
         )
         self.eval()
 
-    def _load(self, pretrained: str) -> nn.Module:
+    def _load(self, pretrained: str) -> Any:  # noqa: ANN401 - open_clip is not typed
         import open_clip  # only for those who use it, and only when it is built
 
         name, weights = self.source

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Resampling
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
@@ -48,7 +49,7 @@ _TOLERANCE = 1e-4
 
 
 def export_encoder(
-    encoder: nn.Module, folder: str | Path, formats: Collection[str] = FORMATS
+    encoder: TransformersCLIP | OpenCLIP, folder: str | Path, formats: Collection[str] = FORMATS
 ) -> Path:
     """Write an encoder, whole or not at all; an earlier export in its place is replaced.
 
@@ -119,7 +120,7 @@ def _replace(folder: Path, new: Path) -> None:
 
 
 @torch.no_grad()
-def _compare(encoder: nn.Module, written: nn.Module) -> None:
+def _compare(encoder: TransformersCLIP | OpenCLIP, written: nn.Module) -> None:
     """Read back what was written: another architecture's weights fit without a word at times."""
     shape = (1, 3, encoder.image_size, encoder.image_size)
     images_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -150,12 +151,12 @@ def _write_transformers(encoder: TransformersCLIP | OpenCLIP, folder: Path) -> N
     CLIPImageProcessor(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
-        resample=2 if encoder.preprocess.interpolation == "bilinear" else 3,
+        resample=Resampling[encoder.preprocess.interpolation.upper()],
         **_statistics(encoder, "image_"),
     ).save_pretrained(folder)
 
 
-def _statistics(encoder: nn.Module, prefix: str = "") -> dict[str, list[float]]:
+def _statistics(encoder: TransformersCLIP | OpenCLIP, prefix: str = "") -> dict[str, Any]:
     seen = encoder.preprocess
     return {f"{prefix}{n}": getattr(seen, n).flatten().tolist() for n in ("mean", "std")}
 

@@ -13,6 +13,7 @@ Shapes: B batch, N tokens, D CLIP width, H hidden width, K all slots, A attached
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -84,14 +85,16 @@ class TokenGate(nn.Module):
         attached = [slot for slot in self.heads if slot not in detached]
         if not attached:
             return GateOutput(t_clip_BND.new_zeros(*t_clip_BND.shape[:-1], len(self.slots)))
-        x_BNH = self.trunk(t_clip_BND.to(self.heads[attached[0]].weight.dtype))
-        weight_AH = torch.cat([self.heads[slot].weight for slot in attached])
-        bias_A = torch.cat([self.heads[slot].bias for slot in attached])
+        heads = [cast(nn.Linear, self.heads[slot]) for slot in attached]
+        x_BNH = self.trunk(t_clip_BND.to(heads[0].weight.dtype))
+        weight_AH = torch.cat([head.weight for head in heads])
+        bias_A = torch.cat([head.bias for head in heads])
         clean_BNA = F.linear(x_BNH, weight_AH, bias_A) / self.temperature
 
         noisy_BNA, std_BNA = clean_BNA, None
         if self.noise and self.training:
-            noise_AH = torch.cat([self.noise_heads[slot].weight for slot in attached])
+            noise_heads = (cast(nn.Linear, self.noise_heads[slot]) for slot in attached)
+            noise_AH = torch.cat([head.weight for head in noise_heads])
             std_BNA = self.noise * (F.softplus(F.linear(x_BNH, noise_AH)) + _MIN_NOISE)
             noisy_BNA = clean_BNA + torch.randn_like(clean_BNA) * std_BNA
 

@@ -40,7 +40,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _inject_lora(encoder: nn.Module, options: dict[str, Any]) -> None:
+def _inject_lora(encoder: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
     """Put LoRA layers into the blocks that run, in place."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -103,8 +103,8 @@ class Merge(BaseModel):
         if loss not in LOSSES:
             raise ConfigError(f"model.loss is {loss!r}, but it must be one of {', '.join(LOSSES)}.")
         self.distance, self.lm_weight = LOSSES[loss], lm_weight
-        self.teacher = teacher if isinstance(teacher, nn.Module) else build_part(teacher, MODELS)
-        self.student = self._make_student(student)
+        self.teacher: ToVE = build_part(teacher, MODELS)
+        self.student: Any = self._make_student(student)
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
         self.teacher.requires_grad_(False)
         keep_frozen_weights_out(self, also=own)
@@ -165,12 +165,15 @@ class Merge(BaseModel):
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
-        rows = [row for row, sample in enumerate(samples) if sample.get("target")]
+        labelled = [row for row, sample in enumerate(samples) if sample.get("target")]
+        # All ranks have to take part in the loss's normalisation, with or without a target.
+        rows = labelled or [0]
         if len(rows) < len(samples):
             prediction_BND = prediction_BND[rows]
-        prompts = [samples[row]["prompt"] for row in rows]
-        targets = [samples[row]["target"] for row in rows]
-        return self.teacher.language.loss(prediction_BND, prompts, targets)
+        prompts = [samples[row].get("prompt", "") for row in rows]
+        targets = [samples[row].get("target", "") for row in rows]
+        loss = self.teacher.language.loss(prediction_BND, prompts, targets)
+        return loss if labelled else 0.0 * loss
 
     def train(self, mode: bool = True) -> "Merge":
         """Set the student's mode; the teacher is always in eval."""

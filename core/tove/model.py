@@ -13,6 +13,7 @@ Shapes: B batch, N tokens on CLIP's grid, D language width, K configured slots.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -101,8 +102,8 @@ class ToVE(BaseModel):
         self.arm, self.balance_weight, self.expert_dropout = arm, balance_weight, expert_dropout
         self.generation = dict(generation or {})
         self.cache = TokenCache(**token_cache) if token_cache else None
-        self.encoder = build_part(encoder, ENCODERS).requires_grad_(False)
-        self.language = build_part(language, LANGUAGE_MODELS)
+        self.encoder: Any = build_part(encoder, ENCODERS).requires_grad_(False)
+        self.language: Any = build_part(language, LANGUAGE_MODELS)
         # Frozen parts draw random weights before theirs are loaded: put the generator back, so that
         # the arms of one seed start from the same projection.
         with torch.random.fork_rng(devices=[]):
@@ -122,7 +123,7 @@ class ToVE(BaseModel):
             self.gate = TokenGate(
                 self.encoder.width, self.slots, headless=self.hub.detached, **options[0]
             )
-            self.transfer = ResidualTransfer(self.language.width, **options[1])
+            self.transfer: nn.Module = ResidualTransfer(self.language.width, **options[1])
         elif arm == "baseline":
             self.transfer = self._matched_mlp(experts, detached, hidden, *options)
         keep_frozen_weights_out(self)
@@ -169,7 +170,7 @@ class ToVE(BaseModel):
         if len(absent) == len(self.slots):
             return Fused(v_BND, v_BND, gates, self.slots, absent)
         tokens = {
-            slot: self._frozen(slot, lambda x, s=slot: self.hub.run(s, x), images_BCHW, image_ids)
+            slot: self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
             for slot in self.slots
             if slot not in absent
         }  # by slot, [B, M_k, D_k], on each expert's own grid
@@ -291,7 +292,7 @@ class ToVE(BaseModel):
         return sum(parameter.numel() for parameter in used)
 
 
-def build_part(part: Mapping[str, Any] | nn.Module, registry: Registry) -> nn.Module:
+def build_part(part: Mapping[str, Any] | nn.Module, registry: Registry) -> Any:  # noqa: ANN401
     """Build a part from its config, whatever mmengine's default scope is; modules pass through."""
     return part if isinstance(part, nn.Module) else registry.build({**part, "_scope_": SCOPE})
 

@@ -45,6 +45,9 @@ class Preprocess(nn.Module):
         interpolation: `bicubic` or `bilinear`, both antialiased.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         size: tuple[int, int],

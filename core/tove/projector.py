@@ -15,6 +15,7 @@ D a token's width, H hidden width, L language width (d_lang).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ class Projector(nn.Module):
         d_lang: int,
     ) -> None:
         super().__init__()
-        self.grid = tuple(grid)
-        self.expert_grids = {slot: tuple(expert_grids[slot]) for slot in expert_widths}
+        self.grid = grid
+        self.expert_grids = {slot: expert_grids[slot] for slot in expert_widths}
         self.first = nn.ModuleDict({"clip": nn.Linear(d_clip, hidden)})
         self.shared = nn.Linear(hidden, d_lang)
         # The experts' layers come last: CLIP's and the shared one then draw the same initial
@@ -72,12 +73,12 @@ class Projector(nn.Module):
 
     def project_clip(self, t_clip_BND: Tensor) -> Tensor:
         """Return v = P_clip(t_clip), [B, N, L]."""
-        first = self.first["clip"]
+        first = cast(nn.Linear, self.first["clip"])
         return self.shared(F.gelu(first(t_clip_BND.to(first.weight.dtype))))
 
     def hidden_tokens(self, slot: str, tokens_BMD: Tensor) -> Tensor:
         """Return GELU(W_k t + b_k) on CLIP's grid, [B, N, H]."""
-        first, grid_in = self.first[slot], self.expert_grids[slot]
+        first, grid_in = cast(nn.Linear, self.first[slot]), self.expert_grids[slot]
         tokens_BMD = tokens_BMD.to(first.weight.dtype)
         if grid_in[0] * grid_in[1] > self.grid[0] * self.grid[1]:
             return F.gelu(first(resample_tokens(tokens_BMD, grid_in, self.grid)))

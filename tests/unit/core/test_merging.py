@@ -87,6 +87,12 @@ def test_language_loss_joins_on_labelled_samples_only(make_model, batch):
     torch.testing.assert_close(losses["loss_lm"], 0.5 * expected)
 
 
+def test_language_loss_of_a_batch_without_labels_is_zero(make_model, batch):
+    samples = [{"image_id": s["image_id"], "task": "image"} for s in batch["data_samples"]]
+    merge = Merge(make_model(), lm_weight=0.5)
+    assert merge(batch["images"], samples, mode="loss")["loss_lm"] == 0
+
+
 def test_unlabelled_images_need_no_text(make_model, batch):
     samples = [{"image_id": s["image_id"], "task": "image"} for s in batch["data_samples"]]
     losses = Merge(make_model())(batch["images"], samples, mode="loss")
