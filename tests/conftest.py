@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,16 @@ def miniature_settings(root: Path) -> dict[str, Any]:
     )
 
 
+@pytest.fixture(scope="session")
+def make_settings(miniature: Path) -> Callable[[], dict[str, Any]]:
+    """Give fresh settings of the miniature run."""
+    return partial(miniature_settings, miniature)
+
+
 @pytest.fixture
-def settings(miniature: Path) -> dict[str, Any]:
+def settings(make_settings: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The miniature run's settings, to be changed at will."""
-    return miniature_settings(miniature)
+    return make_settings()
 
 
 @pytest.fixture

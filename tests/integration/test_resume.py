@@ -1,0 +1,100 @@
+"""An interrupted run goes on as if nothing had happened: killed without warning, same losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 40
+
+
+def curve(work: Path, stage: str) -> list[dict]:
+    return [json.loads(line) for line in (work / stage / "loss.jsonl").read_text().splitlines()]
+
+
+def kill_when(
+    condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 90
+) -> None:
+    """Send SIGKILL as soon as the condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def resumable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Two training stages whose steps draw random numbers (expert dropout, gate noise)."""
+    settings["schedule"].update(steps=STEPS, checkpoint_interval=10)
+    settings["model"].update(expert_dropout=0.4, gate={"noise": 1.0})
+    settings["merging"]["schedule"] = {"steps": STEPS}
+    settings["stages"] = [
+        entry for entry in settings["stages"] if entry["name"] in ("transfer", "merge")
+    ]
+    return settings
+
+
+def test_killed_twice_and_resumed_gives_the_losses_of_an_uninterrupted_run(
+    resumable: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    config = write_config(resumable)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    result = launch("tools/train.py", config, "--work-dir", whole)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+    for stage in ("transfer", "merge"):
+        command = [sys.executable, "tools/train.py", config, "--work-dir", broken, "--resume"]
+        with (tmp_path / f"{stage}.log").open("w") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=REPOSITORY,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+            saved = broken / stage / "iter_10.pth"
+            beyond = broken / stage / "loss.jsonl"
+            kill_when(
+                lambda saved=saved, beyond=beyond: (
+                    saved.exists() and len(beyond.read_text().splitlines()) > 12
+                ),
+                process,
+            )
+        assert len(curve(broken, stage)) < STEPS, "killed too late to test anything"
+
+    result = launch("tools/train.py", config, "--work-dir", broken, "--resume")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "transfer: finished earlier, kept" in result.stdout
+    for stage in ("transfer", "merge"):
+        assert curve(broken, stage) == curve(whole, stage)
+    ours, theirs = (json.loads((w / "results.json").read_text()) for w in (broken, whole))
+    assert [row["metrics"] for row in ours] == [row["metrics"] for row in theirs]
+
+
+def test_a_damaged_checkpoint_is_named(
+    resumable: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    resumable["schedule"].update(steps=4, checkpoint_interval=2)
+    resumable["stages"] = resumable["stages"][:1]
+    config, work = write_config(resumable), tmp_path / "work"
+    assert launch("tools/train.py", config, "--work-dir", work).returncode == 0
+    (work / "transfer" / "done.json").unlink()
+    last = work / "transfer" / "iter_4.pth"
+    last.write_bytes(last.read_bytes()[:100])
+    result = launch("tools/train.py", config, "--work-dir", work, "--resume")
+    assert result.returncode == 2
+    assert "iter_4.pth cannot be read as a checkpoint" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,173 @@
+"""A whole run: what it leaves, what a second call keeps, what its checkpoints are good for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from tove.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
+
+KEYS = {
+    "name",
+    "experts",
+    "metrics",
+    "trainable_parameters",
+    "total_parameters",
+    "forward_ms",
+    "training_images",
+    "steps",
+    "seed",
+    "stage",
+}
+
+
+def rows_of(run: dict[str, Any]) -> dict[str, dict]:
+    rows = json.loads((run["work"] / "results.json").read_text())
+    return {row["name"]: row for row in rows}
+
+
+def test_every_configuration_has_its_row(finished_run: dict[str, Any]):
+    rows = rows_of(finished_run)
+    order = [
+        line["slot"]
+        for line in json.loads((finished_run["work"] / "detach/ranking.json").read_text())
+    ]
+    assert list(rows) == ["plain_clip", "baseline", "tove", *(f"tove-{s}" for s in order), "merged"]
+    for row in rows.values():
+        assert row.keys() == KEYS
+        accuracy = row["metrics"]["vsr/accuracy"]
+        assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+        assert accuracy["n"] == 8
+        assert row["forward_ms"] > 0
+    assert rows["tove"]["experts"] == ["depth", "dino"]
+    assert [len(rows[f"tove-{slot}"]["experts"]) for slot in order] == [1, 0]
+    assert (rows["merged"]["training_images"], rows["merged"]["steps"]) == (22, 10)
+
+
+def test_an_expert_that_is_gone_costs_nothing(finished_run: dict[str, Any]):
+    rows = rows_of(finished_run)
+    totals = [row["total_parameters"] for row in rows.values() if row["name"].startswith("tove")]
+    assert totals == sorted(totals, reverse=True)
+    assert rows["merged"]["total_parameters"] == rows["plain_clip"]["total_parameters"]
+    baseline, tove = rows["baseline"], rows["tove"]
+    assert baseline["trainable_parameters"] == pytest.approx(tove["trainable_parameters"], rel=0.02)
+
+
+def test_the_user_is_told_the_scores_and_the_files(finished_run: dict[str, Any]):
+    output, work = finished_run["output"], finished_run["work"]
+    for text in ("plain_clip", "tove-dino", "merged", "vsr/accuracy", f"{work}/results.json"):
+        assert text in output
+    assert f"{work}/export" in output
+    assert (work / "export" / "config.json").exists()
+
+
+def test_a_finished_run_is_kept_and_a_changed_one_is_not_mixed_with_it(
+    finished_run: dict[str, Any], launch: Callable
+):
+    arguments = ("tools/train.py", finished_run["config"], "--work-dir", finished_run["work"])
+    before = (finished_run["work"] / "results.json").read_text()
+    again = launch(*arguments, "--resume")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert again.stdout.count("finished earlier, kept") == 5
+    assert "export" in again.stdout
+    assert (finished_run["work"] / "results.json").read_text() == before
+
+    changed = launch(*arguments, "--resume", "--cfg-options", "model.balance_weight=0.5")
+    assert changed.returncode == 2
+    assert "model.balance_weight: None -> 0.5" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+def test_a_slim_checkpoint_is_evaluated_without_the_experts_it_lost(
+    finished_run: dict[str, Any], launch: Callable, tmp_path: Path
+):
+    rows = rows_of(finished_run)
+    slim = finished_run["work"] / "detach" / "slim_0.pth"
+    state = read_checkpoint(slim)["state_dict"]
+    assert not [name for name in state if "depth" in name or "dino" in name]
+    result = launch(
+        *("tools/test.py", finished_run["config"], slim, "--work-dir", tmp_path),
+        TOVE_BLOCK_PLUGINS="builtin",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    row = json.loads((tmp_path / "test-test" / "rows.json").read_text())[0]
+    last = list(rows.values())[-2]
+    assert row["experts"] == []
+    assert row["metrics"] == last["metrics"]
+
+    needed = launch(
+        *("tools/test.py", finished_run["config"], finished_run["work"] / "transfer/model.pth"),
+        *("--work-dir", tmp_path),
+        TOVE_BLOCK_PLUGINS="builtin",
+    )
+    assert needed.returncode == 2
+    assert "tiny_depth" in needed.stderr
+    assert "Traceback" not in needed.stderr
+
+
+@pytest.mark.parametrize("stage", ["baseline", "transfer", "merge"])
+def test_each_stage_s_checkpoint_scores_as_its_row(
+    stage: str, finished_run: dict[str, Any], launch: Callable, tmp_path: Path
+):
+    checkpoint = finished_run["work"] / stage / "model.pth"
+    result = launch(
+        *("tools/test.py", finished_run["config"], "--checkpoint", checkpoint),
+        *("--work-dir", tmp_path),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    row = json.loads((tmp_path / "test-test" / "rows.json").read_text())[0]
+    name = {"transfer": "tove", "merge": "merged"}.get(stage, stage)
+    expected = rows_of(finished_run)[name]
+    assert row["metrics"] == expected["metrics"]
+    assert row["total_parameters"] == expected["total_parameters"]
+
+
+def test_a_stage_runs_alone_from_an_earlier_one_s_checkpoint(
+    finished_run: dict[str, Any], launch: Callable, tmp_path: Path
+):
+    checkpoint = finished_run["work"] / "transfer" / "model.pth"
+    result = launch(
+        *("tools/train.py", finished_run["config"], "--work-dir", tmp_path),
+        *("--stage", "detach", "--checkpoint", checkpoint),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["stage"] for row in rows} == {"detach"}
+    expected = rows_of(finished_run)
+    for row in rows:
+        assert row["metrics"] == expected[row["name"]]["metrics"]
+
+
+def test_a_checkpoint_of_other_experts_is_refused(
+    finished_run: dict[str, Any], launch: Callable, tmp_path: Path
+):
+    result = launch(
+        *("tools/test.py", finished_run["config"], finished_run["work"] / "transfer/model.pth"),
+        *("--work-dir", tmp_path, "--cfg-options", "model.experts.depth.type=tiny_detection"),
+    )
+    assert result.returncode == 2
+    assert "was trained with expert 'tiny_depth' as 'depth'" in result.stderr
+
+
+def test_the_loss_curve_and_checkpoints_are_complete(finished_run: dict[str, Any]):
+    folder = finished_run["work"] / "transfer"
+    curve = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in curve] == [1, 2, 3, 4, 5, 6]
+    assert all({"loss", "loss_lm", "loss_balance", "lr"} <= line.keys() for line in curve)
+    meta = read_checkpoint(folder / "iter_6.pth")["meta"]
+    assert meta["attached"] == ["depth", "dino"]
+    assert meta["experts"]["depth"]["name"] == "tiny_depth"
+    assert Config.fromstring(meta["cfg"], ".py").seed == 0
+
+
+def test_the_frozen_weights_stay_out_of_checkpoints(finished_run: dict[str, Any]):
+    checkpoint = read_checkpoint(finished_run["work"] / "transfer" / "model.pth")
+    total = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
+    assert total == rows_of(finished_run)["tove"]["trainable_parameters"]
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values())
