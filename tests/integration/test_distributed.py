@@ -26,7 +26,7 @@ def test_two_processes_train_as_one(
     one = launch("tools/train.py", config, "--work-dir", tmp_path / "one")
     assert one.returncode == 0, one.stderr[-3000:]
     two = launch(
-        *("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"),
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
         *("tools/train.py", config, "--work-dir", tmp_path / "two", "--launcher", "pytorch"),
         *("--cfg-options", "train_dataloader.batch_size=2"),
     )

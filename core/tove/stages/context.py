@@ -141,7 +141,13 @@ class StageContext:
     def evaluator(self) -> list[dict[str, Any]]:
         """Give the configs of the metrics."""
         metrics = plain_settings(self.cfg.test_evaluator)
-        return metrics if isinstance(metrics, list) else [metrics]
+        metrics = metrics if isinstance(metrics, list) else [metrics]
+        if self.distributed:
+            for metric in metrics:
+                # "gpu" gathers through the process group, gloo's too; "cpu" through files that
+                # mmengine puts into the current folder.
+                metric.setdefault("collect_device", "gpu")
+        return metrics
 
     def model_settings(self, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Give the model's config with `over` laid over it."""
