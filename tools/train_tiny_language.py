@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tove.data.scenes.pool import Pool
+    from tove.data.scenes.statements import Thing
 
 SYMBOLS = 1 + 7 + 3 + 2 + 2 + 4 + 1 + 1
 PROMPT = "{statement} ?"
@@ -109,20 +110,36 @@ def text_of(pool: Pool, row: int, rng: random.Random, captions_only: bool) -> tu
         caption = relation_caption(things, rng)
         if caption is not None:
             return CAPTION_PROMPT, caption
+    if kind < 0.35:
+        return existence(things, rng)
     found = statements_of(things, 1, rng, RELATIONS)
     if not found:
-        return CAPTION_PROMPT, ordered_caption(things)
+        return existence(things, rng)
     return PROMPT.format(statement=found[0].text), "yes" if found[0].label else "no"
+
+
+def existence(things: list[Thing], rng: random.Random) -> tuple[str, str]:
+    """Whether a thing is there: the question that teaches where to look."""
+    from tove.data.scenes.world import COLOURS, SHAPES
+
+    there = {t.name for t in things}
+    absent = [f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in there]
+    near = [n for n in absent if any(set(n.split()) & set(t.split()) for t in there)]
+    label = rng.random() < 0.5 and bool(there)
+    name = rng.choice(sorted(there) if label else near or absent)
+    article = "an" if name[0] in "aeiou" else "a"
+    return PROMPT.format(statement=f"there is {article} {name}"), "yes" if label else "no"
 
 
 def encode(tokenizer: object, texts: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
     """Token ids [B, T] and labels [B, T] (-100 where nothing is asked)."""
     import torch
 
+    vocabulary = tokenizer.get_vocab()
     rows, labels = [], []
     for prompt, answer in texts:
-        p = tokenizer(prompt).input_ids
-        a = [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
+        p, a = ([vocabulary[w] for w in t.replace(",", " ,").split()] for t in (prompt, answer))
+        a.append(tokenizer.eos_token_id)
         rows.append([tokenizer.bos_token_id, *p, *a])
         labels.append([-100] * (1 + len(p)) + a)
     width = max(map(len, rows))
@@ -132,6 +149,13 @@ def encode(tokenizer: object, texts: list[tuple[str, str]]) -> tuple[Tensor, Ten
         ids[i, : len(row)] = torch.tensor(row)
         targets[i, : len(label)] = torch.tensor(label)
     return ids, targets
+
+
+def text_loss(logits: Tensor, ids: Tensor, pad: int) -> Tensor:
+    """Cross-entropy of every token, the prompt's too: what a scene holds is half of language."""
+    from torch.nn import functional as F
+
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], ignore_index=pad)
 
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -206,7 +230,12 @@ def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
         memory = reader(hide(symbols(pool, rows), 0.25))
         texts = [text_of(pool, r, seeded(args.seed, r, step), False) for r in rows.tolist()]
         ids, targets = encode(tokenizer, texts)
-        trainer.step(token_loss(model(input_ids=ids, encoder_hidden_states=memory).logits, targets))
+        logits = model(input_ids=ids, encoder_hidden_states=memory).logits
+        pad = tokenizer.pad_token_id
+        answers, texts_all = token_loss(logits, targets), text_loss(logits, ids, pad)
+        trainer.step(answers + 0.3 * texts_all)
+        if (step + 1) % 500 == 0:
+            print(f"answers {answers.item():.3f} text {texts_all.item():.3f}", flush=True)
     model.eval()
     first = len(pool) - 1000
     known = accuracy_by_relation(model, lambda r: reader(symbols(pool, r)), pool, tokenizer, first)

@@ -15,8 +15,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
-    words = {word: i for i, word in enumerate([*special, *vocabulary()])}
+    # CLIP's text tower is read at its end token: transformers looks for its id, unless that is 2,
+    # and open_clip for the highest id. Last of all, it is found by both.
+    words = {w: i for i, w in enumerate(["<pad>", "<bos>", "<unk>", *vocabulary(), "<eos>"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
