@@ -1,0 +1,145 @@
+"""Which row of a run is what, and how two of them compare.
+
+Two scores are told apart only if their 95 % intervals do not overlap. That is stricter than a
+paired test, and holds for rows of which nothing but the intervals is left.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "Score",
+    "Standing",
+    "compare",
+    "format_score",
+    "metric_label",
+    "score_of",
+    "standing_of",
+]
+
+Row = Mapping[str, Any]
+Verdict = Literal["above", "below", "alike", "unknown"]
+
+_LABELS = {"vsr/accuracy": "statement accuracy", "caption/CIDEr": "caption CIDEr"}
+_SHARES = ("accuracy", "rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one row.
+
+    Attributes:
+        metric: its name.
+        value: as the metric gives it.
+        low: lower end of the 95 % interval; None where the metric has none.
+        high: upper end.
+        n: items behind it.
+    """
+
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval; the value alone where there is none."""
+        return (
+            self.value if self.low is None else self.low,
+            self.value if self.high is None else self.high,
+        )
+
+    def __str__(self) -> str:
+        return format_score(self.metric, self.value)
+
+    @property
+    def interval(self) -> str:
+        """The interval in words; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = (format_score(self.metric, bound, unit=False) for bound in self.bounds)
+        return f"{low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The rows by the part they play; None for one whose stage did not run.
+
+    Attributes:
+        plain: CLIP alone.
+        baseline: as many trained parameters, no experts.
+        tove: all experts.
+        merged: one encoder.
+        detached: after each removal, in order.
+        removed: the slot that each of `detached` lost.
+    """
+
+    plain: Row | None = None
+    baseline: Row | None = None
+    tove: Row | None = None
+    merged: Row | None = None
+    detached: Sequence[Row] = ()
+    removed: Sequence[str] = field(default=())
+
+
+def standing_of(rows: Iterable[Row], detach_stages: Iterable[str]) -> Standing:
+    """Find the parts among a run's rows.
+
+    Args:
+        rows: of all stages, in order.
+        detach_stages: names of the stages that take experts away.
+    """
+    rows, stages = list(rows), set(detach_stages)
+    named = {row["name"]: row for row in rows if row.get("stage") not in stages}
+    tove = named.get("tove")
+    detached = [row for row in rows if row.get("stage") in stages]
+    removed, before = [], list(tove["experts"]) if tove else []
+    for row in detached:
+        gone = [slot for slot in before if slot not in row["experts"]]
+        removed.append(", ".join(gone) or row["name"].partition("-")[2])
+        before = row["experts"]
+    return Standing(
+        named.get("plain_clip"),
+        named.get("baseline"),
+        tove,
+        named.get("merged"),
+        detached,
+        removed,
+    )
+
+
+def score_of(row: Row | None, metric: str) -> Score | None:
+    """Give a row's score; None without the row or the metric."""
+    entry = row["metrics"].get(metric) if row else None
+    if entry is None:
+        return None
+    return Score(metric, entry["value"], entry.get("low"), entry.get("high"), entry.get("n"))
+
+
+def compare(ours: Score, other: Score) -> Verdict:
+    """Say where `ours` lies; "alike" where the intervals touch, "unknown" without intervals."""
+    if ours.low is None or other.low is None:
+        return "unknown"
+    if ours.bounds[0] > other.bounds[1]:
+        return "above"
+    return "below" if ours.bounds[1] < other.bounds[0] else "alike"
+
+
+def is_share(metric: str) -> bool:
+    """Tell whether a metric is a share of items, which is written in per cent."""
+    name = metric.rpartition("/")[2]
+    return "/relation/" in metric or any(part in name for part in _SHARES)
+
+
+def format_score(metric: str, value: float, unit: bool = True) -> str:
+    """Write a score: a share in per cent, any other metric with three decimals."""
+    if not is_share(metric):
+        return f"{value:.3f}"
+    return f"{100 * value:.1f}{' %' if unit else ''}"
+
+
+def metric_label(metric: str) -> str:
+    """Name a metric for a reader."""
+    return _LABELS.get(metric, metric)

@@ -1,0 +1,196 @@
+"""The headline and the findings, computed from the rows.
+
+    gain kept by the merged encoder = (merged - baseline) / (tove - baseline)
+
+A method that does not help is said not to help; a difference within the intervals is said to be
+not distinguishable, whatever its sign.
+"""
+
+from collections.abc import Sequence
+
+from tove.report.standing import (
+    Row,
+    Score,
+    Standing,
+    compare,
+    format_score,
+    is_share,
+    metric_label,
+    score_of,
+)
+
+__all__ = ["findings", "headline"]
+
+_COST_MARGIN = 1.25  # timings of one image on a busy machine differ by this much
+
+
+def headline(standing: Standing, metric: str) -> str:
+    """Say in one sentence what the run showed."""
+    tove = score_of(standing.tove, metric)
+    rival, name = _rival(standing, metric)
+    if tove is None:
+        return "This run has no ToVE row yet, so there is nothing to compare."
+    if rival is None:
+        return f"ToVE reaches {tove} ({metric_label(metric)}); there is no baseline to hold it to."
+    pair = f"{tove} against {rival} for {name}"
+    verdict = compare(tove, rival)
+    if verdict == "below":
+        return f"ToVE does not help here: {pair}."
+    if verdict == "alike":
+        return f"No measurable help from the experts here: ToVE {pair}, not distinguishable."
+    if verdict == "unknown":
+        return f"ToVE {pair}, without intervals to judge the difference by."
+    return f"ToVE {pair}{_merged_clause(standing, metric, tove, rival)}."
+
+
+def _rival(standing: Standing, metric: str) -> tuple[Score | None, str]:
+    """Give what ToVE is held against: the baseline, else plain CLIP."""
+    baseline = score_of(standing.baseline, metric)
+    if baseline is not None:
+        return baseline, "its parameter-matched baseline"
+    return score_of(standing.plain, metric), "plain CLIP"
+
+
+def _merged_clause(standing: Standing, metric: str, tove: Score, rival: Score) -> str:
+    merged = score_of(standing.merged, metric)
+    if merged is None or standing.merged is None:
+        return ""
+    kept = _gain_kept(merged, tove, rival)
+    what = "keeps none of the gain" if kept <= 0 else f"keeps {100 * kept:.0f} % of the gain"
+    return f"; the merged encoder {what}{_cost_clause(standing.merged, standing.plain)}"
+
+
+def _gain_kept(merged: Score, tove: Score, rival: Score) -> float:
+    return (merged.value - rival.value) / (tove.value - rival.value)
+
+
+def _cost_clause(merged: Row, plain: Row | None) -> str:
+    if plain is None:
+        return ""
+    if merged["forward_ms"] <= _COST_MARGIN * plain["forward_ms"]:
+        return " at the plain encoder's cost"
+    return f" at {merged['forward_ms'] / plain['forward_ms']:.1f} times the plain encoder's time"
+
+
+def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
+    """Give the sentences under the headline, for each of the metrics and for the costs."""
+    sentences = []
+    for metric in metrics:
+        sentences += _scores(standing, metric)
+        sentences += _comparisons(standing, metric)
+    sentences += _detachment(standing, metrics[0]) if metrics else []
+    return sentences + _costs(standing)
+
+
+def _scores(standing: Standing, metric: str) -> list[str]:
+    """List every part's score with its interval."""
+    named = {
+        "plain CLIP": standing.plain,
+        "the baseline": standing.baseline,
+        "ToVE": standing.tove,
+        "merged": standing.merged,
+    }
+    scores = {name: score_of(row, metric) for name, row in named.items()}
+    present = {name: score for name, score in scores.items() if score is not None}
+    if not present:
+        return []
+    parts = [
+        f"{name} {score}" + (f" ({score.interval})" if score.interval else "")
+        for name, score in present.items()
+    ]
+    n = max((score.n or 0 for score in present.values()), default=0)
+    scale = "95 % intervals in brackets" + (f", {n:,} items" if n else "")
+    label = metric_label(metric)
+    return [f"{label[:1].upper()}{label[1:]}, {scale}: {'; '.join(parts)}."]
+
+
+def _comparisons(standing: Standing, metric: str) -> list[str]:
+    rival, rival_name = _rival(standing, metric)
+    tove, merged = score_of(standing.tove, metric), score_of(standing.merged, metric)
+    if tove is None or rival is None:
+        return []
+    label = metric_label(metric)
+    sentences = [_comparison("ToVE", tove, rival_name, rival, label)]
+    if merged is not None:
+        sentences.append(_comparison("The merged encoder", merged, rival_name, rival, label))
+        sentences[-1] += _gain_remark(merged, tove, rival)
+    return sentences
+
+
+def _comparison(name: str, ours: Score, other_name: str, other: Score, label: str) -> str:
+    gap = _gap(ours, other)
+    verdict = compare(ours, other)
+    if verdict == "alike":
+        return (
+            f"In {label}, {name[:1].lower() + name[1:] if name != 'ToVE' else name} and "
+            f"{other_name} are not distinguishable ({gap}; the intervals overlap)."
+        )
+    if verdict == "unknown":
+        return f"{name} minus {other_name} in {label}: {gap}, without intervals."
+    word = "above" if verdict == "above" else "below"
+    return f"{name} lies {word} {other_name} in {label} ({gap}; the intervals do not overlap)."
+
+
+def _gap(ours: Score, other: Score) -> str:
+    difference = ours.value - other.value
+    if is_share(ours.metric):
+        return f"{100 * difference:+.1f} points"
+    return f"{difference:+.3f}"
+
+
+def _gain_remark(merged: Score, tove: Score, rival: Score) -> str:
+    verdict = compare(tove, rival)
+    if verdict == "above":
+        kept = _gain_kept(merged, tove, rival)
+        share = "none" if kept <= 0 else f"{100 * kept:.0f} %"
+        return f" It keeps {share} of ToVE's gain."
+    if verdict == "below" or tove.value <= rival.value:
+        return " ToVE had no gain for it to keep."
+    return " A share of a gain that is not distinguishable from zero is not given."
+
+
+def _detachment(standing: Standing, metric: str) -> list[str]:
+    """Say how many experts can go, and what is left when all are gone."""
+    tove = score_of(standing.tove, metric)
+    scores = [score_of(row, metric) for row in standing.detached]
+    known = [score for score in scores if score is not None]
+    if tove is None or not known or len(known) < len(scores):
+        return []
+    free = 0
+    for score in known:
+        if compare(score, tove) not in ("alike", "above"):
+            break
+        free += 1
+    total = len(standing.tove["experts"]) if standing.tove else len(known)
+    sentence = (
+        f"Experts can be removed, without re-tuning, until {free} of {total} are gone before the "
+        f"score is measurably below that of all {total}."
+        if free
+        else "Already the first removal, without re-tuning, costs a measurable part of the score."
+    )
+    rival, name = _rival(standing, metric)
+    if standing.detached[-1]["experts"] or rival is None:
+        return [sentence]
+    last = known[-1]
+    place = {
+        "above": f"still above {name}",
+        "below": f"below {name}",
+        "alike": f"not distinguishable from {name}",
+        "unknown": f"against {format_score(metric, rival.value)} for {name}",
+    }[compare(last, rival)]
+    return [sentence, f"With every expert removed it is {last}, {place}."]
+
+
+def _costs(standing: Standing) -> list[str]:
+    parts = [
+        f"{name} {row['forward_ms']:.1f} ms, {row['steps']:,} steps on "
+        f"{row['training_images']:,} distinct images"
+        for name, row in (
+            ("plain CLIP", standing.plain),
+            ("the baseline", standing.baseline),
+            ("ToVE", standing.tove),
+            ("merged", standing.merged),
+        )
+        if row is not None
+    ]
+    return [f"Vision side for one image, and training: {'; '.join(parts)}."] if parts else []
