@@ -202,8 +202,23 @@ def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
             settings = {key: value for key, value in scenes.items() if key != "data_root"}
             write(Path(scenes.data_root), **settings)
         barrier()
+        _check_scenes(Path(scenes.data_root), scenes)
     for loader, dataset in _datasets(cfg):
         _check_files(loader, dataset)
+
+
+def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:
+    """Refuse a world that was written with other settings than those asked for."""
+    written = root / "scenes.json"
+    then = json.loads(written.read_text()) if written.exists() else {}
+    changed = [k for k, v in scenes.items() if k in then and then[k] != v]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{root} holds a world written with {key}={then[key]}, but scenes.{key} is now "
+            f"{scenes[key]}; delete {root}, or set both data_root and scenes.data_root to another "
+            "folder."
+        )
 
 
 def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:

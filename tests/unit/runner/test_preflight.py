@@ -153,6 +153,17 @@ def test_the_tiny_world_is_written_once_and_only_where_it_belongs(
     assert len(calls) == 1
 
 
+def test_a_world_of_other_settings_is_not_taken_for_the_one_asked_for(
+    settings: Settings, tmp_path: Path
+):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "scenes.json").write_text('{"train": 3, "seed": 0}')
+    settings["scenes"] = {"data_root": str(tmp_path), "train": 5, "seed": 0}
+    settings["data_root"] = str(tmp_path)
+    with pytest.raises(ConfigError, match=r"written with train=3, but scenes\.train is now 5"):
+        prepare_data(Config(settings))
+
+
 def test_options_override_the_file(settings: Settings, write_config: Callable[..., Path]):
     path = write_config(settings)
     cfg = load_config(str(path), ["schedule.steps=9", "stages.0.name=first"], None)

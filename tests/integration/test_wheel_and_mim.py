@@ -1,0 +1,148 @@
+"""The wheel in a clean environment, used through mim as a stranger would."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+pytest.importorskip("mim", reason="mim is an extra: pip install -e '.[mim]'")
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+MIM = ("-c", "from mim.cli import cli; cli()")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder), "."]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    return next(folder.glob("*.whl"))
+
+
+Stranger = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def stranger(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """A Python with the wheel installed, outside the repository.
+
+    What the wheel depends on comes from this environment through a .pth file: installing torch
+    anew would take minutes and test nothing of ours.
+    """
+    folder = tmp_path_factory.mktemp("stranger")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = folder / "venv" / "lib" / version / "site-packages"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
+    subprocess.run([str(part) for part in command], check=True)
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(python), *map(str, arguments)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def smoke(make_settings: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Settings of a run of seconds."""
+    settings = make_settings()
+    settings["schedule"].update(steps=3, warmup=1)
+    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    return settings
+
+
+def test_the_wheel_holds_code_tools_configs_and_weights(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "tove_plugins/__init__.py",
+        "tove/model.py",
+        "tove/data/base.py",
+        "tove_experts/plugin.py",
+        "tove_plugins/.mim/tools/train.py",
+        "tove_plugins/.mim/configs/tiny/tove-tiny_scenes.py",
+        "tove_plugins/.mim/configs/_base_/runtime.py",
+        "tove_plugins/.mim/model-index.yml",
+        "tove/.mim/tools/test.py",
+    ):
+        assert name in names
+    shipped = [REPOSITORY / "core/tove/assets", REPOSITORY / "expert_plugins/tove_experts/weights"]
+    for folder in shipped:
+        for file in folder.rglob("*"):
+            if file.is_file() and file.suffix in (".safetensors", ".json"):
+                inside = file.relative_to(REPOSITORY).as_posix()
+                inside = inside.removeprefix("core/").removeprefix("expert_plugins/")
+                assert inside in names
+    assert not [name for name in names if name.startswith(("core/", "tests/", "expert_plugins/"))]
+
+
+def test_the_installed_packages_are_the_wheel_s(stranger: Stranger):
+    code = "import tove, tove_plugins, tove_experts; print(tove.__file__, tove_plugins.__file__)"
+    result = stranger("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert str(REPOSITORY) not in result.stdout
+
+
+def test_mim_trains_and_tests(smoke: dict[str, Any], stranger: Stranger, tmp_path: Path):
+    Config(smoke).dump(tmp_path / "smoke.py")
+    work = tmp_path / "work"
+    train = stranger(
+        *(*MIM, "train", "tove_plugins", tmp_path / "smoke.py", "--work-dir", work),
+        *("--cfg-options", "schedule.steps=4"),
+    )
+    assert train.returncode == 0, train.stdout[-2000:] + train.stderr[-2000:]
+    row = json.loads((work / "results.json").read_text())[0]
+    assert (row["name"], row["steps"]) == ("tove", 4)
+
+    test = stranger(
+        *(*MIM, "test", "tove_plugins", tmp_path / "smoke.py", "--work-dir", tmp_path / "test"),
+        *("--checkpoint", work / "transfer" / "model.pth"),
+    )
+    assert test.returncode == 0, test.stdout[-2000:] + test.stderr[-2000:]
+    tested = json.loads((tmp_path / "test" / "test-test" / "rows.json").read_text())[0]
+    assert tested["metrics"] == row["metrics"]
+
+
+def test_mim_gridsearch_swaps_an_expert(smoke: dict[str, Any], stranger: Stranger, tmp_path: Path):
+    Config(smoke).dump(tmp_path / "grid.py")
+    result = stranger(
+        *(*MIM, "gridsearch", "tove_plugins", tmp_path / "grid.py"),
+        *("--work-dir", tmp_path / "grid"),
+        *("--search-args", "--model.experts.depth.type tiny_depth tiny_segmentation"),
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    found = {path.parent.name.rpartition("_search_")[2] for path in tmp_path.rglob("results.json")}
+    prefix = "model.experts.depth.type"
+    assert found == {f"{prefix}_tiny_depth", f"{prefix}_tiny_segmentation"}
+
+
+def test_mim_finds_the_demo_s_config_by_name(stranger: Stranger):
+    result = stranger(
+        *(*MIM, "train", "tove_plugins", "tove-tiny_scenes.py"),
+        *("--cfg-options", "data_root=no_such_folder"),
+    )
+    assert result.returncode != 0
+    assert "tove-tiny_scenes.py" in result.stdout
