@@ -68,9 +68,9 @@ class StagedRunner:
     def run(self) -> list[Row]:
         """Run the stages, print the table, and give the rows."""
         DefaultScope.get_instance("tove-stages", scope_name="tove")
+        stages = [self._build(entry) for entry in self.entries]
         self._write_config()
-        for entry in self.entries:
-            stage: Stage = STAGES.build(dict(entry))
+        for stage, entry in zip(stages, self.entries, strict=True):
             record = self._record(stage, entry)
             if self.only not in (None, stage.name):
                 self.context.rows += record.rows()
@@ -84,6 +84,16 @@ class StagedRunner:
                 write_rows(self.work_dir / "results.json", self.context.rows)
         self._summary()
         return self.context.rows
+
+    def _build(self, entry: dict[str, Any]) -> Stage:
+        """Build a stage and let it check the settings it is going to read."""
+        try:
+            stage: Stage = STAGES.build(dict(entry))
+        except TypeError as error:
+            raise ConfigError(f"Stage '{entry['name']}' of the config: {error}.") from error
+        if hasattr(stage, "check"):
+            stage.check(self.context)
+        return stage
 
     def _record(self, stage: Stage, entry: dict[str, Any]) -> StageRecord:
         """Say what the stage's outcome depends on: its entry, its settings, its source's entry."""

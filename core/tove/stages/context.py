@@ -5,7 +5,7 @@ A stage has a name, says which settings its outcome depends on, and returns the 
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from tove import compat
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
-from tove.errors import CheckpointError, ConfigError
+from tove.errors import CheckpointError, ConfigError, close_matches
 from tove.hooks import seed_everything
 from tove.optim import Schedule
 from tove.registry import FUNCTIONS, MODELS
@@ -43,6 +43,9 @@ class Stage(Protocol):
         name: also the name of its folder.
         depends_on: the top-level settings that its outcome depends on.
         repeats: run on every call, finished before or not (a report, for example).
+
+    A stage may also have `check(context)`, called before any stage runs, that raises ConfigError
+    for settings it could not run with.
     """
 
     name: str
@@ -127,8 +130,19 @@ class StageContext:
         return self.checkpoint or self.folder(name) / "model.pth"
 
     def schedule(self, over: Mapping[str, Any] | None = None) -> Schedule:
-        """Give the config's schedule with a stage's own settings over it."""
-        return Schedule(**merged_settings(plain_settings(self.cfg.schedule), over or {}))
+        """Give the config's schedule with a stage's own settings over it.
+
+        Raises:
+            ConfigError: a setting that no schedule has, `steps` left out, or a contradiction.
+        """
+        settings = merged_settings(plain_settings(self.cfg.schedule), over or {})
+        known = [entry.name for entry in fields(Schedule)]
+        for key in settings:
+            if key not in known:
+                raise ConfigError(f"schedule.{key} is unknown. {close_matches(key, known)}")
+        if "steps" not in settings:
+            raise ConfigError("The schedule says no number of steps; set schedule.steps.")
+        return Schedule(**settings)
 
     def loader(self, kind: str) -> dict[str, Any]:
         """Give the config of a data loader: train, val, test or unlabelled."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from tove.accounting import count_parameters
 from tove.checkpoint import save_checkpoint
+from tove.errors import ConfigError
 from tove.optim import Schedule
 from tove.registry import MODELS, STAGES
 from tove.stages.context import Row, StageContext, merged_settings, plain_settings
@@ -59,11 +60,23 @@ class MergeStage:
         self.model = dict(model or {})
         self.schedule = dict(schedule or {})
 
+    def check(self, context: StageContext) -> None:
+        """Check that the config says what and how to merge."""
+        if "merging" not in context.cfg or "unlabelled_dataloader" not in context.cfg:
+            raise ConfigError(
+                f"Stage '{self.name}' needs the settings `merging` and `unlabelled_dataloader`; "
+                "configs/tiny/tove-tiny_scenes.py shows them."
+            )
+        self._schedule(context)
+
+    def _schedule(self, context: StageContext) -> Schedule:
+        settings = plain_settings(context.cfg.merging)
+        return context.schedule(merged_settings(settings.get("schedule", {}), self.schedule))
+
     def run(self, context: StageContext) -> list[Row]:
         """Train the student, export it, measure the export."""
         settings = plain_settings(context.cfg.merging)
-        over = merged_settings(settings.get("schedule", {}), self.schedule)
-        schedule = context.schedule(over)
+        schedule = self._schedule(context)
         teacher, meta = context.load_model(context.model_path(self.source))
         model = MODELS.build(
             {**merged_settings(settings["model"], self.model), "teacher": teacher}

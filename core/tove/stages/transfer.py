@@ -55,6 +55,10 @@ class TransferStage:
         self.schedule = dict(schedule or {})
         self.row = row or ("tove" if name == "transfer" else name)
 
+    def check(self, context: StageContext) -> None:
+        """Check the schedule."""
+        context.schedule(self.schedule)
+
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
         schedule = context.schedule(self.schedule)
