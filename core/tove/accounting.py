@@ -65,9 +65,10 @@ def forward_ms(
         Milliseconds for a batch of one image.
     """
     was_training = model.training
+    fuse: Any = model.fuse
     model.eval()
     images_BCHW = torch.rand(1, 3, image_size, image_size, device=device)
     try:
-        return median_ms(lambda: model.fuse(images_BCHW), device, runs, warm_up)
+        return median_ms(lambda: fuse(images_BCHW), device, runs, warm_up)
     finally:
         model.train(was_training)

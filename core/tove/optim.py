@@ -82,7 +82,7 @@ class TrainableOnlyConstructor:
                 f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to "
                 "train; set schedule.steps=0 to evaluate it only."
             )
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1]},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]

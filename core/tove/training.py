@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
-from torch.utils.data import Dataset
 
 from tove.checkpoint import read_checkpoint
 from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
@@ -233,6 +232,6 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
     return {image_id_of(dataset, index) for index in indices}
 
 
-def image_id_of(dataset: Dataset, index: int) -> str:
+def image_id_of(dataset: BaseDataset | ConcatDataset, index: int) -> str:
     """Give a sample's image id without loading the image."""
     return str(dataset.get_data_info(index)["image_id"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,8 @@ def make_pool(
             column.append(value)
         things += things_of(scenes, rendered)
         progress(first - start + len(scenes))
-    return Pool(*(torch.cat(c) for c in columns), things=things)
+    parts: list[Any] = [*(torch.cat(column) for column in columns), things]
+    return Pool(*parts)
 
 
 def batches(size: int, batch: int, steps: int, seed: int) -> list[Tensor]:
