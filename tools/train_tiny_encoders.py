@@ -2,7 +2,7 @@
 
     python tools/train_tiny_encoders.py clip|depth|segmentation|detection|dino [--steps N]
 
-Each run renders its scenes (seed 1, which no split of the demo uses), trains, scores on unseen
+Each run renders its scenes (stream 0, which no split of the demo uses), trains, scores on unseen
 scenes, and writes the weights (safetensors) with a card: seed, data, minutes, score.
 """
 
@@ -455,7 +455,7 @@ def main() -> None:
     pool = load_pool(args.pool, args.scenes)
     start = time.time()
     card: dict[str, object] = {"name": f"tiny_{args.task}", "seed": args.seed}
-    card |= {"data": f"{len(pool)} rendered scenes, seed 1", "licence": "Apache-2.0"}
+    card |= {"data": f"{len(pool)} rendered scenes, stream 0", "licence": "Apache-2.0"}
     if args.task == "clip":
         out = args.out or ROOT / "core/tove/assets/tiny_clip"
         out.mkdir(parents=True, exist_ok=True)

@@ -219,7 +219,7 @@ def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
     tokenizer = tiny_tokenizer()
     config = GPT2Config(
         vocab_size=len(tokenizer), n_positions=64, n_embd=96, n_layer=3, n_head=4,
-        add_cross_attention=True, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        add_cross_attention=True, initializer_range=0.1, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
@@ -235,7 +235,11 @@ def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
         answers, texts_all = token_loss(logits, targets), text_loss(logits, ids, pad)
         trainer.step(answers + 0.3 * texts_all)
         if (step + 1) % 500 == 0:
-            print(f"answers {answers.item():.3f} text {texts_all.item():.3f}", flush=True)
+            first = len(pool) - 1000
+            found = accuracy_by_relation(
+                model, lambda r: reader(symbols(pool, r)), pool, tokenizer, first
+            )
+            print(f"answers {answers.item():.3f} text {texts_all.item():.3f} {found}", flush=True)
     model.eval()
     first = len(pool) - 1000
     known = accuracy_by_relation(model, lambda r: reader(symbols(pool, r)), pool, tokenizer, first)
@@ -304,7 +308,7 @@ def main() -> None:
     card = {
         "name": f"tiny_{args.task}",
         "seed": args.seed,
-        "data": f"{len(pool)} rendered scenes, seed 1",
+        "data": f"{len(pool)} rendered scenes, stream 0",
         "licence": "Apache-2.0",
         "minutes": round((time.time() - start) / 60, 1),
         "score": score,

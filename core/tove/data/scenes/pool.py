@@ -19,7 +19,7 @@ from tove.data.scenes.statements import Thing, things_of, visible_boxes
 from tove.data.scenes.world import MAX_OBJECTS, sample_scenes
 
 CELLS = 16
-TRAIN_SEED = 1
+TRAIN_SEED = 0
 """The shipped weights have seen scenes of this seed only; the demo's splits use others."""
 
 

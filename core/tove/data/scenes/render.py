@@ -66,7 +66,7 @@ def _render(scenes: Scenes, side: int) -> Rendered:
     axes = _object_axes(scenes)
     depth_BOP, normal_BOP3 = _cast(scenes, axes, torch.zeros_like(rays[:, :1]), rays, True)
     drop = (rays * scenes.down[:, None]).sum(-1)
-    ground_BP = torch.where(drop > 1e-4, scenes.height[:, None] / drop, MISS)
+    ground_BP = torch.where(drop > 1e-4, scenes.height[:, None] / drop, MISS).clamp(max=MISS)
     nearest, slot = depth_BOP.min(dim=1)
     seen_object = (nearest < ground_BP) & (nearest < MISS)
     seen_ground = ~seen_object & (ground_BP < MISS)

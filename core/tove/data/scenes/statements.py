@@ -1,4 +1,4 @@
-"""Language about scenes: captions, and statements that are true or false.
+"""Language about scenes: captions, statements that are true or false, questions with answers.
 
 Every statement type can come out true or false in the scene it is drawn for, and a coin decides
 which; so the text alone carries no information and a blind model scores .50.
@@ -89,6 +89,15 @@ class Statement:
 
     text: str
     label: bool
+    relation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its one right answer."""
+
+    text: str
+    answer: str
     relation: str
 
 
@@ -267,6 +276,27 @@ def statements_of(
         if statement is not None:
             result.append(statement)
     return result
+
+
+def questions_of(things: list[Thing], number: int, rng: random.Random) -> list[Question]:
+    """Up to `number` questions: how many of a kind are there, what stands in a relation to what.
+
+    A relation is asked for only where exactly one other thing has it.
+    """
+    questions = []
+    if things and all(t.clear for t in things):
+        for shape in SHAPES:
+            count = sum(t.shape == shape for t in things)
+            text = f"how many {PLURALS[shape]} are there ?"
+            questions.append(Question(text, NUMBERS[count], "count"))
+    for relation in _ORDER:
+        pairs = _pairs(things, relation)
+        for b in _named(things):
+            answers = [a for a, other in pairs if other is b]
+            if len(answers) == 1 and len(things) == len(_named(things)):
+                text = f"what {PHRASES[relation]} the {b.name} ?"
+                questions.append(Question(text, f"the {answers[0].name}", relation))
+    return rng.sample(questions, min(number, len(questions)))
 
 
 def vocabulary() -> list[str]:

@@ -36,6 +36,7 @@ NEAR, FAR = 3.0, 8.0
 BAND: Final = 0.25
 """Height of a ring, light or dark, in metres."""
 _CANDIDATES: Final = 10
+_INDEX_BITS: Final = 22
 _NUMBERS_PER_SCENE: Final = 32 + MAX_OBJECTS * (8 + 4 * _CANDIDATES)
 
 
@@ -98,17 +99,26 @@ def sample_scenes(seed: int, start: int, count: int) -> Scenes:
     Scene `i` of seed `s` is the same whatever batch it is drawn in.
 
     Args:
-        seed: Names the stream of scenes.
+        seed: Names the stream of scenes, 0..1023.
         start: Number of the first scene.
-        count: How many.
+        count: How many; a stream has 2^22 scenes.
 
     Returns:
         `count` scenes on the CPU.
+
+    Raises:
+        ValueError: The seed or the numbers are out of range.
     """
+    if not 0 <= seed < 1 << 10 or not 0 <= start <= start + count <= 1 << _INDEX_BITS:
+        raise ValueError(
+            f"Scenes {start} to {start + count} of seed {seed} were asked for, but seeds go from "
+            f"0 to 1023 and scenes from 0 to {(1 << _INDEX_BITS) - 1}."
+        )
     generator = torch.Generator()
     rows = []
     for index in range(start, start + count):
-        generator.manual_seed((seed << 32) + index)
+        # torch's CPU generator takes 32 bits of a seed and drops the rest without a word.
+        generator.manual_seed((seed << _INDEX_BITS) + index)
         rows.append(torch.rand(_NUMBERS_PER_SCENE, generator=generator))
     numbers = torch.stack(rows) if rows else torch.zeros(0, _NUMBERS_PER_SCENE)
     return _scenes_from_numbers(torch.arange(start, start + count), numbers)

@@ -4,16 +4,18 @@
     root/unlabelled/000012.png                        for the merge
     root/annotations/captions_{split}.json            COCO captions
     root/annotations/statements_{split}.jsonl         VSR
+    root/annotations/questions_{split}.jsonl          {"image", "question", "answer", "relation"}
     root/annotations/depth_test.npz                   {file stem: [16, 16] log depth}
 
 The splits are scenes of different seeds: no scene is in two of them, and none was seen by the
-shipped weights (they know seed 1 only).
+shipped weights (they know stream 0 only).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from tove.data.scenes.pool import Pool, make_pool, seeded
 from tove.data.scenes.statements import (
     Thing,
     ordered_caption,
+    questions_of,
     relation_caption,
     statements_of,
 )
@@ -37,7 +40,7 @@ _CHUNK = 256
 
 
 def stream_of(split: str, seed: int) -> int:
-    """Seed of a split's scenes; distinct for every split and seed, and never 1."""
+    """Seed of a split's scenes; distinct for every split and seed, and never 0."""
     return 16 + 4 * seed + SPLITS.index(split)
 
 
@@ -110,6 +113,7 @@ def _write_split(
     folder, prefix = ("unlabelled", "") if split == "unlabelled" else ("images", f"{split}_")
     captions: dict[str, list[dict]] = {"images": [], "annotations": []}
     lines: list[str] = []
+    questions: list[str] = []
     depths: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(2) as pool:
         for first, chunk in _chunks(stream, count):
@@ -118,7 +122,10 @@ def _write_split(
             saved = pool.map(_save, arrays, [root / folder / name for name in names])
             if split != "unlabelled":
                 for i, name in enumerate(names):
-                    _describe(captions, lines, chunk.things[i], name, stream, first + i, statements)
+                    rng = seeded(stream, first + i)
+                    _describe(captions, chunk.things[i], name, first + i, rng)
+                    lines += _statements(chunk.things[i], name, statements, rng)
+                    questions += _questions(chunk.things[i], name, rng)
                     depths[Path(name).stem] = chunk.depth[i].numpy().astype(np.float16)
             list(saved)
             advance(len(chunk))
@@ -127,6 +134,7 @@ def _write_split(
     annotations = root / "annotations"
     (annotations / f"captions_{split}.json").write_text(json.dumps(captions))
     (annotations / f"statements_{split}.jsonl").write_text("".join(lines))
+    (annotations / f"questions_{split}.jsonl").write_text("".join(questions))
     if split == "test":
         np.savez_compressed(annotations / "depth_test.npz", **depths)
 
@@ -141,23 +149,31 @@ def _save(array: np.ndarray, path: Path) -> None:
 
 
 def _describe(
-    captions: dict[str, list[dict]],
-    lines: list[str],
-    things: list[Thing],
-    name: str,
-    stream: int,
-    index: int,
-    number: int,
+    captions: dict[str, list[dict]], things: list[Thing], name: str, index: int, rng: random.Random
 ) -> None:
-    """Adds a scene's captions and statements."""
-    rng = seeded(stream, index)
+    """Adds a scene's captions."""
     captions["images"].append({"id": index, "file_name": name})
     texts = [ordered_caption(things)]
     relation = relation_caption(things, rng)
     texts += [relation] if relation else []
     for text in texts:
-        number_so_far = len(captions["annotations"])
-        captions["annotations"].append({"id": number_so_far, "image_id": index, "caption": text})
-    for s in statements_of(things, number, rng):
-        row = {"image": name, "caption": s.text, "label": int(s.label), "relation": s.relation}
-        lines.append(json.dumps(row) + "\n")
+        number = len(captions["annotations"])
+        captions["annotations"].append({"id": number, "image_id": index, "caption": text})
+
+
+def _statements(things: list[Thing], name: str, number: int, rng: random.Random) -> list[str]:
+    return [
+        json.dumps(
+            {"image": name, "caption": s.text, "label": int(s.label), "relation": s.relation}
+        )
+        + "\n"
+        for s in statements_of(things, number, rng)
+    ]
+
+
+def _questions(things: list[Thing], name: str, rng: random.Random) -> list[str]:
+    return [
+        json.dumps({"image": name, "question": q.text, "answer": q.answer, "relation": q.relation})
+        + "\n"
+        for q in questions_of(things, 4, rng)
+    ]
