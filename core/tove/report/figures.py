@@ -3,7 +3,7 @@
 Shapes: K slots, I images, T steps, L layers (bands of depth, or rows of the token grid).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["detachment", "gate_layers", "gate_means", "loss_curves", "relation_bars", "smoothed"]
+__all__ = [
+    "detachment",
+    "gate_layers",
+    "gate_means",
+    "legend_columns",
+    "loss_curves",
+    "relation_bars",
+    "smoothed",
+]
 
 Array = NDArray[np.float64]
 Curves = Mapping[str, tuple[Array, Array]]
 
-_WIDTH = 5.6  # inches
+_WIDTH = 5.0  # inches
 _COLUMNS = 2  # of small multiples, so that a phone can show them
+_LETTERS = 64  # in a line of legend
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.6)), (0, (5, 1.5, 1, 1.5)))
 
 
@@ -30,6 +39,17 @@ def _figure(height: float, width: float = _WIDTH) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height))
+
+
+def legend_columns(labels: Iterable[str]) -> int:
+    """Tell how many columns of a legend fit over a figure."""
+    widths = [len(label) + 5 for label in labels]
+    return max(1, min(len(widths), _LETTERS // max(widths)))
+
+
+def shown(label: str) -> str:
+    """Give a label as legends show it: they leave out one that starts with an underscore."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def detachment(
@@ -48,6 +68,8 @@ def detachment(
         references: by name.
         colours: of the removed slots; None for the first point.
     """
+    from matplotlib.patheffects import withStroke
+
     figure = _figure(3.5)
     axes = figure.add_subplot()
     scale = 100.0 if is_share(scores[0].metric) else 1.0
@@ -66,6 +88,7 @@ def detachment(
             ha="center",
             fontweight="bold",
             zorder=5,
+            path_effects=[withStroke(linewidth=3, foreground=theme.surface)],
         )
     for (name, score), dash in zip(references.items(), _DASHES[1:], strict=False):
         text = f"{name} {score}"
@@ -77,7 +100,9 @@ def detachment(
     axes.set_ylabel("per cent right" if scale > 1 else scores[0].metric.rpartition("/")[2])
     axes.grid(axis="y")
     if references:
-        figure.legend(loc="outside upper left", ncols=2, handlelength=2.4)
+        _, texts = axes.get_legend_handles_labels()
+        columns = legend_columns(texts)
+        figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4)
     return figure
 
 
@@ -91,37 +116,41 @@ def smoothed(values: Array, span: int) -> Array:
     return out
 
 
-def loss_curves(theme: Theme, panels: Mapping[str, Curves]) -> "Figure":
-    """Draw one panel per loss, in it one line per stage: smoothed, over the raw values.
+def loss_curves(theme: Theme, curves: Curves) -> "Figure":
+    """Draw one loss, a line per stage: smoothed, over the raw values.
 
     Args:
         theme: the dress.
-        panels: by loss, by stage: (steps [T], values [T]).
+        curves: by stage: (steps [T], values [T]); the last stage has the main line.
     """
-    figure = _figure(2.3 * len(panels) + 0.2)
-    for axes, (loss, curves) in zip(
-        np.atleast_1d(figure.subplots(len(panels), 1)), panels.items(), strict=True
-    ):
-        shades = (theme.ink, theme.muted, theme.muted, theme.accent)
-        order = sorted(curves, key=lambda stage: curves[stage][1][-10:].mean())
-        for index, stage in enumerate(order):
-            steps, values = curves[stage]
-            shade, dash = shades[index % len(shades)], _DASHES[index % len(_DASHES)]
-            axes.plot(steps, values, color=shade, lw=0.5, alpha=0.28)
-            smooth = smoothed(values, max(len(values) // 25, 1))
-            axes.plot(steps, smooth, color=shade, linestyle=dash, lw=1.8, label=stage)
-        _loss_scale(axes, [values for _, values in curves.values()])
-        axes.set_title(loss)
-        axes.grid(axis="y")
-        axes.legend(ncols=2, loc="upper right", handlelength=2.6)
+    figure = _figure(2.8)
+    axes = figure.add_subplot()
+    shades = (theme.ink, theme.muted, theme.muted, theme.accent)
+    for index, (stage, (steps, values)) in enumerate(reversed(curves.items())):
+        shade, dash = shades[index % len(shades)], _DASHES[index % len(_DASHES)]
+        axes.plot(steps, values, color=shade, lw=0.5, alpha=0.28)
+        smooth = smoothed(values, smoothing_span(values))
+        axes.plot(steps, smooth, color=shade, linestyle=dash, lw=1.8, label=shown(stage))
+    _loss_scale(axes, [values for _, values in curves.values()])
     axes.set_xlabel("step")
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=legend_columns(curves), handlelength=2.6)
     return figure
+
+
+def smoothing_span(values: Array) -> int:
+    """Tell over how many steps a curve is smoothed: a twenty-fifth of it."""
+    return max(len(values) // 25, 1)
 
 
 def _loss_scale(axes: "Axes", series: Sequence[Array]) -> None:
     values = np.concatenate(series)
     if values.min() > 0 and values.max() > 20 * values.min():
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def relation_bars(
@@ -147,14 +176,15 @@ def relation_bars(
     for axes, (name, scores) in zip(grid.flat, rows.items(), strict=False):
         shown = [scores.get(relation) for relation in relations]
         values = [100 * score.value if score else 0 for score in shown]
-        colour = theme.accent if name in emphasised else theme.muted
-        axes.barh(y, values, height=0.72, color=colour, alpha=1 if name in emphasised else 0.55)
+        main = name in emphasised
+        axes.barh(y, values, height=0.72, color=theme.accent if main else theme.faint)
         for position, score in zip(y, shown, strict=True):
             if score and score.low is not None:
                 bounds = [100 * bound for bound in score.bounds]
                 axes.plot(bounds, [position] * 2, color=theme.ink, lw=1)
             text = f"{100 * score.value:.0f}" if score else "-"
-            axes.text(2, position, text, va="center", color=theme.surface, fontsize=8)
+            shade = theme.surface if main else theme.ink
+            axes.text(2, position, text, va="center", color=shade, fontsize=8)
         axes.axvline(50, color=theme.ink, lw=0.9, linestyle=(0, (2, 2)))
         axes.set_title(name)
         axes.set_xlim(0, 100)
@@ -213,12 +243,12 @@ def gate_layers(
     low_LK, high_LK = np.nanquantile(per_layer_ILK, [0.25, 0.75], axis=0)
     for k, (slot, colour) in enumerate(colours.items()):
         axes.fill_betweenx(y, low_LK[:, k], high_LK[:, k], color=colour, alpha=0.16, lw=0)
-        axes.plot(mean_LK[:, k], y, "o-", color=colour, ms=4.5, lw=2, label=slot)
+        axes.plot(mean_LK[:, k], y, "o-", color=colour, ms=4.5, lw=2, label=shown(slot))
     axes.axvline(1 / len(colours), color=theme.muted, lw=1, linestyle=(0, (2, 2)))
     axes.set_yticks([y[0], y[-1]], ends)
     axes.tick_params("y", length=0, labelcolor=theme.ink)
     axes.set_xlabel(f"gate weight (dashed: equal shares, {1 / len(colours):.2f})")
     axes.set_xlim(left=0)
     axes.grid(axis="x")
-    figure.legend(loc="outside upper left", ncols=4, handlelength=1.4)
+    figure.legend(loc="outside upper left", ncols=legend_columns(colours), handlelength=1.4)
     return figure

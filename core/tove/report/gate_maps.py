@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tove.report.figures import legend_columns, shown
 from tove.report.theme import Theme
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["expert_maps", "gate_maps", "preference_overlay"]
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
-_TILE = 0.92  # inches
+_TILE = 0.82  # inches
 _PAIRS = 3  # pairs of image and map in a line
 _LINE = 6  # tiles in a line of `expert_maps`
 _STRONGEST = 0.85  # opacity of the strongest preference: the image stays visible
@@ -80,7 +81,7 @@ def expert_maps(
     columns = min(1 + len(colours), _LINE)
     lines = -(-len(colours) // (columns - 1))
     rows = lines * len(images_ISS3)
-    figure = Figure(figsize=(columns * _TILE * 1.1 + 0.2, rows * (_TILE * 1.1 + 0.25)))
+    figure = Figure(figsize=(columns * _TILE * 1.1 + 0.2, rows * (_TILE * 1.1 + 0.36)))
     grid = figure.subplots(rows, columns, squeeze=False)
     low, high = float(gates_IhwK.min()), float(gates_IhwK.max())
     for axes in grid.flat:
@@ -94,7 +95,8 @@ def expert_maps(
             share_hw1 = (gate_hwK[..., k : k + 1] - low) / max(high - low, 1e-9)
             rgb_hw3 = np.broadcast_to(to_rgb(colour), (*gate_hwK.shape[:2], 3))
             _over(axes, np.concatenate([rgb_hw3, 0.9 * share_hw1], axis=-1), image)
-            axes.set_title(f"{_short(slot)} {gate_hwK[..., k].mean():.2f}", fontsize=8, pad=2)
+            words = f"{_short(slot)}\n{gate_hwK[..., k].mean():.2f}"
+            axes.set_title(words, fontsize=7.5, pad=2)
     return figure
 
 
@@ -120,5 +122,5 @@ def _over(axes: "Axes", layer_hw4: Array, image_SS3: Pixels) -> None:
 def _legend(figure: "Figure", colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour, label=slot) for slot, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+    handles = [Patch(color=colour, label=shown(slot)) for slot, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(colours))

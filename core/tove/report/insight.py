@@ -93,7 +93,7 @@ def _expert_maps(sample: GateSample, colours: dict[str, str]) -> Picture:
     gates = sample.gates[shown]
     caption = (
         "A test image and, over its grey copy, the weight of each expert alone, its mean over the "
-        f"image beside its name. No colour is {gates.min():.2f}, full colour {gates.max():.2f}, "
+        f"image under its name. No colour is {gates.min():.2f}, full colour {gates.max():.2f}, "
         "the smallest and largest weight shown, the same scale in all maps."
     )
     figure: Draw = partial(

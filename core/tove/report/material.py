@@ -24,7 +24,7 @@ from tove_plugins import ExpertBuildError, ExpertNotAvailable, ExpertSpecError
 if TYPE_CHECKING:
     from tove.stages.context import StageContext
 
-__all__ = ["MENDABLE", "Material", "gather", "loss_panels"]
+__all__ = ["MENDABLE", "Curves", "Material", "gather", "loss_panels"]
 
 MENDABLE = (ConfigError, ExpertBuildError, ExpertNotAvailable, ExpertSpecError, OSError)
 """What a stage that is missing or has moved on may raise; a mistake of ours is none of these."""

@@ -60,9 +60,9 @@ class Section:
         name: its anchor.
         title: its heading.
         paragraphs: sentences above everything else; the only content where a stage is missing.
-        table: under them.
-        pictures: under the table.
-        cards: under the pictures.
+        table: under the pictures.
+        pictures: under the paragraphs.
+        cards: under the table.
         folded: (summary, text) that the reader may open.
     """
 

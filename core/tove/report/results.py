@@ -6,11 +6,11 @@ from functools import partial
 
 from tove.evaluation import wilson_interval
 from tove.report import figures
-from tove.report.material import Material, loss_panels
+from tove.report.material import Curves, Material, loss_panels
 from tove.report.page import Section, Table
 from tove.report.probing import relation_counts
 from tove.report.standing import Row, Score, metric_label, score_of
-from tove.report.theme import draw
+from tove.report.theme import Picture, draw
 
 __all__ = ["detachment_section", "loss_section", "relation_section", "results_section"]
 
@@ -28,8 +28,8 @@ def results_section(material: Material) -> Section:
     )
     first = [*material.metrics]
     others = [name for name in names if name not in first]
-    costs = ("trained parameters", "all parameters", "forward ms", "images", "steps", "seed")
-    header = ["row", "experts", *map(metric_label, first), *costs, *map(metric_label, others)]
+    costs = ("forward ms", "trained parameters", "all parameters", "images", "steps", "seed")
+    header = ["row", "experts", *map(metric_label, first), *costs, *others]
     rows = [_cells(row, first, others) for row in material.rows]
     shown = [i for i, row in enumerate(material.rows) if row["name"] in _SHOWN_APART]
     note = (
@@ -46,9 +46,9 @@ def _cells(row: Row, first: Sequence[str], others: Sequence[str]) -> list[str]:
         row["name"],
         ", ".join(row["experts"]) or "none",
         *(_score_cell(score_of(row, metric)) for metric in first),
+        f"{row['forward_ms']:.2f}",
         f"{row['trainable_parameters']:,}",
         f"{row['total_parameters']:,}",
-        f"{row['forward_ms']:.2f}",
         f"{row['training_images']:,}",
         f"{row['steps']:,}",
         str(row["seed"]),
@@ -196,15 +196,17 @@ def loss_section(material: Material) -> Section:
     title = "Loss curves"
     if not panels:
         return Section("losses", title, ["No stage has written a loss curve."])
+    return Section("losses", title, pictures=[_loss_picture(*panel) for panel in panels.items()])
+
+
+def _loss_picture(name: str, curves: Curves) -> Picture:
     ends = [
-        f"{stage} {name} {figures.smoothed(values, max(len(values) // 25, 1))[-1]:.4g}"
-        for name, curves in panels.items()
+        f"{stage} {figures.smoothed(values, figures.smoothing_span(values))[-1]:.4g}"
         for stage, (_, values) in curves.items()
     ]
     caption = (
-        "Training losses by step: faint the raw values, over them their running mean over a "
-        "twenty-fifth of the steps. The running means end at: " + "; ".join(ends) + "."
+        f"{name} in training, by step: faint the raw values, over them the running mean of a "
+        f"twenty-fifth of the steps. It ends at {', '.join(ends)}."
     )
-    alt = f"Loss curves: {', '.join(panels)}"
-    picture = draw("losses", alt, caption, partial(figures.loss_curves, panels=panels))
-    return Section("losses", title, pictures=[picture])
+    figure = partial(figures.loss_curves, curves=curves)
+    return draw(f"curve_{name}", f"{name} by training step", caption, figure)

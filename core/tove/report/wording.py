@@ -31,8 +31,8 @@ def headline(standing: Standing, metric: str) -> str:
     if tove is None:
         return "This run has no ToVE row yet, so there is nothing to compare."
     if rival is None:
-        return f"ToVE reaches {tove} ({metric_label(metric)}); there is no baseline to hold it to."
-    pair = f"{tove} against {rival} for {name}"
+        return f"ToVE reaches {tove} {metric_label(metric)}; there is no baseline to hold it to."
+    pair = f"{tove} {metric_label(metric)} against {rival} for {name}"
     verdict = compare(tove, rival)
     if verdict == "below":
         return f"ToVE does not help here: {pair}."
@@ -74,34 +74,9 @@ def _cost_clause(merged: Row, plain: Row | None) -> str:
 
 def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
     """Give the sentences under the headline, for each of the metrics and for the costs."""
-    sentences = []
-    for metric in metrics:
-        sentences += _scores(standing, metric)
-        sentences += _comparisons(standing, metric)
+    sentences = [sentence for metric in metrics for sentence in _comparisons(standing, metric)]
     sentences += _detachment(standing, metrics[0]) if metrics else []
     return sentences + _costs(standing)
-
-
-def _scores(standing: Standing, metric: str) -> list[str]:
-    """List every part's score with its interval."""
-    named = {
-        "plain CLIP": standing.plain,
-        "the baseline": standing.baseline,
-        "ToVE": standing.tove,
-        "merged": standing.merged,
-    }
-    scores = {name: score_of(row, metric) for name, row in named.items()}
-    present = {name: score for name, score in scores.items() if score is not None}
-    if not present:
-        return []
-    parts = [
-        f"{name} {score}" + (f" ({score.interval})" if score.interval else "")
-        for name, score in present.items()
-    ]
-    n = max((score.n or 0 for score in present.values()), default=0)
-    scale = "95 % intervals in brackets" + (f", {n:,} items" if n else "")
-    label = metric_label(metric)
-    return [f"{label[:1].upper()}{label[1:]}, {scale}: {'; '.join(parts)}."]
 
 
 def _comparisons(standing: Standing, metric: str) -> list[str]:
@@ -109,26 +84,31 @@ def _comparisons(standing: Standing, metric: str) -> list[str]:
     tove, merged = score_of(standing.tove, metric), score_of(standing.merged, metric)
     if tove is None or rival is None:
         return []
-    label = metric_label(metric)
-    sentences = [_comparison("ToVE", tove, rival_name, rival, label)]
+    sentences = [_comparison("ToVE", tove, rival_name, rival)]
     if merged is not None:
-        sentences.append(_comparison("The merged encoder", merged, rival_name, rival, label))
-        sentences[-1] += _gain_remark(merged, tove, rival)
+        remark = _gain_remark(merged, tove, rival)
+        sentences.append(_comparison("the merged encoder", merged, rival_name, rival) + remark)
     return sentences
 
 
-def _comparison(name: str, ours: Score, other_name: str, other: Score, label: str) -> str:
-    gap = _gap(ours, other)
+def _comparison(name: str, ours: Score, other_name: str, other: Score) -> str:
+    """Compare two scores in one sentence, each with its interval."""
+    start = metric_label(ours.metric)
+    start = f"{start[:1].upper()}{start[1:]}: {name}"
+    numbers = f"{_with_interval(ours)} against {_with_interval(other)}, {_gap(ours, other)}"
     verdict = compare(ours, other)
+    if verdict == "unknown":
+        return f"{start} and {other_name}: {numbers}; there are no intervals to judge this by."
     if verdict == "alike":
         return (
-            f"In {label}, {name[:1].lower() + name[1:] if name != 'ToVE' else name} and "
-            f"{other_name} are not distinguishable ({gap}; the intervals overlap)."
+            f"{start} and {other_name} are not distinguishable: {numbers}; the 95 % intervals "
+            "overlap."
         )
-    if verdict == "unknown":
-        return f"{name} minus {other_name} in {label}: {gap}, without intervals."
-    word = "above" if verdict == "above" else "below"
-    return f"{name} lies {word} {other_name} in {label} ({gap}; the intervals do not overlap)."
+    return f"{start} lies {verdict} {other_name}: {numbers}; the 95 % intervals do not overlap."
+
+
+def _with_interval(score: Score) -> str:
+    return f"{score} ({score.interval})" if score.interval else str(score)
 
 
 def _gap(ours: Score, other: Score) -> str:
