@@ -102,6 +102,7 @@ def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
             "lr": schedule.lr,
             "betas": schedule.betas,
             "weight_decay": schedule.weight_decay,
+            "fused": True,  # one call for all parameters: on a CPU the loop costs a tenth of a step
         },
     }
     if schedule.clip is not None:

@@ -15,7 +15,14 @@ from rich.table import Table
 
 from tove.checkpoint import write_text
 
-__all__ = ["make_console", "nested_metrics", "read_rows", "results_table", "write_rows"]
+__all__ = [
+    "make_console",
+    "nested_metrics",
+    "read_rows",
+    "results_table",
+    "show_score",
+    "write_rows",
+]
 
 _BOUNDS = ("low", "high")
 
@@ -76,7 +83,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> 
         table.add_row(
             row["name"],
             str(len(row["experts"])),
-            *(_score(row["metrics"].get(metric)) for metric in shown),
+            *(show_score(row["metrics"].get(metric)) for metric in shown),
             _short(row["trainable_parameters"]),
             _short(row["total_parameters"]),
             f"{row['forward_ms']:.2f}",
@@ -86,7 +93,8 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> 
     return table
 
 
-def _score(metric: Mapping[str, float] | None) -> str:
+def show_score(metric: Mapping[str, float] | None) -> str:
+    """Write a score with its interval."""
     if metric is None:
         return "-"
     if "low" not in metric:

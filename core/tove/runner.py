@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 from tove.checkpoint import write_text
 from tove.errors import ConfigError, close_matches
 from tove.registry import STAGES
-from tove.rows import make_console, results_table, write_rows
+from tove.rows import make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
 from tove.stages.record import StageRecord
 
@@ -53,6 +53,7 @@ class StagedRunner:
         self.console = make_console(quiet=not is_main_process())
         self.entries = [plain_settings(entry) for entry in cfg.stages]
         self.only = only
+        self.metrics = cfg.get("table_metrics", _TABLE_METRICS)
         names = [entry["name"] for entry in self.entries]
         if only is not None and only not in names:
             raise ConfigError(f"No stage is called '{only}'. {close_matches(only, names)}")
@@ -129,6 +130,10 @@ class StagedRunner:
         self.context.rows += rows
         self.context.files |= earlier
         self.console.print(f"{stage.name}: took {seconds:.0f} s")
+        for row in rows:
+            shown = [(m, row["metrics"][m]) for m in self.metrics if m in row["metrics"]]
+            scores = ", ".join(f"{name} {show_score(score)}" for name, score in shown)
+            self.console.print(f"  {row['name']}: {scores}", highlight=False, markup=False)
 
     def _write_config(self) -> None:
         if is_main_process():
@@ -137,8 +142,7 @@ class StagedRunner:
     def _summary(self) -> None:
         """Print the table and the files."""
         if self.context.rows:
-            metrics = self.cfg.get("table_metrics", _TABLE_METRICS)
-            self.console.print(results_table(self.context.rows, metrics))
+            self.console.print(results_table(self.context.rows, self.metrics))
         files = {**self.context.files, self.work_dir / "results.json": "the table as data"}
         for path in sorted(files):
             self.console.print(f"  {path}  {files[path]}", highlight=False)

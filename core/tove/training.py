@@ -18,6 +18,7 @@ from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tove.checkpoint import read_checkpoint
 from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
@@ -39,9 +40,9 @@ class RunPlan:
         meta: entries for the meta of its checkpoints.
         schedule: of the training; None only evaluates.
         train_dataloader: mmengine's config; needed with a schedule.
-        test_dataloader: mmengine's config; None evaluates nothing.
+        test_dataloader: built; None evaluates nothing.
         evaluator: metrics' configs, for test and validation.
-        val_dataloader: for evaluations during training.
+        val_dataloader: built; for evaluations during training.
         distributed: whether a process group is there.
         amp: mixed precision.
         unused_parameters: whether a step may leave trained parameters out of its graph.
@@ -55,9 +56,9 @@ class RunPlan:
     meta: Callable[[], dict[str, Any]]
     schedule: Schedule | None = None
     train_dataloader: Mapping[str, Any] | None = None
-    test_dataloader: Mapping[str, Any] | None = None
+    test_dataloader: DataLoader | None = None
     evaluator: Sequence[Mapping[str, Any]] = ()
-    val_dataloader: Mapping[str, Any] | None = None
+    val_dataloader: DataLoader | None = None
     distributed: bool = False
     amp: bool = False
     unused_parameters: bool = False
@@ -77,7 +78,10 @@ class _Notices(logging.Filter):
     )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(self.prefixes)
+        """Drop notices, and the line of all scores: the runner shows those that count."""
+        message = record.getMessage()
+        scores = message.startswith("Iter(test)") and "eta:" not in message
+        return not (scores or message.startswith(self.prefixes))
 
 
 class StageRunner(Runner):
@@ -225,7 +229,7 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
     loader = runner.train_dataloader
     sampler, dataset = loader.sampler, loader.dataset
     draws = steps * (loader.batch_size or 1) * get_world_size()
-    if not isinstance(sampler, InfiniteSampler) or draws >= 2 * len(dataset):
+    if not isinstance(sampler, InfiniteSampler) or draws >= len(dataset):
         indices = set(range(len(dataset)))
     else:
         indices = set(itertools.islice(sampler._infinite_indices(), draws))

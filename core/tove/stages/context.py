@@ -13,7 +13,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tove import compat
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
@@ -89,6 +91,7 @@ class StageContext:
         checkpoint: given by the user for a stage that is run alone.
         files: files that the user is told about at the end, with what each is.
         caches: token caches by encoder settings, shared between the stages' models.
+        loaders: data loaders of evaluation that are built already, by split.
     """
 
     cfg: Config
@@ -100,6 +103,7 @@ class StageContext:
     checkpoint: Path | None = None
     files: dict[Path, str] = field(default_factory=dict)
     caches: dict[str, Any] = field(default_factory=dict)
+    loaders: dict[str, DataLoader] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -151,6 +155,12 @@ class StageContext:
         # mmengine looks this one up in its root registry, whatever the scope.
         collate["type"] = FUNCTIONS.get(collate["type"])
         return loader
+
+    def evaluation_loader(self, split: str) -> DataLoader:
+        """Give the data loader of "test" or "val", built once: its decoded images stay."""
+        if split not in self.loaders:
+            self.loaders[split] = Runner.build_dataloader(self.loader(split), seed=self.seed)
+        return self.loaders[split]
 
     def evaluator(self) -> list[dict[str, Any]]:
         """Give the configs of the metrics."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_main_process
-from mmengine.runner import Runner
 from torch import nn
 
 from tove.checkpoint import save_checkpoint
@@ -114,10 +113,9 @@ def mean_gate_weights(context: StageContext, model: nn.Module) -> dict[str, floa
     Returns:
         Mean weight by slot; they sum to one.
     """
-    loader = Runner.build_dataloader(context.loader("val"), seed=context.seed)
     model.eval()
     total_K, num_tokens = None, 0
-    for batch in loader:
+    for batch in context.evaluation_loader("val"):
         data = model.data_preprocessor(batch, training=False)
         ids = [sample["image_id"] for sample in data["data_samples"]]
         gate_BNK = model.fuse(data["images"], ids).gates.weights

@@ -24,7 +24,7 @@ def evaluation_runner(
             model=model,
             seed=context.seed,
             meta=dict,
-            test_dataloader=context.loader(split),
+            test_dataloader=context.evaluation_loader(split),
             evaluator=context.evaluator(),
             distributed=context.distributed,
         )
