@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--cfg-options",
         nargs="+",
         metavar="KEY=VALUE",
-        help="settings that override the config, such as data_root=DIR train_steps=300",
+        help="settings that override the config, such as data_root=DIR schedule.steps=300",
     )
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)

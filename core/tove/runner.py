@@ -11,11 +11,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
-from mmengine.registry import DefaultScope
+from mmengine.registry import init_default_scope
 
 from tove.checkpoint import write_text
 from tove.errors import ConfigError, close_matches
-from tove.registry import STAGES
+from tove.registry import SCOPE, STAGES
 from tove.rows import make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
 from tove.stages.record import StageRecord
@@ -68,7 +68,7 @@ class StagedRunner:
 
     def run(self) -> list[Row]:
         """Run the stages, print the table, and give the rows."""
-        DefaultScope.get_instance("tove-stages", scope_name="tove")
+        init_default_scope(SCOPE)
         stages = [self._build(entry) for entry in self.entries]
         self._write_config()
         for stage, entry in zip(stages, self.entries, strict=True):
@@ -81,8 +81,7 @@ class StagedRunner:
                 self.context.files |= record.files()
             else:
                 self._run_stage(stage, record)
-            if is_main_process():
-                write_rows(self.work_dir / "results.json", self.context.rows)
+        self._write_results()
         self._summary()
         return self.context.rows
 
@@ -129,11 +128,16 @@ class StagedRunner:
         barrier()
         self.context.rows += rows
         self.context.files |= earlier
+        self._write_results()
         self.console.print(f"{stage.name}: took {seconds:.0f} s")
         for row in rows:
             shown = [(m, row["metrics"][m]) for m in self.metrics if m in row["metrics"]]
             scores = ", ".join(f"{name} {show_score(score)}" for name, score in shown)
             self.console.print(f"  {row['name']}: {scores}", highlight=False, markup=False)
+
+    def _write_results(self) -> None:
+        if is_main_process():
+            write_rows(self.work_dir / "results.json", self.context.rows)
 
     def _write_config(self) -> None:
         if is_main_process():

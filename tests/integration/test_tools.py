@@ -1,12 +1,12 @@
 """The command line: quick to ask, clear when it refuses."""
 
 import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -43,8 +43,8 @@ def test_both_spellings_of_the_local_rank_are_taken(spelling: str):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cfg-options", "data_root=nowhere"], "The data root 'nowhere'"),
         (["--cfg-options", "model.experts.depth.type=tiny_dept"], "Did you mean"),
+        (["--cfg-options", "schedule.step=3"], "schedule.step is unknown. Did you mean 'steps'?"),
         (["--stage", "merg"], "No stage is called 'merg'. Did you mean 'merge'?"),
         (["--launcher", "pytorch"], "--launcher pytorch needs RANK"),
         (["--stage", "merge"], "There is no checkpoint at"),
@@ -56,24 +56,30 @@ def test_a_mistake_ends_with_one_sentence_and_status_2(
     message: str,
     settings: dict[str, Any],
     write_config: Callable,
-    launch: Callable,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ):
-    if "--amp" in options and sys.modules["torch"].cuda.is_available():
+    from tove.launch import train
+
+    if "--amp" in options and torch.cuda.is_available():
         pytest.skip("there is an accelerator here")
-    config = write_config(settings)
-    result = launch("tools/train.py", config, "--work-dir", tmp_path / "w", *options)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in result.stderr
+    parse = runpy.run_path(str(REPOSITORY / "tools" / "train.py"))["parse_args"]
+    arguments = [str(write_config(settings)), "--work-dir", str(tmp_path / "work"), *options]
+    assert train(parse(arguments)) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("error: ")
+    assert message in error[-1]
+    assert not [line for line in error if "Traceback" in line]
+    assert not (tmp_path / "work" / "results.json").exists()
 
 
-def test_the_traceback_is_there_for_those_who_ask(
+def test_a_mistake_shows_no_traceback_unless_asked_for(
     settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):
     settings["data_root"] = "nowhere"
     config = write_config(settings)
-    result = launch("tools/train.py", config, "--work-dir", tmp_path / "w", TOVE_TRACEBACK="1")
-    assert result.returncode == 2
-    assert "Traceback" in result.stderr
+    command = ("tools/train.py", config, "--work-dir", tmp_path / "work")
+    plain, asked = launch(*command), launch(*command, TOVE_TRACEBACK="1")
+    assert plain.returncode == asked.returncode == 2
+    assert plain.stderr.startswith("error: The data root 'nowhere'")
+    assert "Traceback" in asked.stderr

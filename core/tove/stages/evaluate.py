@@ -4,8 +4,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.registry import DefaultScope
+from mmengine.registry import init_default_scope
 
+from tove.registry import SCOPE
 from tove.rows import make_console, results_table, write_rows
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
@@ -24,7 +25,7 @@ def evaluate_checkpoint(
         split: "test" or "val".
         distributed: whether a process group is there.
     """
-    DefaultScope.get_instance("tove-test", scope_name="tove")
+    init_default_scope(SCOPE)
     context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
     model, meta = context.load_model(checkpoint)
     runner = evaluation_runner(context, f"test-{split}", model, split)
