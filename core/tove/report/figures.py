@@ -42,9 +42,13 @@ def _figure(height: float, width: float = _WIDTH) -> "Figure":
 
 
 def legend_columns(labels: Iterable[str]) -> int:
-    """Tell how many columns of a legend fit over a figure."""
+    """Tell how many columns of a legend fit over a figure; it is filled column by column."""
     widths = [len(label) + 5 for label in labels]
-    return max(1, min(len(widths), _LETTERS // max(widths)))
+    for columns in range(len(widths), 1, -1):
+        lines = -(-len(widths) // columns)
+        if sum(max(widths[i : i + lines]) for i in range(0, len(widths), lines)) <= _LETTERS:
+            return columns
+    return 1
 
 
 def shown(label: str) -> str:
@@ -116,23 +120,25 @@ def smoothed(values: Array, span: int) -> Array:
     return out
 
 
-def loss_curves(theme: Theme, curves: Curves) -> "Figure":
+def loss_curves(theme: Theme, name: str, curves: Curves) -> "Figure":
     """Draw one loss, a line per stage: smoothed, over the raw values.
 
     Args:
         theme: the dress.
+        name: of the loss.
         curves: by stage: (steps [T], values [T]); the last stage has the main line.
     """
     figure = _figure(2.8)
     axes = figure.add_subplot()
     shades = (theme.ink, theme.muted, theme.muted, theme.accent)
-    for index, (stage, (steps, values)) in enumerate(reversed(curves.items())):
+    for index, (stage, (steps, values)) in enumerate(reversed(list(curves.items()))):
         shade, dash = shades[index % len(shades)], _DASHES[index % len(_DASHES)]
         axes.plot(steps, values, color=shade, lw=0.5, alpha=0.28)
         smooth = smoothed(values, smoothing_span(values))
         axes.plot(steps, smooth, color=shade, linestyle=dash, lw=1.8, label=shown(stage))
     _loss_scale(axes, [values for _, values in curves.values()])
     axes.set_xlabel("step")
+    axes.set_ylabel(name)
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=legend_columns(curves), handlelength=2.6)
     return figure

@@ -16,7 +16,6 @@ from tove.report.figures import legend_columns, shown
 from tove.report.theme import Theme
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["expert_maps", "gate_maps", "preference_overlay"]
@@ -24,10 +23,53 @@ __all__ = ["expert_maps", "gate_maps", "preference_overlay"]
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
-_TILE = 0.82  # inches
-_PAIRS = 3  # pairs of image and map in a line
-_LINE = 6  # tiles in a line of `expert_maps`
+_WIDTH = 5.0  # inches of a full line
+_LINE = 6  # tiles in it: pairs of image and map, or one image's experts
+_GAP = 0.06  # between tiles, in tiles
 _STRONGEST = 0.85  # opacity of the strongest preference: the image stays visible
+
+
+class _Sheet:
+    """Tiles in one pair of axes: a grid of axes would take seconds to lay out.
+
+    Args:
+        columns: tiles in a line.
+        lines: of tiles.
+        head: height over each line for words, in tiles.
+    """
+
+    def __init__(self, columns: int, lines: int, head: float = 0.0) -> None:
+        from matplotlib.figure import Figure
+
+        self.step = 1 + _GAP
+        self.rise = self.step + head
+        width, height = columns * self.step - _GAP, lines * self.rise - _GAP
+        tile = _WIDTH / (_LINE * self.step)
+        room = 0.1 if head else 0.4  # for a legend
+        self.figure = Figure(figsize=(width * tile + 0.1, height * tile + room))
+        self.axes = self.figure.add_subplot()
+        self.axes.set_axis_off()
+        self.extent, self.head = (0.0, width, height, 0.0), head
+
+    def put(self, line: int, column: int, pixels: Pixels | Array, smooth: bool = False) -> None:
+        """Lay an image, or a layer with opacity, into a tile."""
+        left, top = column * self.step, line * self.rise + self.head
+        self.axes.imshow(
+            pixels,
+            extent=(left, left + 1, top + 1, top),
+            interpolation="bilinear" if smooth else "nearest",
+        )
+
+    def say(self, line: int, column: int, words: str) -> None:
+        """Write over a tile."""
+        place = column * self.step, line * self.rise + self.head - 0.04
+        self.axes.text(*place, words, fontsize=7.5, va="bottom", linespacing=1.15)
+
+    def finished(self) -> "Figure":
+        """Give the figure, its axes cut to the tiles."""
+        self.axes.set_xlim(self.extent[0], self.extent[1])
+        self.axes.set_ylim(self.extent[2], self.extent[3])
+        return self.figure
 
 
 def preference_overlay(gate_hwK: Array, colours: Sequence[str], largest: float) -> Array:
@@ -53,22 +95,17 @@ def gate_maps(
     theme: Theme, images_ISS3: Pixels, gates_IhwK: Array, colours: Mapping[str, str]
 ) -> "Figure":
     """Draw pairs: an image, and the same with each token in the colour of its expert."""
-    from matplotlib.figure import Figure
-
-    lines = -(-len(images_ISS3) // _PAIRS)
-    figure = Figure(figsize=(2 * _PAIRS * _TILE + 0.2, lines * (_TILE + 0.06) + 0.35))
-    grid = figure.subplots(lines, 2 * _PAIRS, squeeze=False)
+    pairs = _LINE // 2
+    sheet = _Sheet(_LINE, -(-len(images_ISS3) // pairs))
     largest = float(gates_IhwK.max())
-    for axes in grid.flat:
-        axes.set_axis_off()
     for index, (image, gate) in enumerate(zip(images_ISS3, gates_IhwK, strict=True)):
-        line, column = divmod(index, _PAIRS)
-        _image(grid[line, 2 * column], image)
-        overlaid = grid[line, 2 * column + 1]
-        _image(overlaid, image)
-        _over(overlaid, preference_overlay(gate, list(colours.values()), largest), image)
-    _legend(figure, colours)
-    return figure
+        line, pair = divmod(index, pairs)
+        for column in (2 * pair, 2 * pair + 1):
+            sheet.put(line, column, image, smooth=True)
+        layer = preference_overlay(gate, list(colours.values()), largest)
+        sheet.put(line, 2 * pair + 1, layer)
+    _legend(sheet.figure, colours)
+    return sheet.finished()
 
 
 def expert_maps(
@@ -76,28 +113,22 @@ def expert_maps(
 ) -> "Figure":
     """Draw for each image one map per expert: its colour, as opaque as its weight is large."""
     from matplotlib.colors import to_rgb
-    from matplotlib.figure import Figure
 
-    columns = min(1 + len(colours), _LINE)
-    lines = -(-len(colours) // (columns - 1))
-    rows = lines * len(images_ISS3)
-    figure = Figure(figsize=(columns * _TILE * 1.1 + 0.2, rows * (_TILE * 1.1 + 0.36)))
-    grid = figure.subplots(rows, columns, squeeze=False)
+    in_line = min(len(colours), _LINE - 1)
+    lines = -(-len(colours) // in_line)
+    sheet = _Sheet(1 + in_line, lines * len(images_ISS3), head=0.42)
     low, high = float(gates_IhwK.min()), float(gates_IhwK.max())
-    for axes in grid.flat:
-        axes.set_axis_off()
     for index, (image, gate_hwK) in enumerate(zip(images_ISS3, gates_IhwK, strict=True)):
-        _image(grid[index * lines, 0], image)
+        sheet.put(index * lines, 0, image, smooth=True)
+        grey = _dimmed(image)
         for k, (slot, colour) in enumerate(colours.items()):
-            line, column = divmod(k, columns - 1)
-            axes = grid[index * lines + line, 1 + column]
-            _image(axes, _dimmed(image))
+            line, column = index * lines + k // in_line, 1 + k % in_line
             share_hw1 = (gate_hwK[..., k : k + 1] - low) / max(high - low, 1e-9)
             rgb_hw3 = np.broadcast_to(to_rgb(colour), (*gate_hwK.shape[:2], 3))
-            _over(axes, np.concatenate([rgb_hw3, 0.9 * share_hw1], axis=-1), image)
-            words = f"{_short(slot)}\n{gate_hwK[..., k].mean():.2f}"
-            axes.set_title(words, fontsize=7.5, pad=2)
-    return figure
+            sheet.put(line, column, grey, smooth=True)
+            sheet.put(line, column, np.concatenate([rgb_hw3, 0.9 * share_hw1], axis=-1))
+            sheet.say(line, column, f"{_short(slot)}\n{gate_hwK[..., k].mean():.2f}")
+    return sheet.finished()
 
 
 def _short(slot: str, limit: int = 13) -> str:
@@ -108,15 +139,6 @@ def _dimmed(image_SS3: Pixels) -> Pixels:
     """Give the image in light grey, so that the colour over it is the expert's alone."""
     grey_SS = image_SS3.astype(np.float64).mean(axis=-1)
     return np.repeat((0.6 * grey_SS + 90)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
-
-
-def _image(axes: "Axes", image_SS3: Pixels) -> None:
-    axes.imshow(image_SS3, interpolation="bilinear")
-
-
-def _over(axes: "Axes", layer_hw4: Array, image_SS3: Pixels) -> None:
-    height, width = image_SS3.shape[:2]
-    axes.imshow(layer_hw4, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
 
 
 def _legend(figure: "Figure", colours: Mapping[str, str]) -> None:

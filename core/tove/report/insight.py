@@ -192,9 +192,8 @@ def _answer_columns(
         if row is None or not items:
             continue
         try:
-            if row is standing.tove and material.model is not None:
-                model = material.model
-            else:
+            model = material.model if row is standing.tove else None
+            if model is None:
                 model, _ = context.load_model(context.folder(row["stage"]) / "model.pth")
             columns[row["name"]] = answers(context, model, items)
         except MENDABLE as error:

@@ -8,20 +8,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
-from torch.utils.data import Dataset
 
 from tove.errors import ConfigError
-from tove.report.probing import split_samples, test_split
+from tove.report.probing import ImageSplit, split_samples, test_split
 from tove.report.standing import Row, Standing, standing_of
 from tove.report.theme import slot_colours
 from tove_plugins import ExpertBuildError, ExpertNotAvailable, ExpertSpecError
 
 if TYPE_CHECKING:
+    from tove.model import ToVE
     from tove.stages.context import StageContext
 
 __all__ = ["MENDABLE", "Curves", "Material", "gather", "loss_panels"]
@@ -54,9 +53,9 @@ class Material:
     standing: Standing
     metrics: Sequence[str]
     colours: dict[str, str]
-    model: nn.Module | None = None
+    model: "ToVE | None" = None
     model_problem: str = ""
-    dataset: Dataset | None = None
+    dataset: ImageSplit | None = None
     data_problem: str = ""
     samples: list[dict[str, Any]] = field(default_factory=list)
 
@@ -93,7 +92,8 @@ def gather(context: "StageContext", source: str, metrics: Sequence[str]) -> Mate
     except MENDABLE as error:
         material.data_problem = f"The test split cannot be read: {error}"
     try:
-        material.model = context.load_model(context.model_path(source))[0].eval()
+        model, _ = context.load_model(context.model_path(source))
+        material.model = cast("ToVE", model.eval())
     except MENDABLE as error:
         material.model_problem = f"The model of stage '{source}' cannot be shown: {error}"
     return material

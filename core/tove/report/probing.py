@@ -5,21 +5,22 @@ Shapes: I images, S x S pixels, N = h * w tokens, K slots, L layers.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from tove.accounting import count_parameters, median_ms
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
 if TYPE_CHECKING:
+    from tove.model import ToVE
     from tove.stages.context import StageContext
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+ImageSplit = Any  # tove's data sets and mmengine's ConcatDataset have no common type
 _BATCH = 32
 _DEPTH_FILE = "annotations/depth_test.npz"
 
@@ -61,15 +63,14 @@ def evenly(count: int, wanted: int) -> list[int]:
     return [int(i * count / wanted) for i in range(wanted)] if count > wanted else [*range(count)]
 
 
-def test_split(context: "StageContext") -> Dataset:
+def test_split(context: "StageContext") -> ImageSplit:
     """Build the data set that the rows were measured on."""
     return DATASETS.build(context.loader("test")["dataset"])
 
 
-def split_samples(dataset: Dataset) -> list[dict[str, Any]]:
+def split_samples(dataset: ImageSplit) -> list[dict[str, Any]]:
     """Give every sample's dict, no image loaded; `index` is its place in the data set."""
-    length = len(dataset)  # type: ignore[arg-type]
-    return [{**dataset.get_data_info(i), "index": i} for i in range(length)]
+    return [{**dataset.get_data_info(i), "index": i} for i in range(len(dataset))]
 
 
 def relation_counts(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -81,7 +82,7 @@ def relation_counts(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def load_items(dataset: Dataset, indices: Sequence[int]) -> list[dict[str, Any]]:
+def load_items(dataset: ImageSplit, indices: Sequence[int]) -> list[dict[str, Any]]:
     """Load samples with their images; one whose image cannot be read is left out."""
     items = [dataset[index] for index in indices]
     return [item for item in items if not item["sample"].get("skipped")]
@@ -97,8 +98,8 @@ def batches(items: Sequence[dict[str, Any]]) -> Iterator[tuple[Tensor, list[dict
 @torch.no_grad()
 def sample_gates(
     context: "StageContext",
-    model: nn.Module,
-    dataset: Dataset,
+    model: "ToVE",
+    dataset: ImageSplit,
     samples: Sequence[Mapping[str, Any]],
     num_images: int,
 ) -> GateSample:
@@ -119,8 +120,8 @@ def sample_gates(
     gates = []
     for images_BCHW, batch in batches(items):
         ids = [sample["image_id"] for sample in batch]
-        fused = model.fuse(images_BCHW.to(context.device), ids)
-        gates.append(fused.gates.weights.unflatten(1, tuple(model.encoder.grid)).double().cpu())
+        gate_BNK = model.fuse(images_BCHW.to(context.device), ids).gates.weights  # type: ignore[union-attr]
+        gates.append(gate_BNK.unflatten(1, tuple(model.encoder.grid)).double().cpu())
     return GateSample(
         tuple(item["sample"]["image_id"] for item in items),
         np.stack([item["image"].permute(1, 2, 0).numpy() for item in items]),
@@ -166,9 +167,7 @@ def depth_layers(sample: GateSample, data_root: Path, num_layers: int = 6) -> Ar
 
 
 @torch.no_grad()
-def answers(
-    context: "StageContext", model: nn.Module, items: Sequence[dict[str, Any]]
-) -> list[str]:
+def answers(context: "StageContext", model: "ToVE", items: Sequence[dict[str, Any]]) -> list[str]:
     """Give a model's answer to each item: a caption, or the candidate it finds likelier."""
     model.eval()
     texts = []
@@ -181,7 +180,7 @@ def answers(
 
 
 @torch.no_grad()
-def expert_costs(context: "StageContext", model: nn.Module) -> dict[str, tuple[int, float]]:
+def expert_costs(context: "StageContext", model: "ToVE") -> dict[str, tuple[int, float]]:
     """Measure, per attached expert, its parameters and the milliseconds it takes for one image."""
     model.eval()
     size = context.image_size
@@ -189,7 +188,7 @@ def expert_costs(context: "StageContext", model: nn.Module) -> dict[str, tuple[i
     return {
         slot: (
             count_parameters(model.hub.experts[slot])[1],
-            median_ms(lambda s=slot: model.hub.run(s, image_BCHW), context.device, 9, 2),
+            median_ms(partial(model.hub.run, slot, image_BCHW), context.device, 9, 2),
         )
         for slot in model.hub.attached
     }

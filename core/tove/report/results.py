@@ -208,5 +208,5 @@ def _loss_picture(name: str, curves: Curves) -> Picture:
         f"{name} in training, by step: faint the raw values, over them the running mean of a "
         f"twenty-fifth of the steps. It ends at {', '.join(ends)}."
     )
-    figure = partial(figures.loss_curves, curves=curves)
+    figure = partial(figures.loss_curves, name=name, curves=curves)
     return draw(f"curve_{name}", f"{name} by training step", caption, figure)

@@ -74,7 +74,7 @@ def slot_colours(slots: Sequence[str]) -> dict[str, str]:
 
     count = len(slots)
     return {
-        slot: to_hex(hsv_to_rgb((i / count, 0.75, 0.85 if i % 2 else 0.6)))
+        slot: to_hex(tuple(hsv_to_rgb((i / count, 0.75, 0.85 if i % 2 else 0.6)).tolist()))
         for i, slot in enumerate(slots)
     }
 
@@ -94,7 +94,7 @@ def _png(figure: Callable[[Theme], "Figure"], theme: Theme) -> bytes:
     return buffer.getvalue()
 
 
-def _settings(theme: Theme) -> dict[str, Any]:
+def _settings(theme: Theme) -> dict[Any, Any]:
     return {
         "font.family": "DejaVu Sans",
         "font.size": 9.5,

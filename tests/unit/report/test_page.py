@@ -1,0 +1,72 @@
+import re
+from html.parser import HTMLParser
+
+from tove.report.page import Card, Page, Section, Table, render_page
+from tove.report.theme import Picture
+
+NASTY = "<script>alert('x')</script> & \"q\""
+VOID = {"meta", "img", "source", "br", "link"}
+
+
+class Balanced(HTMLParser):
+    """Follows the open tags and gathers addresses."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "srcset", "href", "action")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parsed(html):
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    return parser
+
+
+def page_full_of(text):
+    section = Section(
+        "all",
+        text,
+        [text],
+        Table([text, "b"], [[text, "1"]], (1,), (0,)),
+        [Picture("p", text, text, b"light", b"dark")],
+        [Card("data:image/png;base64,AA", text, text, [(text, text, True), ("m", text, None)])],
+        [(text, text)],
+    )
+    return Page(text, text, text, [text], [section, Section("none", "Missing", ["Not run."])])
+
+
+def test_names_from_users_and_plugins_are_escaped_everywhere():
+    html = render_page(page_full_of(NASTY))
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 15
+    assert NASTY in parsed(html).text
+
+
+def test_the_page_fetches_nothing():
+    html = render_page(page_full_of("x"))
+    addresses = parsed(html).addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"https?://|@import|url\(|<script|<link", html)
+
+
+def test_light_and_dark_pictures_and_a_phone_s_width_are_there():
+    html = render_page(page_full_of("x"))
+    assert html.count("prefers-color-scheme: dark") == 2
+    assert 'name="viewport"' in html
+
+
+def test_a_section_without_content_is_its_sentence():
+    html = render_page(page_full_of("x"))
+    assert "Not run." in parsed(html).text

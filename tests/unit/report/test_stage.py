@@ -1,0 +1,91 @@
+"""The report stage over a real run in miniature, and over a folder that has nothing."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from tove.errors import ConfigError
+from tove.preflight import fill_in
+from tove.runner import StagedRunner
+from tove.stages import ReportStage
+
+REPORT = {"type": "ReportStage", "name": "report", "num_images": 4, "num_maps": 3}
+
+
+def run(settings, work_dir: Path, **options) -> str:
+    """Run the config's stages and give the page."""
+    cfg = Config({**settings, "work_dir": str(work_dir)})
+    fill_in(cfg)
+    StagedRunner(cfg, **options).run()
+    return (work_dir / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def short_run(make_settings, tmp_path_factory):
+    """Plain CLIP, ToVE and its detachment, hardly trained, then the report."""
+    settings = make_settings()
+    settings["schedule"]["steps"] = 3
+    wanted = ("plain_clip", "transfer", "detach")
+    settings["stages"] = [s for s in settings["stages"] if s["name"] in wanted] + [REPORT]
+    work_dir = tmp_path_factory.mktemp("report") / "work"
+    return settings, work_dir, run(settings, work_dir)
+
+
+def test_a_run_leaves_a_page_with_everything_that_ran(short_run):
+    settings, _, html = short_run
+    for slot, expert in settings["model"]["experts"].items():
+        assert slot in html
+        assert expert["type"] in html
+    for words in ("not distinguishable", "Removed in this order", "right answer", "seed"):
+        assert words in html
+    assert html.count("<picture>") == 9
+    assert "http://" not in html
+
+
+def test_the_pictures_are_files_and_in_tensorboard(short_run):
+    _, work_dir, _ = short_run
+    names = {path.stem for path in (work_dir / "report").glob("*.png")}
+    assert names == {
+        "relations",
+        "gate_maps",
+        "gate_maps_by_expert",
+        "gate_means",
+        "gate_by_height",
+        "detachment_vsr_accuracy",
+        "detachment_caption_CIDEr",
+        "curve_loss_lm",
+        "curve_loss_balance",
+    }
+    events = list((work_dir / "report/vis_data").glob("events.out.tfevents*"))
+    assert events
+    assert b"report/gate_maps" in events[0].read_bytes()
+
+
+def test_stages_that_did_not_run_are_sentences(settings, tmp_path):
+    settings["stages"] = [*settings["stages"], REPORT]
+    html = run(settings, tmp_path / "work", only="report")
+    for words in (
+        "no ToVE row yet",
+        "No stage has measured anything yet",
+        "There is no checkpoint at",
+        "No detach stage has run",
+        "No stage has left a model",
+        "No stage has written a loss curve",
+    ):
+        assert words in html
+    assert "<picture>" not in html
+
+
+def test_a_report_of_a_moved_data_set_is_still_written(short_run, tmp_path):
+    settings, work_dir, _ = short_run
+    moved = {**settings, "data_root": str(tmp_path / "gone"), "report": {"title": "<moved>"}}
+    html = run(moved, work_dir, only="report")
+    assert "The test split cannot be read" in html
+    assert "&lt;moved&gt;" in html
+    assert "Removed in this order" in html
+
+
+def test_a_setting_that_no_report_has_is_refused():
+    with pytest.raises(ConfigError, match=r"report\.num_map .*Did you mean 'num_maps'"):
+        ReportStage("report", num_map=3)
