@@ -46,7 +46,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	@set -e; for file in benchmarks/*.py; do echo "[bench] $$file"; $(BIN)/python $$file; done
+	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do echo "[bench] $$file"; $(BIN)/python $$file; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

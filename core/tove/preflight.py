@@ -133,10 +133,9 @@ def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
     if name in registry.EXPERTS.module_dict and name not in discover().experts:
         return  # research code, registered through custom_imports
     spec = discover().get(name).spec
-    if expert.get("tiny") or (spec.weights is None and expert.get("weights") is None):
-        return
-    source = expert.get("weights") or spec.weights.source
-    if source.startswith("hub:"):
+    declared = spec.weights.source if spec.weights else None
+    source = expert.get("weights") or declared
+    if expert.get("tiny") or source is None or source.startswith("hub:"):
         return
     try:
         find_weights(source)
@@ -197,14 +196,18 @@ def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
     scenes = cfg.get("scenes")
     if scenes and Path(scenes.data_root) == Path(cfg.data_root):
         if is_main_process() and not (Path(cfg.data_root) / "annotations").is_dir():
-            if write is None:
-                from tove.data.scenes.write import write_scenes as write
             settings = {key: value for key, value in scenes.items() if key != "data_root"}
-            write(Path(scenes.data_root), **settings)
+            (write or _write_scenes)(Path(scenes.data_root), **settings)
         barrier()
         _check_scenes(Path(scenes.data_root), scenes)
     for loader, dataset in _datasets(cfg):
         _check_files(loader, dataset)
+
+
+def _write_scenes(root: Path, **settings: int) -> None:
+    from tove.data.scenes.write import write_scenes
+
+    write_scenes(root, **settings)
 
 
 def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from tove import compat
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove.hooks import seed_everything
+from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import FUNCTIONS, MODELS
 
@@ -72,8 +72,9 @@ def merged_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[st
     merged = dict(base)
     for key, value in over.items():
         inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = merged_settings(inner, value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged_settings(inner, value)
+        merged[key] = value
     return merged
 
 
@@ -179,7 +180,7 @@ class StageContext:
 
     def build_model(
         self, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
-    ) -> nn.Module:
+    ) -> ToVE:
         """Build a model from the config, seeded, on the run's device.
 
         Args:
@@ -201,19 +202,19 @@ class StageContext:
                 )
             settings["experts"] = {slot: experts[slot] for slot in slots}
         seed_everything(self.seed)
-        model = MODELS.build(settings).to(self.device)
+        model: ToVE = MODELS.build(settings).to(self.device)
         self._share_cache(model, settings)
         return model
 
-    def _share_cache(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
+    def _share_cache(self, model: ToVE, settings: Mapping[str, Any]) -> None:
         """Let models on the same encoder share frozen tokens; the image view is the run's own."""
-        if getattr(model, "cache", None) is None:
+        if model.cache is None:
             return
         model.cache = self.caches.setdefault(repr(settings["encoder"]), model.cache)
 
     def load_model(
         self, path: Path, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
-    ) -> tuple[nn.Module, dict[str, Any]]:
+    ) -> tuple[ToVE, dict[str, Any]]:
         """Build the model that a checkpoint is of, and load it.
 
         Args:
@@ -241,7 +242,7 @@ class StageContext:
         load_checkpoint_into(model, checkpoint, path)
         return model, meta
 
-    def meta(self, model: nn.Module, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
+    def meta(self, model: ToVE, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
         """Give the meta of a checkpoint of `model`."""
         experts = provenance_of(model)
         return {
@@ -255,7 +256,7 @@ class StageContext:
         }
 
 
-def load_checkpoint_into(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> None:
+def load_checkpoint_into(model: ToVE, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Load trained parameters; a refusal names the file.
 
     Raises:
@@ -267,10 +268,7 @@ def load_checkpoint_into(model: nn.Module, checkpoint: Mapping[str, Any], path: 
         raise CheckpointError(f"{path} cannot be loaded. {error}") from error
 
 
-def provenance_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+def provenance_of(model: ToVE) -> dict[str, dict[str, Any]]:
     """Give name, distribution, version and digest of each attached expert of a model."""
-    hub = getattr(model, "hub", None)
-    if hub is None:
-        return {}
-    provenance = hub.provenance()
-    return {slot: dict(provenance[slot]) for slot in hub.attached}
+    provenance = model.hub.provenance()
+    return {slot: dict(provenance[slot]) for slot in model.hub.attached}

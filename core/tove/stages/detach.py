@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_main_process
-from torch import nn
 
 from tove.checkpoint import save_checkpoint
 from tove.errors import ConfigError
+from tove.model import ToVE
 from tove.registry import STAGES
 from tove.rows import write_rows
 from tove.stages.context import Row, StageContext
@@ -91,7 +91,7 @@ class DetachStage:
         )
 
     def _save(
-        self, context: StageContext, model: nn.Module, meta: dict[str, Any], kept: list[str]
+        self, context: StageContext, model: ToVE, meta: dict[str, Any], kept: list[str]
     ) -> None:
         if self.budget is not None and len(kept) not in self.budget:
             return
@@ -103,7 +103,7 @@ class DetachStage:
 
 
 @torch.no_grad()
-def mean_gate_weights(context: StageContext, model: nn.Module) -> dict[str, float]:
+def mean_gate_weights(context: StageContext, model: ToVE) -> dict[str, float]:
     """Average the gate over the images and tokens of the validation split.
 
     Args:
@@ -118,7 +118,9 @@ def mean_gate_weights(context: StageContext, model: nn.Module) -> dict[str, floa
     for batch in context.evaluation_loader("val"):
         data = model.data_preprocessor(batch, training=False)
         ids = [sample["image_id"] for sample in data["data_samples"]]
-        gate_BNK = model.fuse(data["images"], ids).gates.weights
+        gates = model.fuse(data["images"], ids).gates
+        assert gates is not None, "an arm with experts has a gate"
+        gate_BNK = gates.weights
         sum_K = gate_BNK.double().sum(dim=(0, 1))
         total_K = sum_K if total_K is None else total_K + sum_K
         num_tokens += gate_BNK.shape[0] * gate_BNK.shape[1]

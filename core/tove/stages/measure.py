@@ -50,7 +50,7 @@ def measure_row(
         experts: the slots that run.
         entries: training_images, steps and stage.
     """
-    inner = model.module if is_model_wrapper(model) else model
+    inner: nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
     trainable, total = count_parameters(inner)
     return {
         "name": name,

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
-from torch import nn
 
 from tove.accounting import count_parameters
 from tove.checkpoint import save_checkpoint
 from tove.errors import ConfigError
+from tove.merging import Merge
+from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import MODELS, STAGES
 from tove.stages.context import Row, StageContext, merged_settings, plain_settings
@@ -78,7 +79,7 @@ class MergeStage:
         settings = plain_settings(context.cfg.merging)
         schedule = self._schedule(context)
         teacher, meta = context.load_model(context.model_path(self.source))
-        model = MODELS.build(
+        model: Merge = MODELS.build(
             {**merged_settings(settings["model"], self.model), "teacher": teacher}
         ).to(context.device)
         seen = self._train(context, model, schedule)
@@ -89,7 +90,7 @@ class MergeStage:
         # What trained is the student; in front of the language model nothing trains any more.
         return [row | {"trainable_parameters": count_parameters(model)[0]}]
 
-    def _train(self, context: StageContext, model: nn.Module, schedule: Schedule) -> set[str]:
+    def _train(self, context: StageContext, model: Merge, schedule: Schedule) -> set[str]:
         if not schedule.steps:
             return set()
         runner = build_stage_runner(
@@ -108,12 +109,13 @@ class MergeStage:
         runner.train()
         return images_seen(runner, schedule.steps)
 
-    def _export(self, context: StageContext, model: nn.Module) -> None:
+    def _export(self, context: StageContext, model: Merge) -> None:
         from tove.export import export_encoder
 
         folder = context.work_dir / EXPORT
         if is_main_process():
-            export_encoder(model.merged_encoder(), folder)
+            encoder: Any = model.merged_encoder()
+            export_encoder(encoder, folder)
         barrier()
         context.files[folder] = "the merged encoder, for transformers and for open_clip"
 
@@ -121,9 +123,7 @@ class MergeStage:
         listed = context.folder(self.source) / "images_seen.txt"
         return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
 
-    def _measure(
-        self, context: StageContext, teacher: nn.Module, entries: Mapping[str, int]
-    ) -> Row:
+    def _measure(self, context: StageContext, teacher: ToVE, entries: Mapping[str, int]) -> Row:
         """Read the export as any encoder and give it the teacher's language side."""
         folder = context.folder(self.name)
         exported = {"pretrained": str((context.work_dir / EXPORT).resolve())}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from torch import nn
 
 from tove.checkpoint import read_checkpoint, save_checkpoint, write_text
+from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import STAGES
 from tove.stages.context import Row, StageContext, load_checkpoint_into
@@ -84,7 +84,7 @@ class TransferStage:
         )
         return [row]
 
-    def _train(self, context: StageContext, model: nn.Module, schedule: Schedule) -> StageRunner:
+    def _train(self, context: StageContext, model: ToVE, schedule: Schedule) -> StageRunner:
         runner = build_stage_runner(
             RunPlan(
                 folder=context.folder(self.name),
@@ -106,7 +106,7 @@ class TransferStage:
         return runner
 
     def _save(
-        self, context: StageContext, model: nn.Module, entries: dict[str, int], seen: set[str]
+        self, context: StageContext, model: ToVE, entries: dict[str, int], seen: set[str]
     ) -> None:
         folder: Path = context.folder(self.name)
         if is_main_process():
