@@ -31,7 +31,7 @@ Curves = Mapping[str, tuple[Array, Array]]
 
 _WIDTH = 5.0  # inches
 _COLUMNS = 2  # of small multiples, so that a phone can show them
-_LETTERS = 64  # in a line of legend
+_LETTERS = 56  # in a line of legend
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.6)), (0, (5, 1.5, 1, 1.5)))
 
 
