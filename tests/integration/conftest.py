@@ -26,7 +26,7 @@ def tool_environment(**more: str) -> dict[str, str]:
 def launch() -> Launch:
     """Run `python ARGUMENTS...` in the repository and give what came of it."""
 
-    def run(*arguments: object, timeout: int = 180, **more: str) -> subprocess.CompletedProcess:
+    def run(*arguments: object, timeout: int = 300, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=REPOSITORY,
