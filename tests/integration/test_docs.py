@@ -1,0 +1,449 @@
+"""The documentation says what is there: links, commands, tables and snippets are held to the code.
+
+A fenced block of Python runs, unless the line above it says otherwise:
+    <!-- file: PATH -->          a file of the package that docs/publish-an-expert.md shows
+    <!-- after the package -->   runs once that package is built and on the path
+    <!-- fragment -->            an excerpt; it has to be Python, no more
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import runpy
+import shlex
+import sys
+import textwrap
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from tove.encoder import TransformersCLIP
+from tove.launch import SETTINGS, load_config
+from tove_plugins import discover
+
+REPOSITORY = Path(__file__).parents[2]
+PUBLISH = REPOSITORY / "docs/publish-an-expert.md"
+DEMO = "configs/tiny/tove-tiny_scenes.py"
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
+FENCE = re.compile(
+    r"(?:<!-- (?P<note>[^>]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its page and line, its language, its text and the note above it."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    note: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(REPOSITORY)}:{self.line}"
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("language")) + 1
+        note = (match["note"] or "").strip()
+        yield Block(page, line, match["language"], match["text"], note)
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def with_ids(blocks: list[Block]) -> list[Any]:
+    return [pytest.param(block, id=block.place) for block in blocks]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_local_links_lead_somewhere(page: Path):
+    broken = []
+    for match in LINK.finditer(prose(page)):
+        path, _, anchor = match["target"].partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        inside = target.is_relative_to(REPOSITORY)
+        if not inside or not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(match["target"])
+    assert not broken
+
+
+def test_every_page_is_reached_from_the_index():
+    index = REPOSITORY / "docs/index.md"
+    linked = {(index.parent / m["target"]).resolve() for m in LINK.finditer(prose(index))}
+    pages = {page for page in PAGES if page.parent.name in ("docs", "decisions")} - {index}
+    assert not pages - linked
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def commands_of(block: Block) -> list[str]:
+    return [line for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{block.place}-{number}")
+    for block in BLOCKS
+    if block.language == "bash"
+    for number, command in enumerate(commands_of(block))
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist_with_their_arguments(command: str, monkeypatch: pytest.MonkeyPatch):
+    words = shlex.split(command)
+    while "=" in words[0]:
+        variable = words.pop(0).partition("=")[0]
+        assert variable in known_variables()
+    program = Path(words[0]).name  # .venv/bin/mim is mim
+    CHECKS[program](words[1:], monkeypatch)
+
+
+def check_make(words: list[str], _: pytest.MonkeyPatch) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for word in words:
+        if "=" in word:
+            assert re.search(rf"\$\({word.partition('=')[0]}\)", makefile)
+        else:
+            assert re.search(rf"^{word}:", makefile, re.M)
+
+
+def check_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if words[0] == "-m":
+        if words[1] == "tove_plugins":
+            from tove_plugins._cli import main
+
+            assert main(words[2:]) == 0
+        else:
+            assert words[1] in ("venv", "build")
+        return
+    parse_tool(words, monkeypatch)
+
+
+def parse_tool(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the script itself read its arguments, then look at the config that they name."""
+    script, arguments = REPOSITORY / words[0], words[1:]
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr(sys, "argv", [script.name, *arguments])
+    tool = runpy.run_path(str(script))
+    parsed = tool["parse_args" if "parse_args" in tool else "parse_arguments"]()
+    if hasattr(parsed, "config"):
+        check_config(parsed.config, parsed)
+
+
+def check_config(name: str, parsed: argparse.Namespace) -> Config:
+    path = REPOSITORY / name
+    assert path.is_file()
+    cfg = load_config(str(path), parsed.cfg_options)  # refuses what is never read
+    known = load_config(str(path))
+    for option in parsed.cfg_options or []:
+        assert_key_is_read(option.partition("=")[0], known)
+    stage = getattr(parsed, "stage", None)
+    assert stage is None or stage in [entry["name"] for entry in cfg.stages]
+    return cfg
+
+
+def check_mim(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    action, package, config, *rest = words
+    assert package == "tove_plugins"
+    if action == "gridsearch":
+        searched = rest.pop(rest.index("--search-args") + 1)
+        rest.remove("--search-args")
+        assert "--work-dir" in rest  # mim asks for it
+        key, *values = shlex.split(searched.removeprefix("--"))
+        found: Any = load_config(str(REPOSITORY / config))
+        for part in key.split("."):
+            found = found[part]
+        if key.endswith(".type"):
+            assert {found, *values} <= {*discover().experts, "edges"}  # edges: the page's own
+    elif action not in ("train", "test"):
+        raise AssertionError(f"mim {action} is not checked")
+    if "--gpus" in rest:  # mim's own
+        place = rest.index("--gpus")
+        del rest[place : place + 2]
+    tool = "test" if action == "test" else "train"
+    parse_tool([f"tools/{tool}.py", config, *rest], monkeypatch)
+
+
+def check_torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words.pop(0).startswith("--nproc_per_node=")
+    assert "--launcher" in words
+    parse_tool(words, monkeypatch)
+
+
+def check_pip(words: list[str], _: pytest.MonkeyPatch) -> None:
+    assert words.pop(0) == "install"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    for word in words:
+        extras = re.fullmatch(r"\.\[(.*)\]", word)
+        if extras:
+            assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+        else:
+            assert word in ("-e", ".") or word.endswith(".whl")
+
+
+def check_development(words: list[str], _: pytest.MonkeyPatch) -> None:
+    """Accept tools of the dev extra; the repository configures them."""
+    assert not [w for w in words if "/" in w and not (REPOSITORY / w.partition("::")[0]).exists()]
+
+
+CHECKS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
+    "make": check_make,
+    "python": check_python,
+    "python3.11": check_python,
+    "mim": check_mim,
+    "torchrun": check_torchrun,
+    "pip": check_pip,
+    "pytest": check_development,
+    "ruff": check_development,
+    "mypy": check_development,
+    "pre-commit": check_development,
+}
+
+
+def known_variables() -> set[str]:
+    from tove_plugins import _discovery
+
+    ours = {_discovery.BLOCK, _discovery.LOAD, _discovery.TIMEOUT, "TOVE_TRACEBACK"}
+    return ours | {"HF_HUB_OFFLINE", "OMP_NUM_THREADS"}
+
+
+# --- keys and defaults ----------------------------------------------------------------------------
+
+
+def readers() -> dict[str, Callable[..., Any]]:
+    """Say who reads the keys under a prefix."""
+    from tove.cache import TokenCache
+    from tove.data import CocoCaptions, VSRStatements
+    from tove.data.base import ImageDataset
+    from tove.gating import TokenGate
+    from tove.language import CausalLanguageModel
+    from tove.merging import Merge
+    from tove.model import ToVE
+    from tove.optim import Schedule
+    from tove.stages import DetachStage, MergeStage, TransferStage
+    from tove.stages.report import ReportSettings
+    from tove.transfer import ResidualTransfer
+
+    return {
+        "model": ToVE,
+        "model.encoder": TransformersCLIP,
+        "model.language": CausalLanguageModel,
+        "model.gate": TokenGate,
+        "model.transfer": ResidualTransfer,
+        "model.projector": lambda hidden=None: None,
+        "model.token_cache": TokenCache,
+        "model.generation": CausalLanguageModel.generate,
+        "merging.model": Merge,
+        "merging.schedule": Schedule,
+        "schedule": Schedule,
+        "report": ReportSettings,
+        "dataset": ImageDataset,
+        "CocoCaptions": CocoCaptions,
+        "VSRStatements": VSRStatements,
+        "TransferStage": TransferStage,
+        "DetachStage": DetachStage,
+        "MergeStage": MergeStage,
+    }
+
+
+def reader_of(key: str) -> inspect.Parameter | None:
+    prefix, _, name = key.rpartition(".")
+    reader = readers().get(prefix)
+    return inspect.signature(reader).parameters.get(name) if reader else None
+
+
+def assert_key_is_read(key: str, cfg: Config) -> None:
+    """Look for a key in the config, or in the signature of what reads its part of it."""
+    found: Any = cfg
+    for part in key.split("."):
+        inside = found[int(part)] if isinstance(found, list) else found.get(part)
+        if inside is None:
+            break
+        found = inside
+    else:
+        return
+    new_slot = re.fullmatch(r"model\.experts\.\w+\.type", key)
+    assert new_slot or reader_of(key), f"nothing reads {key}"
+
+
+TABLE = re.compile(r"^\| key \| default \|.*\n\|[-| ]+\n((?:\|.*\n)+)", re.M)
+
+
+def told_defaults() -> list[Any]:
+    """Give (key, default) of every table whose header begins with `| key | default |`."""
+    found = []
+    for page in PAGES:
+        for table in TABLE.findall(prose(page)):
+            for line in table.splitlines():
+                key, default = (cell.strip(" `") for cell in line.strip("|").split("|")[:2])
+                name = f"{page.relative_to(REPOSITORY)}-{key}"
+                found.append(pytest.param(key, default, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("key", "told"), told_defaults())
+def test_told_defaults_are_the_code_s(key: str, told: str):
+    parameter = reader_of(key)
+    assert parameter is not None, f"nothing reads {key}"
+    if told == "required":
+        assert parameter.default is inspect.Parameter.empty
+    else:
+        assert parameter.default == ast.literal_eval(told)
+
+
+def test_no_switch_of_the_method_is_left_untold():
+    told = {parameter.values[0] for parameter in told_defaults()}
+    parts = ("model.gate", "model.transfer", "merging.model", "schedule", "report", "dataset")
+    not_for_configs = {"self", "width", "slots", "headless", "d_lang", "teacher", "lazy_init"}
+    not_for_configs |= {"data_preprocessor"}
+    for part in parts:
+        names = set(inspect.signature(readers()[part]).parameters) - not_for_configs
+        assert {f"{part}.{name}" for name in names} <= told
+
+
+def test_every_top_level_key_is_told():
+    page = prose(REPOSITORY / "docs/config.md")
+    table = page.partition("## Top level")[2].partition("\n## ")[0]
+    first_cells = re.findall(r"^\| (`.*?) \|", table, re.M)
+    assert {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)} == SETTINGS
+
+
+def test_every_check_of_the_conformance_kit_is_told():
+    from tove_plugins.testing import all_checks
+
+    page = prose(REPOSITORY / "docs/experts-contract.md").partition("## The checks")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == {c.name for c in all_checks()}
+
+
+# --- snippets -------------------------------------------------------------------------------------
+
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+@pytest.mark.parametrize("block", with_ids(PYTHON))
+def test_python_is_python(block: Block):
+    if block.note != "fragment":
+        compile(block.text, block.place, "exec")
+        return
+    try:
+        ast.parse(block.text)
+    except SyntaxError:  # arguments of a call
+        ast.parse(f"f(\n{textwrap.indent(block.text, '    ')})")
+
+
+@pytest.fixture(scope="module")
+def photographed(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a photo and the export of a run, where the README looks for them."""
+    from tove.export import export_encoder
+
+    folder = tmp_path_factory.mktemp("docs")
+    encoder = TransformersCLIP(str(miniature / "clip"))
+    export_encoder(encoder, folder / "work_dirs/tove-tiny_scenes/export")
+    Image.effect_noise((50, 40), 90).convert("RGB").save(folder / "photo.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("block", with_ids([block for block in PYTHON if not block.note]))
+def test_snippets_run(block: Block, photographed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(photographed)
+    found: dict[str, Any] = {}
+    exec(compile(block.text, block.place, "exec"), found)  # our own documentation
+    if "tokens" in found and block.page.name == "README.md":
+        assert found["tokens"].shape == (1, 16, 32)
+
+
+def test_both_libraries_read_the_same_tokens(photographed: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(photographed)
+    readme = [b for b in PYTHON if b.page.name == "README.md"]
+    tokens = []
+    for block in readme:
+        found: dict[str, Any] = {}
+        exec(compile(block.text, block.place, "exec"), found)
+        tokens.append(found["tokens"].detach())
+    one, other = tokens
+    assert (one - other).abs().max() < 0.05 * one.std()  # their resizing differs a little
+
+
+# --- the package of docs/publish-an-expert.md -----------------------------------------------------
+
+FILES = [block for block in BLOCKS if block.page == PUBLISH and block.note.startswith("file: ")]
+
+
+@pytest.fixture
+def edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The page's package, built as a wheel and laid out as pip would."""
+    from hatchling.build import build_wheel
+
+    project = tmp_path / "tove-edges"
+    for block in FILES:
+        path = project / block.note.removeprefix("file: ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+    monkeypatch.chdir(project)
+    name = build_wheel(str(tmp_path))
+    with zipfile.ZipFile(tmp_path / name) as wheel:
+        wheel.extractall(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    yield project
+    for module in [name for name in sys.modules if name.partition(".")[0] == "tove_edges"]:
+        del sys.modules[module]
+
+
+def test_the_page_s_tree_is_its_files():
+    tree = next(b.text for b in BLOCKS if b.page == PUBLISH and b.language == "text")
+    told = {line.strip() for line in tree.splitlines()[1:]}
+    assert told == {block.note.removeprefix("file: ") for block in FILES}
+
+
+def test_the_page_s_wheel_is_discovered_and_keeps_the_contract(edges: Path, tmp_path: Path):
+    wheel = next(tmp_path.glob("*.whl")).name
+    assert wheel in PUBLISH.read_text()
+    entry = discover().get("edges")
+    assert (entry.distribution, entry.version, entry.plugin) == ("tove-edges", "0.1.0", "edges")
+    by_hand = next(b for b in BLOCKS if b.note == "after the package")
+    exec(compile(by_hand.text, by_hand.place, "exec"), {})
+
+
+def test_the_page_s_test_passes(edges: Path):
+    test_module = runpy.run_path(str(edges / "tests/test_expert.py"))
+    function = test_module["test_expert"]
+    (mark,) = function.pytestmark
+    assert len(mark.args[1]) > 10
+    for parameter in mark.args[1]:
+        if parameter.id != "edges-light_listing":  # a process of its own; checked above
+            function(*parameter.values)
