@@ -42,7 +42,7 @@ SETTINGS = frozenset(
         "work_dir",
     }
 )
-_OWN_PACKAGES = ("tove", "tove_plugins", "tove_experts")
+_OWN_PACKAGES = ("tove", "tove_plugins")
 
 
 def load_config(path: str, options: list[str] | None = None, work_dir: str | None = None) -> Config:

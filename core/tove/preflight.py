@@ -228,20 +228,21 @@ def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:
     root = dataset.get("data_root")
     if root is None:
         return
-    if not Path(root).is_dir():
+    root = Path(root).expanduser()
+    if not root.is_dir():
         raise ConfigError(
             f"The data root '{root}' ({loader}) is not a folder; pass the right one by "
             "--cfg-options data_root=DIR."
         )
     folder = dataset.get("img_dir")
-    if folder and not (Path(root) / folder).is_dir():
+    if folder and not (root / folder).is_dir():
         raise ConfigError(
-            f"The image folder {Path(root) / folder} ({loader}) is missing; put the images there, "
+            f"The image folder {root / folder} ({loader}) is missing; put the images there, "
             f"or name their folder as {loader}.dataset.img_dir."
         )
     file = dataset.get("ann_file")
-    if file and not (Path(root) / file).is_file():
+    if file and not (root / file).is_file():
         raise ConfigError(
-            f"The annotation file {Path(root) / file} ({loader}) is missing; it belongs there in "
+            f"The annotation file {root / file} ({loader}) is missing; it belongs there in "
             "the format that docs/data.md describes, or name another as ann_file."
         )

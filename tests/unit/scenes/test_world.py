@@ -71,7 +71,9 @@ def test_text_alone_tells_nothing(world):
             labels["all"].append(statement.label)
             labels[statement.relation].append(statement.label)
             if statement.relation == "count":
-                labels[statement.text.split()[2]].append(statement.label)
+                _, _, number, *category = statement.text.split()
+                family = "things" if category[-1] == "things" else "shapes"
+                labels[f"{number} {family}"].append(statement.label)
     assert set(RELATIONS) < set(labels)
     for key, values in labels.items():
         spread = 4 * (0.25 / len(values)) ** 0.5

@@ -229,33 +229,37 @@ def _pairs(things: list[Thing], relation: str, label: bool = True) -> list[tuple
     return [(a, b) for a, b in pairs if _SYMMETRIC[relation](a, b) is label]
 
 
-def _count_claims(things: list[Thing], rng: random.Random) -> tuple[str, int, int] | None:
-    """A number n, a category seen n times and one not seen n times, so that a coin can choose."""
+def _count_claim(things: list[Thing], rng: random.Random) -> tuple[str, int, bool] | None:
+    """A category, a number, and whether the category is seen that many times.
+
+    Two categories a, b of one family (colours or shapes), seen n_a and n_b times: "n_a a" is true,
+    "n_b a" is false. Categories of a family are alike to the world, so the words tell nothing.
+    """
     if any(not t.clear for t in things):
         return None
-    counts = {f"{c} things": sum(t.colour == c for t in things) for c in COLOURS}
-    counts |= {PLURALS[s]: sum(t.shape == s for t in things) for s in SHAPES}
-    options = []
-    for number in (1, 2, 3):
-        true = [k for k, n in counts.items() if n == number]
-        false = [k for k, n in counts.items() if n != number and 0 < n]
-        if true and false:
-            options.append((number, true, false))
+    colours = {f"{c} things": sum(t.colour == c for t in things) for c in COLOURS}
+    shapes = {PLURALS[s]: sum(t.shape == s for t in things) for s in SHAPES}
+    options = [
+        (a, counts[a], counts[b])
+        for counts in (colours, shapes)
+        for a, b in permutations(counts, 2)
+        if counts[a] != counts[b] and min(counts[a], counts[b]) > 0
+    ]
     if not options:
         return None
-    number, true, false = rng.choice(options)
+    category, right, wrong = rng.choice(options)
     label = rng.random() < 0.5
-    return rng.choice(true if label else false), number, int(label)
+    return category, right if label else wrong, label
 
 
 def statement_of(things: list[Thing], relation: str, rng: random.Random) -> Statement | None:
     """One statement of the given relation, or None if the scene cannot make it true AND false."""
     if relation == "count":
-        claim = _count_claims(things, rng)
+        claim = _count_claim(things, rng)
         if claim is None:
             return None
         category, number, label = claim
-        return Statement(f"there are {NUMBERS[number]} {category}", bool(label), relation)
+        return Statement(f"there are {NUMBERS[number]} {category}", label, relation)
     true, false = _pairs(things, relation, True), _pairs(things, relation, False)
     if not true or not false:
         return None
