@@ -17,7 +17,8 @@ from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, hookimpl
 @hookimpl
 def tove_experts():
     yield ExpertSpec(name="bench_{i}", task="depth", factory="bench_{i}_heavy:Expert",
-                     tokens=TokenSpec(width=64, grid=(8, 8)), image=ImageSpec(size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3))
+                     tokens=TokenSpec(width=64, grid=(8, 8)),
+                     image=ImageSpec(size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3))
 """
 
 

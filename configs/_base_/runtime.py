@@ -1,6 +1,6 @@
 # What every run shares: where names are looked up, how data is fetched, what the table shows.
-default_scope = 'tove'
-table_metrics = ['vsr/accuracy', 'caption/CIDEr']
+default_scope = "tove"
+table_metrics = ["vsr/accuracy", "caption/CIDEr"]
 
 # The defaults of a schedule; a config gives at least `steps`.
 schedule = dict(

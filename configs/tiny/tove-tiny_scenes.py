@@ -1,13 +1,13 @@
 # The whole method on a rendered world, on two CPU cores, in about five minutes:
 # plain CLIP and the parameter-matched baseline, ToVE with four experts, their detachment one by one,
 # and the merge into one encoder.
-_base_ = ['../_base_/runtime.py']
+_base_ = ["../_base_/runtime.py"]
 
 # --- settings -------------------------------------------------------------------------------------
 # Any of them: mim train tove_plugins THIS --cfg-options data_root=DIR schedule.steps=600
 # data_root, image_size and batch_size go to every data set and loader below that names none.
 seed = 0
-data_root = 'data/tiny_scenes'
+data_root = "data/tiny_scenes"
 image_size = 64
 batch_size = 32  # in each process
 
@@ -16,73 +16,64 @@ scenes = dict(data_root=data_root, train=500, unlabelled=1500, val=250, test=500
 
 # --- model ----------------------------------------------------------------------------------------
 model = dict(
-    type='ToVE',
-    encoder=dict(type='TransformersCLIP', pretrained='pkg:tove/assets/tiny_clip', layer=-1),
+    type="ToVE",
+    encoder=dict(type="TransformersCLIP", pretrained="pkg:tove/assets/tiny_clip", layer=-1),
     # A dict keyed by slot, so that one slot can be swapped:
     # mim gridsearch tove_plugins THIS --search-args '--model.experts.depth.type tiny_depth tiny_dino'
     experts=dict(
-        depth=dict(type='tiny_depth'),
-        segmentation=dict(type='tiny_segmentation'),
-        detection=dict(type='tiny_detection'),
-        dino=dict(type='tiny_dino'),
+        depth=dict(type="tiny_depth"),
+        segmentation=dict(type="tiny_segmentation"),
+        detection=dict(type="tiny_detection"),
+        dino=dict(type="tiny_dino"),
     ),
     gate=dict(),
-    projector=dict(hidden=96),
-    transfer=dict(scale='learned', zero_init=True),
+    projector=dict(hidden=192),
+    transfer=dict(scale="learned", zero_init=True),
     balance_weight=0.01,
     expert_dropout=0.1,
     language=dict(
-        type='CausalLanguageModel',
-        pretrained='pkg:tove/assets/tiny_lm',
-        fusion='cross_attention',
-        adapters=dict(type='bottleneck', width=24),
+        type="CausalLanguageModel",
+        pretrained="pkg:tove/assets/tiny_lm",
+        fusion="cross_attention",
+        adapters=dict(type="bottleneck", width=24),
         label_smoothing=0.0,
     ),
-    # Both arms start from a projector and adapters that know no relation, depth or size.
-    init_from='pkg:tove/assets/tiny_align.safetensors',
+    # All arms start from a P_clip that learned from captions alone: no relation, depth or size.
+    init_from="pkg:tove/assets/tiny_align.safetensors",
     token_cache=dict(max_gb=2.0),
 )
 
 # --- data -----------------------------------------------------------------------------------------
-images = dict(img_dir='images', keep_decoded_gb=0.5)
+images = dict(img_dir="images", keep_decoded_gb=0.5)
+statements = dict(type="VSRStatements", prompt="{statement} ?", **images)
 train_dataloader = dict(
     num_workers=0,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
-        type='ConcatDataset',
+        type="ConcatDataset",
         datasets=[
-            dict(type='VSRStatements', ann_file='annotations/statements_train.jsonl', **images),
-            dict(type='CocoCaptions', ann_file='annotations/captions_train.json', **images),
+            dict(ann_file="annotations/statements_train.jsonl", **statements),
+            dict(type="CocoCaptions", ann_file="annotations/captions_train.json", **images),
         ],
     ),
 )
 val_dataloader = dict(
     batch_size=64,
     num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='VSRStatements',
-        ann_file='annotations/statements_val.jsonl',
-        test_mode=True,
-        **images,
-    ),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(ann_file="annotations/statements_val.jsonl", test_mode=True, **statements),
 )
 test_dataloader = dict(
     batch_size=64,
     num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type='ConcatDataset',
+        type="ConcatDataset",
         datasets=[
+            dict(ann_file="annotations/statements_test.jsonl", test_mode=True, **statements),
             dict(
-                type='VSRStatements',
-                ann_file='annotations/statements_test.jsonl',
-                test_mode=True,
-                **images,
-            ),
-            dict(
-                type='CocoCaptions',
-                ann_file='annotations/captions_test.json',
+                type="CocoCaptions",
+                ann_file="annotations/captions_test.json",
                 test_mode=True,
                 max_samples=200,
                 **images,
@@ -90,26 +81,26 @@ test_dataloader = dict(
         ],
     ),
 )
-test_evaluator = [dict(type='StatementAccuracy'), dict(type='CaptionScore')]
+test_evaluator = [dict(type="StatementAccuracy"), dict(type="CaptionScore")]
 unlabelled_dataloader = dict(
     num_workers=0,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(type='UnlabelledImages', img_dir='unlabelled', keep_decoded_gb=0.5),
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(type="UnlabelledImages", img_dir="unlabelled", keep_decoded_gb=0.5),
 )
 
 # --- schedule -------------------------------------------------------------------------------------
 schedule = dict(steps=300, lr=1e-3, warmup=30)
 merging = dict(
-    model=dict(type='Merge', student='full', loss='mse'),
+    model=dict(type="Merge", student="full", loss="mse"),
     schedule=dict(steps=600, lr=5e-4, warmup=30),
 )
 
 # --- stages ---------------------------------------------------------------------------------------
 stages = [
-    dict(type='TransferStage', name='plain_clip', model=dict(arm='plain')),
-    dict(type='TransferStage', name='baseline', model=dict(arm='baseline')),
-    dict(type='TransferStage', name='transfer'),
-    dict(type='DetachStage', name='detach'),
-    dict(type='MergeStage', name='merge'),
-    dict(type='ReportStage', name='report'),
+    dict(type="TransferStage", name="plain_clip", model=dict(arm="plain")),
+    dict(type="TransferStage", name="baseline", model=dict(arm="baseline")),
+    dict(type="TransferStage", name="transfer"),
+    dict(type="DetachStage", name="detach"),
+    dict(type="MergeStage", name="merge"),
+    dict(type="ReportStage", name="report"),
 ]
