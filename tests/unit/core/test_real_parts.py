@@ -22,6 +22,7 @@ WORDS = ["<pad>", "<s>", "</s>", "<unk>", "yes", "no", "red", "cube", "?"]
 def config(clip_folder, tmp_path_factory):
     """A ToVE's config with every discovered expert in its tiny, random form."""
     folder = str(tmp_path_factory.mktemp("lm"))
+    torch.manual_seed(2)
     core = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
     special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), WORDS, strict=False))
@@ -66,13 +67,13 @@ def test_trains_predicts_and_merges(config, real_batch):
     model = MODELS.build(config)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     values = []
-    for _ in range(20):
+    for _ in range(30):
         optimizer.zero_grad()
         loss = sum(model(**real_batch, mode="loss").values())
         loss.backward()
         optimizer.step()
         values.append(loss.item())
-    assert values[-1] < 0.8 * values[0]
+    assert values[-1] < values[0] - 0.2
     answers = model.eval()(**real_batch, mode="predict")
     assert [a["prediction"] for a in answers[::2]] == [1, 1]
     assert all(isinstance(a["prediction"], str) for a in answers[1::2])
