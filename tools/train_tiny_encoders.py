@@ -245,13 +245,14 @@ def train_dino(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
         def forward(self, x: Tensor) -> Tensor:
             return F.normalize(x, dim=-1)
 
-    student = nn.ModuleDict({"trunk": TinyExpert(), "image": head(), "token": head()})
+    trunk = TinyExpert()
+    student = nn.ModuleDict({"trunk": trunk, "image": head(), "token": head()})
     mask_token = nn.Parameter(torch.zeros(64))
     teacher = copy.deepcopy(student).requires_grad_(False)
     trainer = Trainer([student, nn.ParameterList([mask_token])], steps, lr=1.5e-3)
     centre = {"image": torch.zeros(256), "token": torch.zeros(256)}
 
-    def trunk_masked(trunk: TinyExpert, images: Tensor, mask: Tensor) -> Tensor:
+    def student_masked(images: Tensor, mask: Tensor) -> Tensor:
         tokens = trunk.stem(images).flatten(2).transpose(1, 2)
         tokens = torch.where(mask[..., None], mask_token, tokens) + trunk.position
         for block in trunk.blocks:
@@ -276,7 +277,7 @@ def train_dino(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
             image_target = targets("image", seen.mean(1))
             token_target = targets("token", seen)
         mask = torch.rand(len(views), 64) < 0.35
-        tokens = trunk_masked(student["trunk"], views, mask)
+        tokens = student_masked(views, mask)
         image_logits = student["image"](tokens.mean(1))
         loss = cross(image_logits, image_target.roll(batch, 0)).mean()
         local = student["image"](student["trunk"](small).mean(1))

@@ -25,8 +25,10 @@ from train_tiny_encoders import ROOT, Trainer, load_pool, normalised
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerFast
 
     from tove.data.scenes.pool import Pool
     from tove.data.scenes.statements import Thing
@@ -133,7 +135,9 @@ def existence(things: list[Thing], rng: random.Random) -> tuple[str, str]:
     return PROMPT.format(statement=f"there is {article} {name}"), "yes" if label else "no"
 
 
-def encode(tokenizer: object, texts: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, texts: list[tuple[str, str]]
+) -> tuple[Tensor, Tensor]:
     """Token ids [B, T] and labels [B, T] (-100 where nothing is asked)."""
     import torch
 
@@ -177,7 +181,11 @@ def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy_by_relation(
-    model: nn.Module, memory_of: object, pool: Pool, tokenizer: object, first: int
+    model: nn.Module,
+    memory_of: Callable[[Tensor], Tensor],
+    pool: Pool,
+    tokenizer: PreTrainedTokenizerFast,
+    first: int,
 ) -> dict[str, float]:
     """Share of statements about unseen scenes told right from wrong."""
     import torch

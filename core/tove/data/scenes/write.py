@@ -136,7 +136,7 @@ def _write_split(
     (annotations / f"statements_{split}.jsonl").write_text("".join(lines))
     (annotations / f"questions_{split}.jsonl").write_text("".join(questions))
     if split == "test":
-        np.savez_compressed(annotations / "depth_test.npz", **depths)
+        np.savez_compressed(annotations / "depth_test.npz", allow_pickle=False, **depths)
 
 
 def _chunks(stream: int, count: int) -> Iterator[tuple[int, Pool]]:
