@@ -6,7 +6,8 @@ lm     A GPT-2 with cross-attention learns the world's language over a SYMBOLIC 
        scenes (one vector per image token: what is there, where, how far, how big). It never sees
        a pixel. Depth and size are hidden half of the time, so that it stays calibrated without.
 align  P_clip (first and shared layer of the projector) learns to turn the tiny CLIP's tokens into
-       that memory, from captions alone: no statement, no relation, no depth.
+       that memory, from captions and from statements about what is where in the IMAGE (existence,
+       counts, left, above, ...): nothing about depth or size. The language model stays frozen.
 
 Both write weights with a card next to them.
 """
@@ -95,9 +96,10 @@ def hide(memory: Tensor, share: float) -> Tensor:
     return memory
 
 
-def text_of(pool: Pool, row: int, rng: random.Random, captions_only: bool) -> tuple[str, str]:
-    """A prompt and its answer about one scene."""
+def text_of(pool: Pool, row: int, rng: random.Random, flat: bool) -> tuple[str, str]:
+    """A prompt and its answer about one scene; `flat`: about the image plane alone."""
     from tove.data.scenes.statements import (
+        IMAGE_RELATIONS,
         RELATIONS,
         ordered_caption,
         relation_caption,
@@ -105,18 +107,16 @@ def text_of(pool: Pool, row: int, rng: random.Random, captions_only: bool) -> tu
     )
 
     things = pool.things[row]
-    if captions_only:
-        return CAPTION_PROMPT, ordered_caption(things)
     kind = rng.random()
     if kind < 0.12:
         return CAPTION_PROMPT, ordered_caption(things)
-    if kind < 0.2:
+    if kind < 0.2 and not flat:
         caption = relation_caption(things, rng)
         if caption is not None:
             return CAPTION_PROMPT, caption
     if kind < 0.35:
         return existence(things, rng)
-    found = statements_of(things, 1, rng, RELATIONS)
+    found = statements_of(things, 1, rng, (*IMAGE_RELATIONS, "count") if flat else RELATIONS)
     if not found:
         return existence(things, rng)
     return PROMPT.format(statement=found[0].text), "yes" if found[0].label else "no"
@@ -245,13 +245,15 @@ def object_symbols(pool: Pool, rows: Tensor) -> Tensor:
     return torch.cat([seen, *(c * seen for c in content)], -1)
 
 
-def write_texts(pool: Pool, count: int, each: int, seed: int) -> tuple[Tensor, Tensor]:
+def write_texts(
+    pool: Pool, count: int, each: int, seed: int, flat: bool = False
+) -> tuple[Tensor, Tensor]:
     """Token ids and labels [count, each, T] of `each` texts about each of the first scenes."""
     from tove.data.scenes.pool import seeded
     from tove.data.scenes.tokenizer import tiny_tokenizer
 
     texts = [
-        text_of(pool, row, seeded(seed, row, salt), False)
+        text_of(pool, row, seeded(seed, row, salt), flat)
         for row in range(count)
         for salt in range(each)
     ]
@@ -335,30 +337,38 @@ def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
 
 
 def train_align(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
-    """P_clip from captions: the language model and the CLIP stay frozen."""
+    """P_clip from captions and flat statements: the language model and the CLIP stay frozen."""
+    import torch
     from safetensors.torch import save_file
     from torch import nn
     from transformers import AutoTokenizer, CLIPVisionModel, GPT2LMHeadModel
 
-    from tove.data.scenes.pool import batches, seeded
+    from tove.data.scenes.pool import batches
 
-    steps, batch = args.steps or 2500, args.batch or 64
+    steps, batch, each, seen = args.steps or 2000, args.batch or 48, 4, 20_000
     clip = CLIPVisionModel.from_pretrained(args.out / "tiny_clip").eval().requires_grad_(False)
     model = GPT2LMHeadModel.from_pretrained(args.out / "tiny_lm").eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(args.out / "tiny_lm")
     first, shared = nn.Linear(96, 192), nn.Linear(192, 96)
+    ids, labels = write_texts(pool, seen, each, args.seed + 1, flat=True)
 
-    def memory_of(rows: Tensor) -> Tensor:
-        tokens = clip(pixel_values=normalised(pool.images[rows])).last_hidden_state[:, 1:]
-        return shared(nn.functional.gelu(first(tokens)))
+    def clip_tokens(rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return clip(pixel_values=normalised(pool.images[rows])).last_hidden_state[:, 1:]
 
+    tokens = torch.cat([clip_tokens(r).half() for r in torch.arange(seen).split(256)])
     trainer = Trainer([first, shared], steps, lr=3e-3)
-    for step, rows in enumerate(batches(len(pool) - 1000, batch, steps, args.seed + 1)):
-        texts = [text_of(pool, r, seeded(args.seed, r, step), True) for r in rows.tolist()]
-        ids, targets = encode(tokenizer, texts)
-        logits = model(input_ids=ids, encoder_hidden_states=memory_of(rows)).logits
-        trainer.step(token_loss(logits, targets))
-    scores = accuracy_by_relation(model, memory_of, pool, tokenizer, len(pool) - 1000)
+    for step, rows in enumerate(batches(seen, batch, steps, args.seed + 1)):
+        memory = shared(nn.functional.gelu(first(tokens[rows].float())))
+        x, y = ids[rows].flatten(0, 1), labels[rows].flatten(0, 1)
+        width = int((x != tokenizer.pad_token_id).sum(1).max())
+        x, y = x[:, :width], y[:, :width]
+        logits = model(input_ids=x, encoder_hidden_states=memory.repeat_interleave(each, 0)).logits
+        trainer.step(token_loss(logits, y))
+        if (step + 1) % 300 == 0:
+            print(
+                score_alignment(model, first, shared, clip_tokens, pool, tokenizer, 250), flush=True
+            )
     path = args.out / "tiny_align.safetensors"
     state = {f"projector.first.clip.{k}": v for k, v in first.state_dict().items()}
     state |= {f"projector.shared.{k}": v for k, v in shared.state_dict().items()}
@@ -366,10 +376,31 @@ def train_align(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
     return path, {
         "steps": steps,
         "batch": batch,
-        "distinct_images": min(steps * batch, len(pool) - 1000),
-        "caption_loss": round(trainer.mean, 4),
-        "statement_accuracy": scores,
+        "texts_a_scene": each,
+        "distinct_images": seen,
+        "loss": round(trainer.mean, 4),
+        "statement_accuracy": score_alignment(
+            model, first, shared, clip_tokens, pool, tokenizer, 1000
+        ),
     }
+
+
+def score_alignment(
+    model: nn.Module,
+    first: nn.Module,
+    shared: nn.Module,
+    clip_tokens: Callable[[Tensor], Tensor],
+    pool: Pool,
+    tokenizer: PreTrainedTokenizerFast,
+    count: int,
+) -> dict[str, float]:
+    """Accuracy per relation with P_clip's memory, on the pool's last scenes."""
+    from torch.nn.functional import gelu
+
+    def memory_of(rows: Tensor) -> Tensor:
+        return shared(gelu(first(clip_tokens(rows))))
+
+    return accuracy_by_relation(model, memory_of, pool, tokenizer, len(pool) - count)
 
 
 def main() -> None:

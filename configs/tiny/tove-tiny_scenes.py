@@ -12,7 +12,7 @@ image_size = 64
 batch_size = 32  # in each process
 
 # Written to `scenes.data_root` the first time, when `data_root` points there.
-scenes = dict(data_root=data_root, train=500, unlabelled=1500, val=250, test=500, seed=0)
+scenes = dict(data_root=data_root, train=800, unlabelled=3000, val=300, test=600, seed=0)
 
 # --- model ----------------------------------------------------------------------------------------
 model = dict(

@@ -19,9 +19,11 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from tove.data.scenes.pool import Pool, make_pool, seeded
@@ -74,7 +76,7 @@ def write_scenes(
     for folder in ("images", "unlabelled", "annotations"):
         (partial / folder).mkdir(parents=True)
     try:
-        with _Progress(sum(counts.values())) as advance:
+        with _one_thread(), _Progress(sum(counts.values())) as advance:
             for split, count in counts.items():
                 _write_split(partial, split, count, seed, statements, advance)
         settings = {**counts, "seed": seed, "statements": statements}
@@ -86,6 +88,17 @@ def write_scenes(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Renders on one thread: on a busy machine, threads that wait for each other are far slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Progress:
