@@ -343,6 +343,17 @@ def probe(trunk: nn.Module, pool: Pool) -> dict[str, float]:
     return {k: round(v, 3) for k, v in scores.items()}
 
 
+def grid_waves(side: int, width: int) -> Tensor:
+    """[side*side, width] sines and cosines of a grid's columns and rows."""
+    import torch
+
+    ticks = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    speed = torch.pi / 2 * torch.linspace(1, 8, width // 4)
+    x, y = x.reshape(-1, 1) * speed, y.reshape(-1, 1) * speed
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], -1)
+
+
 def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Module, dict]:
     """Contrastive training on captions without place; half the captions are hard negatives."""
     import torch
@@ -379,6 +390,11 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
         projection_dim=64,
     )
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+    # Captions without place give no reason to keep the place of a token, which a large CLIP's
+    # tokens carry all the same: so it is there from the start, as waves over the grid.
+    with torch.no_grad():
+        position = model.vision_model.embeddings.position_embedding.weight
+        position[1:] += 0.25 * grid_waves(8, position.shape[1])
     trainer = Trainer([model], steps, lr=1.5e-3)
 
     def encode(captions: list[str]) -> dict[str, Tensor]:
