@@ -357,6 +357,11 @@ def train_align(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
             return clip(pixel_values=normalised(pool.images[rows])).last_hidden_state[:, 1:]
 
     tokens = torch.cat([clip_tokens(r).half() for r in torch.arange(seen).split(256)])
+    # CLIP's channels differ in mean and scale; start as if they did not.
+    sample = tokens[:500].float().flatten(0, 1)
+    with torch.no_grad():
+        first.weight /= sample.std(0)
+        first.bias -= first.weight @ sample.mean(0)
     trainer = Trainer([first, shared], steps, lr=3e-3)
     for step, rows in enumerate(batches(seen, batch, steps, args.seed + 1)):
         memory = shared(nn.functional.gelu(first(tokens[rows].float())))

@@ -36,7 +36,7 @@ model = dict(
         pretrained="pkg:tove/assets/tiny_lm",
         fusion="cross_attention",
         adapters=dict(type="bottleneck", width=24),
-        label_smoothing=0.0,
+        loss_mean="samples",
     ),
     # All arms start from a P_clip that learned from captions alone: no relation, depth or size.
     init_from="pkg:tove/assets/tiny_align.safetensors",

@@ -13,7 +13,7 @@ Shapes: B samples, N vision tokens, D language width, L text tokens, V vocabular
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,7 @@ from tove.adapters import attach_adapters
 from tove.errors import ConfigError
 from tove.pretrained import (
     CROSS_ATTENTION,
+    cross_attention_readers,
     first_position,
     load_causal_lm,
     unfreeze_cross_attention,
@@ -52,6 +53,8 @@ class CausalLanguageModel(nn.Module):
             arguments of peft's LoraConfig.
         train_cross_attention: train cross-attention in full, with its layer norms.
         label_smoothing: in [0, 1), of the caption and answer loss.
+        loss_mean: over "tokens" of the batch, the usual; or over "samples", each a mean over its
+            tokens, so that one-word answers are not drowned by the captions they are mixed with.
         dtype: torch dtype of the frozen weights by name, such as "bfloat16"; None is float32.
 
     Raises:
@@ -65,6 +68,7 @@ class CausalLanguageModel(nn.Module):
         adapters: dict[str, Any] | None = None,
         train_cross_attention: bool = True,
         label_smoothing: float = 0.0,
+        loss_mean: Literal["tokens", "samples"] = "tokens",
         dtype: str | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +77,11 @@ class CausalLanguageModel(nn.Module):
                 f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
             )
         self.fusion = fusion
-        self.label_smoothing = label_smoothing
+        if loss_mean not in ("tokens", "samples"):
+            raise ConfigError(
+                f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
+            )
+        self.label_smoothing, self.loss_mean = label_smoothing, loss_mean
         self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
         self.text = PromptTokenizer(tokenizer)
         self.lm.requires_grad_(False)
@@ -109,8 +117,9 @@ class CausalLanguageModel(nn.Module):
     def loss(self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
         """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
 
-        The sum over this process's tokens is divided by the mean number of tokens over processes,
-        so that the gradient averaged by DDP is that of one process with the whole batch.
+        The sum over this process's tokens (or samples, see `loss_mean`) is divided by their mean
+        number over processes, so that the gradient averaged by DDP is that of one process with
+        the whole batch.
 
         Args:
             memory_BND: vision tokens.
@@ -132,14 +141,28 @@ class CausalLanguageModel(nn.Module):
         counts_BL = mask_BL.bool() & (place_L >= place_L.new_tensor(starts)[:, None])
         labels_BL = ids_BL.masked_fill(~counts_BL, _IGNORED)
         logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
-        total = F.cross_entropy(
+        losses_BL = F.cross_entropy(
             logits_BLV[:, :-1].flatten(0, 1).float(),
             labels_BL[:, 1:].flatten(),
             ignore_index=_IGNORED,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
-        return total / _mean_over_processes(counts_BL.sum().to(total.dtype)).clamp(min=1)
+            reduction="none",
+        ).view(len(rows), -1)
+        number_B = counts_BL.sum(1)
+        if self.loss_mean == "tokens":
+            total, number = losses_BL.sum(), number_B.sum()
+        else:
+            total, number = (losses_BL.sum(1) / number_B.clamp(min=1)).sum(), (number_B > 0).sum()
+        return total / _mean_over_processes(number.to(total.dtype)).clamp(min=1)
+
+    def read(self, memory_BND: Tensor) -> Tensor:
+        """Give what the text sees of the memory: the keys and values of every layer, [B, N, R].
+
+        As a prefix the memory is seen itself.
+        """
+        if self.fusion == "prefix":
+            return memory_BND
+        return torch.cat([reader(memory_BND) for reader in cross_attention_readers(self.lm)], -1)
 
     @torch.no_grad()
     def rank(

@@ -4,6 +4,7 @@
     prediction = P_clip(CLIP'(image))                      the student: a copy of CLIP that trains
     loss       = d(prediction, target) + lm_weight * L_lm(prediction)
     d          = mse | 1 - cosine | smooth-L1, mean over tokens
+                 readout: mse of what the language model's cross-attention reads (keys and values)
 
 P_clip, the language model and its adapters are the teacher's and stay as they are: afterwards the
 student takes CLIP's place in front of them, and experts, gate and MLP_t go.
@@ -86,7 +87,8 @@ class Merge(BaseModel):
         teacher: a trained ToVE, or the config of one.
         student: dict(trainable=...) with "full" (all that the tokens depend on), or with
             dict(type="lora", r=..., ...), the rest being arguments of peft's LoraConfig.
-        loss: "mse", "cosine" or "smooth_l1".
+        loss: "mse", "cosine" or "smooth_l1" of t_fuse; "readout" is the mse of its keys and values
+            in the language model: what no layer reads need not be learned.
         lm_weight: weight of the language loss on samples with a target; 0 needs no targets.
         data_preprocessor: mmengine's.
     """
@@ -95,14 +97,15 @@ class Merge(BaseModel):
         self,
         teacher: Mapping[str, Any] | ToVE,
         student: Literal["full", "lora"] | Mapping[str, Any] = "full",
-        loss: Literal["mse", "cosine", "smooth_l1"] = "mse",
+        loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
         lm_weight: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        if loss not in LOSSES:
-            raise ConfigError(f"model.loss is {loss!r}, but it must be one of {', '.join(LOSSES)}.")
-        self.distance, self.lm_weight = LOSSES[loss], lm_weight
+        if loss not in (*LOSSES, "readout"):
+            known = ", ".join((*LOSSES, "readout"))
+            raise ConfigError(f"model.loss is {loss!r}, but it must be one of {known}.")
+        self.loss, self.lm_weight = loss, lm_weight
         self.teacher: ToVE = build_part(teacher, MODELS)
         self.student: Any = self._make_student(student)
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
@@ -162,6 +165,13 @@ class Merge(BaseModel):
         if self.lm_weight:
             losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
         return losses
+
+    def distance(self, prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
+        """Compare P_clip(CLIP'(image)) with t_fuse, both [B, N, D]; a scalar."""
+        if self.loss == "readout":
+            read = self.teacher.language.read
+            return F.mse_loss(read(prediction_BND), read(target_BND))
+        return LOSSES[self.loss](prediction_BND, target_BND)
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""

@@ -21,12 +21,14 @@ from tove.errors import ConfigError
 
 __all__ = [
     "CROSS_ATTENTION",
+    "cross_attention_readers",
     "first_position",
     "is_cross_attention",
     "load_causal_lm",
     "unfreeze_cross_attention",
 ]
 
+_READERS = ("c_attn", "key", "value", "k_proj", "v_proj")
 CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
 
 
@@ -87,6 +89,18 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
 def is_cross_attention(name: str) -> bool:
     """Tell whether a parameter or module name lies in a cross-attention block."""
     return any(part in name for part in CROSS_ATTENTION)
+
+
+def cross_attention_readers(model: nn.Module) -> list[nn.Module]:
+    """Give the layers that make keys and values of the memory, block by block."""
+    readers = []
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] not in CROSS_ATTENTION:
+            continue
+        for inner_name, inner in module.named_modules():
+            if inner_name.rpartition(".")[2] in _READERS:
+                readers.append(inner)
+    return readers
 
 
 def unfreeze_cross_attention(model: nn.Module) -> None:
