@@ -28,7 +28,9 @@ model = dict(
     ),
     gate=dict(),
     projector=dict(hidden=192),
-    transfer=dict(scale="learned", zero_init=True),
+    # Chosen on the validation split: a fixed lambda of 10 and a random start learn faster here than
+    # the defaults ("learned" from 1, zero); expert_dropout is what makes detachment graceful.
+    transfer=dict(scale=10.0, zero_init=False),
     balance_weight=0.01,
     expert_dropout=0.1,
     language=dict(
@@ -83,16 +85,18 @@ test_dataloader = dict(
 )
 test_evaluator = [dict(type="StatementAccuracy"), dict(type="CaptionScore")]
 unlabelled_dataloader = dict(
+    batch_size=20,  # the student is limited by steps, not by images
     num_workers=0,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="UnlabelledImages", img_dir="unlabelled", keep_decoded_gb=0.5),
 )
 
 # --- schedule -------------------------------------------------------------------------------------
-schedule = dict(steps=300, lr=1e-3, warmup=30)
+# On the validation split the baseline is at its best at this rate too (1e-3 and 4e-3 are worse).
+schedule = dict(steps=500, lr=2e-3, warmup=30)
 merging = dict(
-    model=dict(type="Merge", student="full", loss="mse"),
-    schedule=dict(steps=600, lr=5e-4, warmup=30),
+    model=dict(type="Merge", student="full", loss="readout"),
+    schedule=dict(steps=1500, lr=3e-3, warmup=50, checkpoint_interval=500),
 )
 
 # --- stages ---------------------------------------------------------------------------------------
