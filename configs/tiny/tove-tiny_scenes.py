@@ -32,7 +32,7 @@ model = dict(
     # the defaults ("learned" from 1, zero); expert_dropout is what makes detachment graceful.
     transfer=dict(scale=10.0, zero_init=False),
     balance_weight=0.01,
-    expert_dropout=0.1,
+    expert_dropout=0.4,
     language=dict(
         type="CausalLanguageModel",
         pretrained="pkg:tove/assets/tiny_lm",

@@ -68,7 +68,8 @@ class ToVE(BaseModel):
         gate: options of `tove.gating.TokenGate`.
         transfer: options of `tove.transfer.ResidualTransfer`.
         balance_weight: alpha of the balance loss.
-        expert_dropout: probability with which each expert sits out a training step.
+        expert_dropout: probability of a training step in which a random number of experts, one to
+            all of them alike, sits out.
         arm: "tove"; "baseline": as many trained parameters, no experts; "plain": CLIP alone.
         detached: slots that are not built, looked up or run.
         token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
@@ -191,17 +192,18 @@ class ToVE(BaseModel):
         return self.cache.get_or_compute(source, image_ids, images_BCHW, network)
 
     def _dropped(self) -> frozenset[str]:
-        """Draw which experts sit this training step out; all of them is allowed.
+        """Draw which experts sit this training step out.
 
-        The draw is for the whole batch and from torch's CPU generator, which the runner seeds
+        Every number of them is as likely, from one to all: detachment goes down to none, so the
+        model has to have met each. The draw is for the whole batch and from torch's CPU generator, which the runner seeds
         alike on all ranks at every iteration, so that all ranks drop the same experts.
         """
-        if not (self.training and self.expert_dropout):
+        if not (self.training and self.expert_dropout and self.slots):
             return frozenset()
-        draws = torch.rand(len(self.slots)).tolist()
-        return frozenset(
-            s for s, u in zip(self.slots, draws, strict=True) if u < self.expert_dropout
-        )
+        if torch.rand(()).item() >= self.expert_dropout:
+            return frozenset()
+        number = int(torch.randint(1, len(self.slots) + 1, ()))
+        return frozenset(self.slots[i] for i in torch.randperm(len(self.slots))[:number].tolist())
 
     def forward(
         self,
