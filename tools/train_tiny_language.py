@@ -360,8 +360,8 @@ def train_align(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
     # CLIP's channels differ in mean and scale; start as if they did not.
     sample = tokens[:500].float().flatten(0, 1)
     with torch.no_grad():
-        first.weight /= sample.std(0)
-        first.bias -= first.weight @ sample.mean(0)
+        first.weight.copy_(first.weight / sample.std(0))
+        first.bias.copy_(first.bias - first.weight @ sample.mean(0))
     trainer = Trainer([first, shared], steps, lr=3e-3)
     for step, rows in enumerate(batches(seen, batch, steps, args.seed + 1)):
         memory = shared(nn.functional.gelu(first(tokens[rows].float())))

@@ -15,6 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Collection
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def _compare(encoder: TransformersCLIP | OpenCLIP, written: nn.Module) -> None:
     shape = (1, 3, encoder.image_size, encoder.image_size)
     images_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     reference = next(encoder.parameters())
-    expected_BND = encoder(images_BCHW.to(reference.device)).float().cpu()
+    # On the CPU: an accelerator's fast float32 convolutions differ by more than the tolerance.
+    expected_BND = deepcopy(encoder).cpu()(images_BCHW).float()
     written.to(reference.dtype)
     difference = (written(images_BCHW).float() - expected_BND).abs().max() / expected_BND.std()
     limit = _TOLERANCE if reference.dtype == torch.float32 else 0.1

@@ -162,7 +162,9 @@ class CausalLanguageModel(nn.Module):
         """
         if self.fusion == "prefix":
             return memory_BND
-        return torch.cat([reader(memory_BND) for reader in cross_attention_readers(self.lm)], -1)
+        memory_BND = memory_BND.to(self.lm.dtype)
+        readers = cross_attention_readers(self.lm)
+        return torch.cat([reader(memory_BND) for reader in readers], -1).float()
 
     @torch.no_grad()
     def rank(

@@ -181,7 +181,7 @@ class Merge(BaseModel):
         if len(rows) < len(samples):
             prediction_BND = prediction_BND[rows]
         prompts = [samples[row].get("prompt", "") for row in rows]
-        targets = [samples[row].get("target", "") for row in rows]
+        targets = [samples[row].get("target") or "none" for row in rows]
         loss = self.teacher.language.loss(prediction_BND, prompts, targets)
         return loss if labelled else 0.0 * loss
 

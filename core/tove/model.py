@@ -110,6 +110,7 @@ class ToVE(BaseModel):
         with torch.random.fork_rng(devices=[]):
             self.hub = ExpertHub(*((experts, detached) if arm == "tove" else ({}, ())))
         self.slots = self.hub.slots
+        self._sources = {slot: sorted(cfg.items(), key=str) for slot, cfg in experts.items()}
         hidden = (projector or {}).get("hidden") or self.language.width
         self.projector = Projector(
             self.encoder.width,
@@ -189,14 +190,17 @@ class ToVE(BaseModel):
         """Run a frozen network, or take its tokens from the cache."""
         if self.cache is None or image_ids is None:
             return network(images_BCHW)
-        return self.cache.get_or_compute(source, image_ids, images_BCHW, network)
+        # A cache may be shared by models that have another expert in a slot, or see another view.
+        key = f"{source} {self._sources.get(source)} {tuple(images_BCHW.shape[2:])}"
+        return self.cache.get_or_compute(key, image_ids, images_BCHW, network)
 
     def _dropped(self) -> frozenset[str]:
         """Draw which experts sit this training step out.
 
         Every number of them is as likely, from one to all: detachment goes down to none, so the
-        model has to have met each. The draw is for the whole batch and from torch's CPU generator, which the runner seeds
-        alike on all ranks at every iteration, so that all ranks drop the same experts.
+        model has to have met each. The draw is for the whole batch and from torch's CPU generator,
+        which the runner seeds alike on all ranks at every iteration, so that all ranks drop the
+        same experts.
         """
         if not (self.training and self.expert_dropout and self.slots):
             return frozenset()

@@ -195,11 +195,17 @@ def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
     """
     scenes = cfg.get("scenes")
     if scenes and Path(scenes.data_root) == Path(cfg.data_root):
-        if is_main_process() and not (Path(cfg.data_root) / "annotations").is_dir():
+        root = Path(scenes.data_root).expanduser()
+        if is_main_process() and not (root / "annotations").is_dir():
+            if root.is_dir() and any(root.iterdir()):
+                raise ConfigError(
+                    f"The tiny world was to be written to {root}, but that folder holds other "
+                    "files; empty it, or set both data_root and scenes.data_root to another."
+                )
             settings = {key: value for key, value in scenes.items() if key != "data_root"}
-            (write or _write_scenes)(Path(scenes.data_root), **settings)
+            (write or _write_scenes)(root, **settings)
         barrier()
-        _check_scenes(Path(scenes.data_root), scenes)
+        _check_scenes(root, scenes)
     for loader, dataset in _datasets(cfg):
         _check_files(loader, dataset)
 

@@ -121,6 +121,11 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
         CheckpointError: the checkpoint to resume from is damaged.
     """
     folder = plan.folder
+    if plan.distributed:
+        # Frozen weights are the same everywhere and may lie on other devices: not DDP's business.
+        everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
+        ignored = everything - set(plan.model.state_dict())
+        plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)  # type: ignore[assignment]
     last = _resumable(folder) if plan.resume else None
     settings: dict[str, Any] = {
         "model": plan.model,

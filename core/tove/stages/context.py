@@ -28,6 +28,7 @@ __all__ = [
     "Row",
     "Stage",
     "StageContext",
+    "exported_encoder",
     "load_checkpoint_into",
     "merged_settings",
     "plain_settings",
@@ -76,6 +77,13 @@ def merged_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[st
             value = merged_settings(inner, value)
         merged[key] = value
     return merged
+
+
+def exported_encoder(encoder: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Give the settings that make an encoder's config read its export instead."""
+    if encoder["type"] == "OpenCLIP":
+        return {"pretrained": str((folder / "open_clip").resolve()), "model": None}
+    return {"pretrained": str(folder.resolve())}
 
 
 @dataclass
@@ -233,7 +241,7 @@ class StageContext:
         made_with = dict(meta.get("settings", {}))
         if "export" in meta:
             folder = path.parent / meta["export"]
-            made_with["encoder"] = {"pretrained": str(folder.resolve())}
+            made_with["encoder"] = exported_encoder(self.cfg.model.encoder, folder)
         if slots is None:
             slots = attached_slots(checkpoint)
         model = self.build_model(merged_settings(made_with, over or {}), slots)

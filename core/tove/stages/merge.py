@@ -18,7 +18,13 @@ from tove.merging import Merge
 from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import MODELS, STAGES
-from tove.stages.context import Row, StageContext, merged_settings, plain_settings
+from tove.stages.context import (
+    Row,
+    StageContext,
+    exported_encoder,
+    merged_settings,
+    plain_settings,
+)
 from tove.stages.measure import evaluation_runner, measure_row
 from tove.training import RunPlan, build_stage_runner, images_seen
 
@@ -120,13 +126,13 @@ class MergeStage:
         context.files[folder] = "the merged encoder, for transformers and for open_clip"
 
     def _seen_by_teacher(self, context: StageContext) -> set[str]:
-        listed = context.folder(self.source) / "images_seen.txt"
+        listed = context.model_path(self.source).parent / "images_seen.txt"
         return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
 
     def _measure(self, context: StageContext, teacher: ToVE, entries: Mapping[str, int]) -> Row:
         """Read the export as any encoder and give it the teacher's language side."""
         folder = context.folder(self.name)
-        exported = {"pretrained": str((context.work_dir / EXPORT).resolve())}
+        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / EXPORT)
         model = context.build_model({"arm": "plain", "encoder": exported}, slots=[])
         state = teacher.state_dict()
         model.load_trainable({name: state[name] for name in model.state_dict()})

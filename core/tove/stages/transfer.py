@@ -98,7 +98,7 @@ class TransferStage:
                 val_dataloader=context.evaluation_loader("val") if schedule.val_interval else None,
                 distributed=context.distributed,
                 amp=context.amp,
-                unused_parameters=context.model_settings(self.model).get("expert_dropout", 0) > 0,
+                unused_parameters=model.expert_dropout > 0 or not model.hub.attached,
                 resume=context.resume,
             )
         )
