@@ -179,6 +179,11 @@ class ToVE(BaseModel):
         z_BND = self.projector.mix(gates.weights, self.slots, tokens)
         return Fused(self.transfer(v_BND, z_BND), v_BND, gates, self.slots, absent)
 
+    def gate_weights(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
+        """Give g [B, N, K] as in `fuse`. The gate sees CLIP's tokens only, so no expert runs."""
+        t_clip_BNC = self._frozen("clip", self.encoder, to_unit_range(images), image_ids)
+        return self.gate(t_clip_BNC, frozenset(self.hub.detached)).weights
+
     @torch.no_grad()
     def _frozen(
         self,

@@ -16,6 +16,7 @@ from rich.table import Table
 from tove.checkpoint import write_text
 
 __all__ = [
+    "TABLE_METRICS",
     "make_console",
     "nested_metrics",
     "read_rows",
@@ -24,6 +25,8 @@ __all__ = [
     "write_rows",
 ]
 
+TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr")
+"""What tables show where a config does not say `table_metrics`."""
 _BOUNDS = ("low", "high")
 
 

@@ -16,13 +16,11 @@ from mmengine.registry import init_default_scope
 from tove.checkpoint import write_text
 from tove.errors import ConfigError, close_matches
 from tove.registry import SCOPE, STAGES
-from tove.rows import make_console, results_table, show_score, write_rows
+from tove.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
 from tove.stages.record import StageRecord
 
 __all__ = ["StagedRunner"]
-
-_TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr")
 
 
 class StagedRunner:
@@ -53,7 +51,7 @@ class StagedRunner:
         self.console = make_console(quiet=not is_main_process())
         self.entries = [plain_settings(entry) for entry in cfg.stages]
         self.only = only
-        self.metrics = cfg.get("table_metrics", _TABLE_METRICS)
+        self.metrics = cfg.get("table_metrics", TABLE_METRICS)
         names = [entry["name"] for entry in self.entries]
         if only is not None and only not in names:
             raise ConfigError(f"No stage is called '{only}'. {close_matches(only, names)}")

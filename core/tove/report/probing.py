@@ -120,7 +120,7 @@ def sample_gates(
     gates = []
     for images_BCHW, batch in batches(items):
         ids = [sample["image_id"] for sample in batch]
-        gate_BNK = model.fuse(images_BCHW.to(context.device), ids).gates.weights  # type: ignore[union-attr]
+        gate_BNK = model.gate_weights(images_BCHW.to(context.device), ids)
         gates.append(gate_BNK.unflatten(1, tuple(model.encoder.grid)).double().cpu())
     return GateSample(
         tuple(item["sample"]["image_id"] for item in items),

@@ -108,7 +108,7 @@ def mean_gate_weights(context: StageContext, model: ToVE) -> dict[str, float]:
 
     Args:
         context: the run.
-        model: has its gate and every expert that is to be ranked.
+        model: has a gate over the experts that are to be ranked; none of them runs.
 
     Returns:
         Mean weight by slot; they sum to one.
@@ -118,9 +118,7 @@ def mean_gate_weights(context: StageContext, model: ToVE) -> dict[str, float]:
     for batch in context.evaluation_loader("val"):
         data = model.data_preprocessor(batch, training=False)
         ids = [sample["image_id"] for sample in data["data_samples"]]
-        gates = model.fuse(data["images"], ids).gates
-        assert gates is not None, "an arm with experts has a gate"
-        gate_BNK = gates.weights
+        gate_BNK = model.gate_weights(data["images"], ids)
         sum_K = gate_BNK.double().sum(dim=(0, 1))
         total_K = sum_K if total_K is None else total_K + sum_K
         num_tokens += gate_BNK.shape[0] * gate_BNK.shape[1]

@@ -35,12 +35,12 @@ from tove.report.results import (
 )
 from tove.report.theme import Picture
 from tove.report.wording import findings, headline
+from tove.rows import TABLE_METRICS
 from tove.stages.context import Row, StageContext
 
 __all__ = ["ReportSettings", "ReportStage"]
 
 PAGE = "report.html"
-_METRICS = ("vsr/accuracy", "caption/CIDEr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class ReportStage:
         if not is_main_process():
             return []
         settings = self.settings.overlaid(context.cfg.get("report", {}))
-        material = gather(context, settings.source, context.cfg.get("table_metrics", _METRICS))
+        material = gather(context, settings.source, context.cfg.get("table_metrics", TABLE_METRICS))
         sections = _sections(material, settings)
-        metrics = material.metrics or list(_METRICS)
+        metrics = material.metrics or list(TABLE_METRICS)
         page = Page(
             title=f"ToVE report: {settings.title or context.work_dir.name}",
             subtitle=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, seed {context.seed}",

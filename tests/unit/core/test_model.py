@@ -88,6 +88,14 @@ def test_expert_dropout_drops_whole_batches_and_skips_the_dropped(make_model, ba
     assert model.eval().fuse(batch["images"]).absent == frozenset()
 
 
+def test_gate_weights_are_those_of_fuse_and_run_no_expert(make_model, batch):
+    model = make_model().eval()
+    expected = model.fuse(batch["images"]).gates.weights
+    before = dict(model.hub.forward_counts)
+    assert torch.equal(model.gate_weights(batch["images"]), expected)
+    assert dict(model.hub.forward_counts) == before
+
+
 def test_expert_dropout_is_drawn_from_the_seeded_cpu_generator(make_model, batch):
     draws = []
     for _ in range(2):
