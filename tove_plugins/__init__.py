@@ -5,7 +5,7 @@ A plugin is a module with one function marked `@hookimpl`, `tove_experts()`, tha
 and listing experts imports neither torch nor any expert's factory; building one does.
 """
 
-from tove_plugins._building import build_expert, build_from_spec
+from tove_plugins._building import build_expert, build_from_spec, resolve_expert
 from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError, ExpertNotAvailable, ExpertSpecError
@@ -35,6 +35,7 @@ __all__ = [
     "find_weights",
     "hookimpl",
     "hookspec",
+    "resolve_expert",
     "resolve_resource",
     "sha256_of",
 ]

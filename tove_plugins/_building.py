@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tove_plugins._catalog import ExpertEntry
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError
 from tove_plugins._requirements import unmet_requirements
@@ -17,11 +18,16 @@ from tove_plugins.specs import ExpertSpec
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build_expert", "build_from_spec"]
+__all__ = ["build_expert", "build_from_spec", "resolve_expert"]
 
 
 def build_expert(
-    name: str, *, tiny: bool = False, weights: str | Path | None = None, **options: object
+    name: str,
+    *,
+    tiny: bool = False,
+    weights: str | Path | None = None,
+    sha256: str | None = None,
+    **options: object,
 ) -> nn.Module:
     """Build an installed expert. Mode, device and dtype are left as the factory made them.
 
@@ -30,6 +36,7 @@ def build_expert(
         tiny: Build the small offline form with random weights.
         weights: A path, "pkg:..." or "hub:..." in place of the spec's own; its digest is not
             compared, as the spec's belongs to the spec's file.
+        sha256: The digest that the weights must have, in place of the spec's.
         options: Keyword arguments of the factory, over the spec's.
 
     Raises:
@@ -37,8 +44,14 @@ def build_expert(
         ExpertBuildError: A requirement, the weights, an option or the factory itself failed.
     """
     entry = discover().get(name)
-    origin = f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
-    return build_from_spec(entry.spec, tiny=tiny, weights=weights, options=options, origin=origin)
+    return build_from_spec(
+        entry.spec,
+        tiny=tiny,
+        weights=weights,
+        sha256=sha256,
+        options=options,
+        origin=_origin(entry),
+    )
 
 
 def build_from_spec(
@@ -46,15 +59,17 @@ def build_from_spec(
     *,
     tiny: bool = False,
     weights: str | Path | None = None,
+    sha256: str | None = None,
     options: Mapping[str, Any] | None = None,
     origin: str = "a spec that no plugin brought",
 ) -> nn.Module:
     """Build an expert from a spec that need not be installed; otherwise as `build_expert`."""
     label = f"expert '{spec.name}' ({origin})"
     _check_requirements(spec, label)
-    path = _weights_path(spec, tiny, weights, label)
-    factory = _import_factory(spec, label)
-    kwargs = {**spec.options, **(spec.tiny if tiny else {}), **(options or {})}
+    spec = _resolved(spec, tiny, weights, options, label)
+    path = _weights_path(spec, tiny, weights, sha256, label)
+    kwargs = _merged(spec, tiny, options)
+    factory = _import(spec.factory, f"factory {spec.factory} of {label}")
     _check_options(factory, spec, path, kwargs, label)
     try:
         expert = factory(spec=spec, weights=path, **kwargs)
@@ -74,6 +89,67 @@ def build_from_spec(
     return expert
 
 
+def resolve_expert(
+    name: str,
+    *,
+    tiny: bool = False,
+    weights: str | Path | None = None,
+    sha256: str | None = None,
+    **options: object,
+) -> ExpertSpec:
+    """Give the spec of the build that `build_expert` would make of the same arguments.
+
+    Without `weights` and options it is the installed spec itself, and nothing is imported. With
+    them, an expert whose spec names a `resolve` function says what it takes and gives then.
+
+    Raises:
+        ExpertNotAvailable: No active plugin offers it.
+        ExpertBuildError: A requirement, the weights or an option failed.
+    """
+    entry = discover().get(name)
+    label = f"expert '{name}' ({_origin(entry)})"
+    if entry.spec.resolve and (weights is not None or options):
+        _check_requirements(entry.spec, label)
+    return _resolved(entry.spec, tiny, weights, options, label)
+
+
+def _origin(entry: ExpertEntry) -> str:
+    return f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
+
+
+def _merged(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Gather the factory's keyword arguments: the spec's, the tiny build's, the caller's."""
+    return {**spec.options, **(spec.tiny if tiny else {}), **(options or {})}
+
+
+def _resolved(
+    spec: ExpertSpec,
+    tiny: bool,
+    weights: str | Path | None,
+    options: Mapping[str, Any] | None,
+    label: str,
+) -> ExpertSpec:
+    """Ask the expert for the spec of this very build, where the caller changes anything."""
+    if not spec.resolve or (weights is None and not options):
+        return spec
+    resolve = _import(spec.resolve, f"resolve function {spec.resolve} of {label}")
+    path = None if weights is None else _weights_path(spec, tiny, weights, None, label)
+    kwargs = _merged(spec, tiny, options)
+    _check_options(resolve, spec, path, kwargs, label)
+    try:
+        found = resolve(spec=spec, weights=path, **kwargs)
+    except (ValueError, OSError) as error:
+        raise ExpertBuildError(
+            f"The {label} cannot be built with these options: {error}"
+        ) from error
+    if not isinstance(found, ExpertSpec) or found.name != spec.name:
+        raise ExpertBuildError(
+            f"The resolve function {spec.resolve} of {label} gave {found!r}; its author should "
+            "return the spec of the same name with what the options change replaced."
+        )
+    return found
+
+
 def _check_requirements(spec: ExpertSpec, label: str) -> None:
     unmet = unmet_requirements(spec.requires)
     if unmet:
@@ -83,7 +159,11 @@ def _check_requirements(spec: ExpertSpec, label: str) -> None:
 
 
 def _weights_path(
-    spec: ExpertSpec, tiny: bool, override: str | Path | None, label: str
+    spec: ExpertSpec,
+    tiny: bool,
+    override: str | Path | None,
+    sha256: str | None,
+    label: str,
 ) -> Path | None:
     if override is None and (tiny or spec.weights is None):
         return None
@@ -92,7 +172,8 @@ def _weights_path(
         path = find_weights(source)
     except FileNotFoundError as error:
         raise ExpertBuildError(f"The {label} cannot be built. {error}") from error
-    declared = None if override is not None or spec.weights is None else spec.weights.sha256
+    own = None if override is not None or spec.weights is None else spec.weights.sha256
+    declared = sha256 or own
     if declared is not None:
         _check_digest(path, declared, label)
     return path
@@ -102,14 +183,16 @@ def _check_digest(path: Path, declared: str, label: str) -> None:
     found = sha256_of(path)
     if found != declared:
         raise ExpertBuildError(
-            f"The weights {path} of {label} have sha256 {found}, not {declared} as its spec "
-            "declares: they are damaged or another version. Delete them and fetch or install them "
-            "again; to use them knowingly, give their path as the expert's `weights`."
+            f"The weights {path} of {label} have sha256 {found}, not {declared} as was "
+            "declared: they are damaged or another version. Delete them and fetch or install them "
+            "again; to use them knowingly, give their path as the expert's `weights` and their "
+            "own digest as its `sha256`, or none."
         )
 
 
-def _import_factory(spec: ExpertSpec, label: str) -> Callable[..., Any]:
-    module_name, _, attributes = spec.factory.partition(":")
+def _import(reference: str, what: str) -> Callable[..., Any]:
+    """Import "package.module:attribute"; `what` names it in messages."""
+    module_name, _, attributes = reference.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
         for attribute in attributes.split("."):
@@ -118,18 +201,17 @@ def _import_factory(spec: ExpertSpec, label: str) -> Callable[..., Any]:
         raise
     except ModuleNotFoundError as error:
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} cannot be imported: there is no module "
-            f"'{error.name}'. Install the package that brings it."
+            f"The {what} cannot be imported: there is no module '{error.name}'. Install the "
+            "package that brings it."
         ) from error
     except BaseException as error:
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"The {what} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} is a {type(found).__name__}, which cannot be "
-            "called; its author should name a class or a function."
+            f"The {what} is a {type(found).__name__}, which cannot be called; its author should "
+            "name a class or a function."
         )
     return found  # type: ignore[no-any-return]
 

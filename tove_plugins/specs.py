@@ -22,7 +22,9 @@ Kind = Literal["features", "map"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RESERVED = frozenset({"spec", "weights", "name", "tiny", "type"})
+_RESERVED = frozenset(
+    {"spec", "weights", "sha256", "name", "tiny", "type", "device", "dtype", "licence"}
+)
 
 
 def _require(holds: bool, message: str) -> None:
@@ -173,6 +175,9 @@ class ExpertSpec:
         options: Default keyword arguments of the factory; a config's override them.
         tiny: Keyword arguments of a small build with random weights that needs no network and
             gives tokens of the same shape; over `options`.
+        resolve: "package.module:function" that gives the spec of a build whose weights or options
+            are not this spec's own: `resolve(spec=..., weights=..., **options)`, called as the
+            factory is and before it; "" where tokens and image never depend on them.
         description: One line for the listing.
     """
 
@@ -186,6 +191,7 @@ class ExpertSpec:
     requires: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tiny: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    resolve: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -216,6 +222,12 @@ class ExpertSpec:
             f"ExpertSpec.factory of {self.name!r} is {self.factory!r}; "
             "give 'package.module:Class'.",
         )
+        _require(
+            self.resolve == ""
+            or (isinstance(self.resolve, str) and bool(_FACTORY.fullmatch(self.resolve))),
+            f"ExpertSpec.resolve of {self.name!r} is {self.resolve!r}; "
+            "give 'package.module:function' or nothing.",
+        )
 
     def _check_parts(self) -> None:
         for part, kind in (("tokens", TokenSpec), ("image", ImageSpec)):
@@ -245,7 +257,7 @@ class ExpertSpec:
             _require(
                 not taken,
                 f"ExpertSpec.{part} of {self.name!r} holds {', '.join(taken)}, which the SDK "
-                "passes or reads itself; choose another name.",
+                "or the core passes or reads itself; choose another name.",
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -18,14 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from tove.errors import ConfigError
-from tove.plugins import expert_provenance, expert_spec
+from tove.plugins import expert_options, expert_provenance, expert_spec
 from tove.preprocess import Preprocess, keep_dtype
 from tove.registry import EXPERTS, SCOPE
 from tove_plugins import ExpertSpec
 
 __all__ = ["ExpertHub", "FrozenExpert", "check_slots", "expert_specs"]
-
-_PLACEMENT = ("device", "dtype")  # what a slot's config says to the hub and not to the factory
 
 
 def check_slots(slots: Collection[str]) -> None:
@@ -45,7 +43,7 @@ def check_slots(slots: Collection[str]) -> None:
 def expert_specs(
     experts: Mapping[str, Mapping[str, Any]], detached: Collection[str] = ()
 ) -> dict[str, ExpertSpec]:
-    """Give the spec of every slot that is not detached; nothing is imported or built."""
+    """Give the spec of every slot that is not detached; nothing is built."""
     return {slot: expert_spec(cfg).spec for slot, cfg in experts.items() if slot not in detached}
 
 
@@ -155,8 +153,8 @@ class ExpertHub(nn.Module):
 
     def _build(self, slot: str) -> FrozenExpert:
         cfg = self._cfgs[slot]
-        options = {key: value for key, value in cfg.items() if key not in _PLACEMENT}
-        expert = EXPERTS.build({**options, "_scope_": SCOPE})
+        options = expert_options(cfg)
+        expert = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
         return FrozenExpert(slot, self.specs[slot], expert, cfg.get("device"), cfg.get("dtype"))
 
     def _check_known(self, slots: Collection[str]) -> None:

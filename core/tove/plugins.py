@@ -6,6 +6,7 @@ of the plugin, building it does. A research project registers a class of its own
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ from tove_plugins import (
     build_expert,
     discover,
     find_weights,
+    resolve_expert,
     sha256_of,
 )
 
-__all__ = ["build_registered_expert", "expert_provenance", "expert_spec", "register_experts"]
+__all__ = [
+    "build_registered_expert",
+    "expert_options",
+    "expert_provenance",
+    "expert_spec",
+    "register_experts",
+]
 
 RESEARCH = "research code"
+PLACEMENT = ("device", "dtype", "_scope_")
+"""What a slot's config says to the hub and not to the expert."""
 
 
 def register_experts() -> None:
@@ -82,16 +92,20 @@ def build_registered_expert(cfg: Mapping[str, Any], registry: Registry = EXPERTS
 
 
 def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
-    """Give what is known of a config's expert without importing or building it.
+    """Give what is known of a config's expert without building it.
+
+    Nothing of it is imported either, unless the config changes its weights or options and its spec
+    names a `resolve` function, which then tells what this build takes and gives.
 
     Raises:
+        ExpertBuildError: Its weights or options do not resolve.
         ExpertNotAvailable: No plugin or registered class has this name.
         ExpertSpecError: A registered class has no `spec`.
     """
     found = _look_up(cfg, EXPERTS)
     entry = getattr(found, "entry", None)
     if isinstance(entry, ExpertEntry):
-        return entry
+        return replace(entry, spec=resolve_expert(entry.spec.name, **expert_options(cfg)))
     spec = getattr(found, "spec", None)
     if not isinstance(spec, ExpertSpec):
         raise ExpertSpecError(
@@ -99,6 +113,11 @@ def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
             f"{cfg['type']!r}, has no `spec`; give the class an attribute `spec = ExpertSpec(...)`."
         )
     return ExpertEntry(spec, RESEARCH, "unversioned", str(found.__module__))
+
+
+def expert_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a slot's config says to the expert's builder: all but its type and placement."""
+    return {key: value for key, value in cfg.items() if key not in ("type", *PLACEMENT)}
 
 
 def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, str | None]:

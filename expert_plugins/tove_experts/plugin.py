@@ -1,56 +1,17 @@
-"""The specs of the first-party experts.
+"""The first-party plugin: it yields the specs of every family in the catalogue."""
 
-The tiny experts were trained on the procedural scenes by the scripts in `tools/`. A card next to
-each weights file, `weights/NAME.json`, holds its digest and size, so that training anew needs no
-change here.
-"""
-
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, Weights, hookimpl
+from tove_experts.catalogue import tiny
+from tove_plugins import ExpertSpec, hookimpl
 
 __all__ = ["tove_experts"]
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-
-TINY_TASKS = {
-    "tiny_depth": ("depth", "Depth of every pixel; the features before its head."),
-    "tiny_segmentation": ("segmentation", "Object classes of every pixel; features before it."),
-    "tiny_detection": ("detection", "Boxes and classes on a grid; the features before them."),
-    "tiny_dino": ("self-supervised", "Self-distillation without labels; the student's features."),
-}
+FAMILIES = (tiny,)
 
 
 @hookimpl
 def tove_experts() -> Iterator[ExpertSpec]:
     """Yield the specs of the experts that come with tove."""
-    for name, (task, description) in TINY_TASKS.items():
-        yield _tiny(name, task, description)
-
-
-def _tiny(name: str, task: str, description: str) -> ExpertSpec:
-    return ExpertSpec(
-        name=name,
-        task=task,
-        factory="tove_experts.tiny:TinyExpert",
-        tokens=TokenSpec(width=64, grid=(8, 8), kind="features"),
-        image=ImageSpec(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        weights=_tiny_weights(name),
-        options={"width": 64, "depth": 3},
-        description=description,
-    )
-
-
-def _tiny_weights(name: str) -> Weights:
-    card_file = WEIGHTS_FOLDER / f"{name}.json"
-    card = json.loads(card_file.read_text()) if card_file.is_file() else {}
-    return Weights(
-        source=f"pkg:tove_experts/weights/{name}.safetensors",
-        sha256=card.get("sha256"),
-        size_mb=card.get("size_mb", 0.0),
-        licence="Apache-2.0",
-        trained_on="procedural scenes of tove's tiny world",
-        commercial_use=True,
-    )
+    for family in FAMILIES:
+        yield from family.specs()

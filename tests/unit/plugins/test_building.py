@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ class Recorder(nn.Module):
     def __init__(self, spec: ExpertSpec, weights: Path | None, width: int = 1, mode: str = "a"):
         super().__init__()
         self.arguments = (spec.name, weights, width, mode)
+
+
+class SpecKeeper(nn.Module):
+    def __init__(self, spec: ExpertSpec, weights: Path | None, width: int = 1, mode: str = "a"):
+        super().__init__()
+        self.spec = spec
 
 
 def not_a_module(spec: ExpertSpec, weights: Path | None) -> int:
@@ -111,3 +118,29 @@ def test_building_leaves_mode_and_gradients_as_the_factory_made_them() -> None:
     assert expert.training
     assert all(parameter.requires_grad for parameter in expert.parameters())
     assert next(expert.parameters()).dtype == torch.float32
+
+
+def resolve_width(spec: ExpertSpec, weights: Path | None, width: int = 1, mode: str = "a"):
+    if width % 2:
+        raise ValueError(f"width is {width}; give an even number.")
+    return replace(spec, tokens=TokenSpec(width, spec.tokens.grid))
+
+
+def test_a_resolved_spec_reaches_the_factory() -> None:
+    spec = make("SpecKeeper", options={"width": 8}, resolve=f"{__name__}:resolve_width")
+    assert build_from_spec(spec).spec is spec  # nothing changed: nothing is resolved
+    assert build_from_spec(spec, tiny=True).spec is spec
+    assert build_from_spec(spec, options={"width": 4}).spec.tokens.width == 4
+    with pytest.raises(ExpertBuildError, match=r"with these options: width is 3; give an even"):
+        build_from_spec(spec, options={"width": 3})
+    with pytest.raises(ExpertBuildError, match="takes: width, mode"):
+        build_from_spec(spec, options={"wdth": 4})
+
+
+def test_a_digest_of_the_config_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    file.write_bytes(b"numbers")
+    digest = hashlib.sha256(b"numbers").hexdigest()
+    assert build_from_spec(make(), weights=file, sha256=digest).arguments[1] == file
+    with pytest.raises(ExpertBuildError, match="as was declared"):
+        build_from_spec(make(), weights=file, sha256="0" * 64)
