@@ -2,7 +2,7 @@
 
 An interrupted run that resumes must give the losses of an uninterrupted one: weights, optimiser and
 schedule come from the checkpoint, the data order from the seeded sampler that mmengine skips
-forward, and every random draw within a step from `seed + iteration` (`ReseedHook`).
+forward, and every random draw within a step from seed and iteration (`ReseedHook`).
 """
 
 import json
@@ -30,6 +30,7 @@ __all__ = [
 
 # numpy takes 32 bits.
 _SEED_RANGE = 2**32
+_SEED_STRIDE = 1_000_003  # above any number of steps of a stage, and prime
 
 
 def seed_everything(seed: int) -> None:
@@ -42,7 +43,10 @@ def seed_everything(seed: int) -> None:
 
 @HOOKS.register_module()
 class ReseedHook(Hook):
-    """Seeds every generator from `seed + iteration` before each step, alike on all ranks.
+    """Seeds every generator from seed and iteration before each step, alike on all ranks.
+
+    The two are mixed by a large prime: with their sum, run 1 would repeat run 0's draws one step
+    later, and seeds would not be independent.
 
     Args:
         seed: the run's seed.
@@ -60,7 +64,7 @@ class ReseedHook(Hook):
         data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
     ) -> None:
         """Seed the step."""
-        seed_everything(self.seed + runner.iter)
+        seed_everything(self.seed * _SEED_STRIDE + runner.iter)
 
 
 @HOOKS.register_module()

@@ -1,6 +1,7 @@
 """Rows: what one configuration scored and cost. `results.json` is a list of them.
 
 row = {name, experts: [slots], metrics: {"vsr/accuracy": {value, low, high, n}, ...},
+       gain: {over: "baseline", "vsr/accuracy": {value, low, high, n}, ...}, on paired items,
        trainable_parameters, total_parameters, forward_ms, training_images, steps, seed, stage}
 """
 

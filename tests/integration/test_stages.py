@@ -14,6 +14,7 @@ from tove.checkpoint import read_checkpoint
 pytestmark = pytest.mark.slow
 
 KEYS = {
+    "gain",
     "name",
     "experts",
     "metrics",

@@ -19,6 +19,7 @@ class StatementAccuracy(BaseMetric):
     mmengine merges the processes' results item by item.
 
     Attributes:
+        item_metric: the score that `item_scores` are the items of.
         item_scores: after `evaluate`, on the main process: 0.0 or 1.0 for each statement by
             "image_id | prompt", for `paired_interval`.
 
@@ -29,6 +30,7 @@ class StatementAccuracy(BaseMetric):
     """
 
     default_prefix = "vsr"
+    item_metric = "accuracy"
 
     def __init__(
         self, per_relation: bool = True, collect_device: str = "cpu", prefix: str | None = None

@@ -61,6 +61,7 @@ class CaptionScore(BaseMetric):
     `StatementAccuracy`.
 
     Attributes:
+        item_metric: the score that `item_scores` are the items of.
         item_scores: after `evaluate`, on the main process: CIDEr of each image by its id.
 
     Args:
@@ -71,6 +72,7 @@ class CaptionScore(BaseMetric):
     """
 
     default_prefix = "caption"
+    item_metric = "CIDEr"
 
     def __init__(
         self,

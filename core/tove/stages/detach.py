@@ -81,8 +81,7 @@ class DetachStage:
         runner = evaluation_runner(context, self.name, model)
         return measure_row(
             context,
-            runner.model,
-            runner.test,
+            runner,
             name=f"tove-{removed[-1]}",
             experts=kept,
             stage=self.name,

@@ -31,8 +31,7 @@ def evaluate_checkpoint(
     runner = evaluation_runner(context, f"test-{split}", model, split)
     row = measure_row(
         context,
-        runner.model,
-        runner.test,
+        runner,
         name=checkpoint.stem,
         experts=list(context.meta(model, "test")["experts"]),
         stage=meta.get("stage", ""),

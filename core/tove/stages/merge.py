@@ -42,6 +42,11 @@ class MergeStage:
         source: the stage whose model is the teacher.
         model: settings laid over `cfg.merging.model`.
         schedule: settings laid over `cfg.merging.schedule`.
+        row: the row's name; by default "merged" for the stage "merge", else the stage's name.
+
+    The export goes to `work_dir/export` for the stage "merge" and to the stage's own folder for
+    any other, such as the control that merges the baseline: the same images and steps, a teacher
+    without experts.
     """
 
     depends_on = (
@@ -61,9 +66,13 @@ class MergeStage:
         source: str = "transfer",
         model: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
+        row: str | None = None,
     ) -> None:
         self.name = name
         self.source = source
+        main = name == "merge"
+        self.row = row or ("merged" if main else name)
+        self.export = EXPORT if main else f"{name}/{EXPORT}"
         self.model = dict(model or {})
         self.schedule = dict(schedule or {})
 
@@ -118,12 +127,12 @@ class MergeStage:
     def _export(self, context: StageContext, model: Merge) -> None:
         from tove.export import export_encoder
 
-        folder = context.work_dir / EXPORT
+        folder = context.work_dir / self.export
         if is_main_process():
             encoder: Any = model.merged_encoder()
             export_encoder(encoder, folder)
         barrier()
-        context.files[folder] = "the merged encoder, for transformers and for open_clip"
+        context.files[folder] = f"{self.row}: the encoder, for transformers and for open_clip"
 
     def _seen_by_teacher(self, context: StageContext) -> set[str]:
         listed = context.model_path(self.source).parent / "images_seen.txt"
@@ -132,22 +141,21 @@ class MergeStage:
     def _measure(self, context: StageContext, teacher: ToVE, entries: Mapping[str, int]) -> Row:
         """Read the export as any encoder and give it the teacher's language side."""
         folder = context.folder(self.name)
-        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / EXPORT)
+        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.export)
         model = context.build_model({"arm": "plain", "encoder": exported}, slots=[])
         state = teacher.state_dict()
         model.load_trainable({name: state[name] for name in model.state_dict()})
         if is_main_process():
             meta = context.meta(
-                model, self.name, settings={"arm": "plain"}, export=f"../{EXPORT}", **entries
+                model, self.name, settings={"arm": "plain"}, export=f"../{self.export}", **entries
             )
             save_checkpoint(folder / "model.pth", model, meta)
-        context.files[folder / "model.pth"] = "merged: projection and adapters for the export"
+        context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
         runner = evaluation_runner(context, self.name, model)
         return measure_row(
             context,
-            runner.model,
-            runner.test,
-            name="merged",
+            runner,
+            name=self.row,
             experts=[],
             stage=self.name,
             **entries,

@@ -75,8 +75,7 @@ class TransferStage:
         self._save(context, model, entries, seen)
         row = measure_row(
             context,
-            runner.model,
-            runner.test,
+            runner,
             name=self.row,
             experts=list(context.meta(model, self.name)["experts"]),
             stage=self.name,
