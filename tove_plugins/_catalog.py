@@ -1,6 +1,5 @@
 """What discovery found: the experts by name, and what became of every plugin."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -101,6 +100,8 @@ class Catalog:
             name: What was asked for.
             others: Names of experts that are known besides the catalog's.
         """
+        import difflib  # for this sentence only
+
         parts = [f"No expert is called '{name}'."]
         known = sorted({*self.experts, *others})
         plain = name.lower().replace("-", "_")

@@ -1,17 +1,25 @@
-"""Run a stranger's code so that neither an exit, a print nor a hang of it reaches the host."""
+"""Run a stranger's code so that neither an exit, a print nor a hang of it reaches the host.
 
+A hang that returns to the interpreter is ended by a signal. One that never does, in C code or in
+another thread than the main one, cannot be ended without harm; it is named on stderr.
+"""
+
+import faulthandler
 import io
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Generic, TypeVar
 
 __all__ = ["Outcome", "TookTooLong", "contained"]
 
 T = TypeVar("T")
+
+STDERR = 2  # the descriptor: the text must come out while the interpreter stands still
+GRACE_SECONDS = 1.0  # for the signal to end what it can end
 
 
 class TookTooLong(BaseException):
@@ -27,23 +35,51 @@ class Outcome(Generic[T]):
     printed: str
 
 
-def contained(function: Callable[[], T], seconds: float) -> Outcome[T]:
+def contained(function: Callable[[], T], seconds: float, hang: str) -> Outcome[T]:
     """Call `function`, catch all but the user's own interrupt, and keep stdout clean.
 
     Args:
         function: What to call.
         seconds: The limit; it holds in the main thread on systems with `SIGALRM`, for code that
             returns to the interpreter now and then.
+        hang: What to say on stderr of a call that the limit could not end.
     """
     stdout = io.StringIO()
+    call = _frame_that_says(hang)
     try:
-        with redirect_stdout(stdout), _time_limit(seconds):
-            value = function()
+        with redirect_stdout(stdout), _hang_report(seconds), _time_limit(seconds):
+            value = call(function)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and TookTooLong are none of Exception
         return Outcome(None, error, stdout.getvalue())
     return Outcome(value, None, stdout.getvalue())
+
+
+def _call(function: Callable[[], T]) -> T:
+    return function()
+
+
+def _frame_that_says(sentence: str) -> Callable[[Callable[[], T]], T]:
+    """Give a `_call` whose frame shows the sentence as its file.
+
+    The dump of a process that stands still is written without the interpreter: file names and
+    lines of the frames are all it can hold.
+    """
+    return FunctionType(_call.__code__.replace(co_filename=sentence), {})
+
+
+@contextmanager
+def _hang_report(seconds: float) -> Iterator[None]:
+    """Dump the frames to stderr when the body goes on past the limit; it may hold the GIL."""
+    if seconds <= 0:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, file=STDERR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

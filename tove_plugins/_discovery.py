@@ -65,16 +65,14 @@ def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
 
 
 def _find_sources(notes: list[str]) -> list[PluginSource]:
-    entry_points = _entry_points(notes)
-    sources = []
-    if importlib.util.find_spec(BUILTIN.module.partition(".")[0]) is not None:
-        sources.append(PluginSource(BUILTIN, "tove_plugins", _own_version()))
-    for entry_point in sorted(entry_points, key=lambda e: (_distribution(e), e.name, e.value)):
-        distribution = _distribution(entry_point)
-        if sources and _normal(distribution) == SDK_DISTRIBUTION and entry_point.name == "builtin":
-            continue  # the installed form of the same plugin
-        sources.append(PluginSource(entry_point, distribution, _version(entry_point)))
-    return sources
+    sources = [PluginSource(e, *_distribution(e)) for e in _entry_points(notes)]
+    sources.sort(key=lambda s: (s.distribution, s.name, s.entry_point.value))
+    if importlib.util.find_spec(BUILTIN.module.partition(".")[0]) is None:
+        return sources
+    builtin = PluginSource(BUILTIN, "tove_plugins", _own_version())
+    installed = (BUILTIN.name, SDK_DISTRIBUTION)  # another form of the same plugin
+    others = [s for s in sources if (s.name, _normal(s.distribution)) != installed]
+    return [builtin, *others]
 
 
 def _entry_points(notes: list[str]) -> list[EntryPoint]:
@@ -182,18 +180,13 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _distribution(entry_point: EntryPoint) -> str:
+def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
+    """Give the name and version of the distribution, its metadata being parsed once only."""
     try:
-        return str(entry_point.dist.name) if entry_point.dist else "unknown"
-    except Exception:  # metadata without a name
-        return "unknown"
-
-
-def _version(entry_point: EntryPoint) -> str:
-    try:
-        return str(entry_point.dist.version) if entry_point.dist else "unknown"
-    except Exception:  # metadata without a version
-        return "unknown"
+        told = entry_point.dist.metadata if entry_point.dist else {}
+        return told["Name"] or "unknown", told["Version"] or "unknown"
+    except Exception:  # a stranger's metadata, without a name perhaps
+        return "unknown", "unknown"
 
 
 def _own_version() -> str:

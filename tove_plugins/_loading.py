@@ -46,7 +46,11 @@ class LoadedPlugin:
 def load_plugin(source: PluginSource, seconds: float) -> LoadedPlugin:
     """Load a plugin; whatever it does, the result says so and nothing is raised."""
     had_torch = "torch" in sys.modules
-    outcome = contained(lambda: _collect_specs(source.entry_point), seconds)
+    hang = (
+        f"plugin '{source.name}' of {source.distribution} {source.version} hangs while it is "
+        f"discovered; stop this process and set TOVE_BLOCK_PLUGINS={source.name}"
+    )
+    outcome = contained(lambda: _collect_specs(source.entry_point), seconds, hang)
     if outcome.value is None:
         return _failed(source, outcome.error)
     specs = tuple(spec for spec in outcome.value if spec.api <= API_VERSION)

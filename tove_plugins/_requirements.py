@@ -1,11 +1,17 @@
-"""Check requirements as pip writes them against what is installed."""
+"""Check requirements as pip writes them against what is installed.
+
+`packaging` is imported where it is used: a listing reads no requirement unless a plugin failed.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 __all__ = ["distribution_asks_for_newer_sdk", "unmet_requirements"]
 
@@ -14,6 +20,8 @@ SDK_DISTRIBUTION = "tove-plugins"
 
 def unmet_requirements(requirements: Iterable[str]) -> list[tuple[str, str]]:
     """Give (requirement, what is wrong with it) for each one that does not hold."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     unmet = []
     for text in requirements:
         try:
@@ -41,6 +49,9 @@ def _problem(requirement: Requirement) -> str:
 
 def distribution_asks_for_newer_sdk(entry_point: EntryPoint) -> str:
     """Give the plugin's own requirement on the SDK where this SDK is older, or ""."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
     try:
         requirements = (entry_point.dist.requires or []) if entry_point.dist else []
         ours = [

@@ -1,6 +1,5 @@
 """Find files that specs and configs name: package resources, paths, hub repositories; digests."""
 
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -103,6 +102,8 @@ def sha256_of(path: Path) -> str:
     Raises:
         ExpertBuildError: The folder holds no weights file.
     """
+    import hashlib  # listing needs no digest, and OpenSSL takes milliseconds to load
+
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
