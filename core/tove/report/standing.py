@@ -1,7 +1,8 @@
 """Which row of a run is what, and how two of them compare.
 
-Two scores are told apart only if their 95 % intervals do not overlap. That is stricter than a
-paired test, and holds for rows of which nothing but the intervals is left.
+A row knows its gain over the baseline on the items that both answered: the two are told apart if
+the 95 % interval of that gain excludes zero. Other pairs are told apart only if their own 95 %
+intervals do not overlap, which is stricter.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ __all__ = [
     "compare",
     "format_score",
     "metric_label",
+    "paired_gain",
     "score_of",
     "standing_of",
 ]
@@ -35,6 +37,9 @@ class Score:
         low: lower end of the 95 % interval; None where the metric has none.
         high: upper end.
         n: items behind it.
+        row: the row it belongs to.
+        over: the row that `gain` is over.
+        gain: ends of the 95 % interval of the paired gain over that row; None where not measured.
     """
 
     metric: str
@@ -42,6 +47,9 @@ class Score:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    row: str = ""
+    over: str = ""
+    gain: tuple[float, float] | None = None
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -72,6 +80,7 @@ class Standing:
         baseline: as many trained parameters, no experts.
         tove: all experts.
         merged: one encoder.
+        control: the baseline merged as `merged` was: the same images and steps, no experts.
         detached: after each removal, in order.
         removed: the slot that each of `detached` lost.
     """
@@ -80,6 +89,7 @@ class Standing:
     baseline: Row | None = None
     tove: Row | None = None
     merged: Row | None = None
+    control: Row | None = None
     detached: Sequence[Row] = ()
     removed: Sequence[str] = field(default=())
 
@@ -105,6 +115,7 @@ def standing_of(rows: Iterable[Row], detach_stages: Iterable[str]) -> Standing:
         named.get("baseline"),
         tove,
         named.get("merged"),
+        named.get("merged_baseline"),
         detached,
         removed,
     )
@@ -113,13 +124,31 @@ def standing_of(rows: Iterable[Row], detach_stages: Iterable[str]) -> Standing:
 def score_of(row: Row | None, metric: str) -> Score | None:
     """Give a row's score; None without the row or the metric."""
     entry = row["metrics"].get(metric) if row else None
-    if entry is None:
+    if entry is None or row is None:
         return None
-    return Score(metric, entry["value"], entry.get("low"), entry.get("high"), entry.get("n"))
+    gain = row.get("gain", {})
+    return Score(
+        metric,
+        entry["value"],
+        entry.get("low"),
+        entry.get("high"),
+        entry.get("n"),
+        row["name"],
+        gain.get("over", ""),
+        (gain[metric]["low"], gain[metric]["high"]) if metric in gain else None,
+    )
+
+
+def paired_gain(ours: Score, other: Score) -> tuple[float, float] | None:
+    """Give the interval of the gain of `ours` over `other` on the same items, if it is known."""
+    return ours.gain if other.row and ours.over == other.row else None
 
 
 def compare(ours: Score, other: Score) -> Verdict:
-    """Say where `ours` lies; "alike" where the intervals touch, "unknown" without intervals."""
+    """Say where `ours` lies; "alike" where zero gain or a touch of the intervals is possible."""
+    gain = paired_gain(ours, other)
+    if gain is not None:
+        return "above" if gain[0] > 0 else "below" if gain[1] < 0 else "alike"
     if ours.low is None or other.low is None:
         return "unknown"
     if ours.bounds[0] > other.bounds[1]:

@@ -16,6 +16,7 @@ from tove.report.standing import (
     format_score,
     is_share,
     metric_label,
+    paired_gain,
     score_of,
 )
 
@@ -88,6 +89,10 @@ def _comparisons(standing: Standing, metric: str) -> list[str]:
     if merged is not None:
         remark = _gain_remark(merged, tove, rival)
         sentences.append(_comparison("the merged encoder", merged, rival_name, rival) + remark)
+    control = score_of(standing.control, metric)
+    if merged is not None and control is not None:
+        other = "the baseline merged on the same images"
+        sentences.append(_comparison("the merged encoder", merged, other, control))
     return sentences
 
 
@@ -99,12 +104,12 @@ def _comparison(name: str, ours: Score, other_name: str, other: Score) -> str:
     verdict = compare(ours, other)
     if verdict == "unknown":
         return f"{start} and {other_name}: {numbers}; there are no intervals to judge this by."
+    paired = paired_gain(ours, other)
     if verdict == "alike":
-        return (
-            f"{start} and {other_name} are not distinguishable: {numbers}; the 95 % intervals "
-            "overlap."
-        )
-    return f"{start} lies {verdict} {other_name}: {numbers}; the 95 % intervals do not overlap."
+        why = "that interval holds zero" if paired else "the 95 % intervals overlap"
+        return f"{start} and {other_name} are not distinguishable: {numbers}; {why}."
+    why = "that interval excludes zero" if paired else "the 95 % intervals do not overlap"
+    return f"{start} lies {verdict} {other_name}: {numbers}; {why}."
 
 
 def _with_interval(score: Score) -> str:
@@ -112,10 +117,13 @@ def _with_interval(score: Score) -> str:
 
 
 def _gap(ours: Score, other: Score) -> str:
-    difference = ours.value - other.value
+    """Write the difference, with the 95 % interval of the paired one where it is known."""
+    difference, paired = ours.value - other.value, paired_gain(ours, other)
     if is_share(ours.metric):
-        return f"{100 * difference:+.1f} points"
-    return f"{difference:+.3f}"
+        ends = f" ({100 * paired[0]:+.1f} to {100 * paired[1]:+.1f})" if paired else ""
+        return f"{100 * difference:+.1f} points{ends}"
+    ends = f" ({paired[0]:+.3f} to {paired[1]:+.3f})" if paired else ""
+    return f"{difference:+.3f}{ends}"
 
 
 def _gain_remark(merged: Score, tove: Score, rival: Score) -> str:
@@ -170,6 +178,7 @@ def _costs(standing: Standing) -> list[str]:
             ("the baseline", standing.baseline),
             ("ToVE", standing.tove),
             ("merged", standing.merged),
+            ("the baseline, merged", standing.control),
         )
         if row is not None
     ]

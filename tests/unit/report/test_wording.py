@@ -94,3 +94,20 @@ def test_touching_intervals_are_alike(make_rows):
     assert compare(ours, Score(METRIC, 0.4, 0.3, 0.49)) == "above"
     assert compare(Score(METRIC, 0.4, 0.3, 0.49), ours) == "below"
     assert score_of(make_rows()[0], "caption/CIDEr") is None
+
+
+def test_a_paired_gain_decides_where_intervals_overlap(make_rows):
+    rows = make_rows(tove=0.78)
+    rows[2]["gain"] = {"over": "baseline", METRIC: {"value": 0.03, "low": 0.01, "high": 0.05}}
+    assert told(rows).startswith("ToVE 78.0 %")
+    assert "+3.0 points (+1.0 to +5.0); that interval excludes zero" in details(rows)
+    rows[2]["gain"][METRIC] |= {"low": -0.01}
+    assert "No measurable help" in told(rows)
+    assert "(-1.0 to +5.0); that interval holds zero" in details(rows)
+
+
+def test_the_merged_baseline_is_the_merged_encoders_control(make_rows):
+    rows = make_rows()
+    control = {**rows[1], "name": "merged_baseline", "stage": "merged_baseline"}
+    assert "against 75.0 % (73.0 to 77.0), +6.0 points" in details([*rows, control])
+    assert "lies above the baseline merged on the same images" in details([*rows, control])
