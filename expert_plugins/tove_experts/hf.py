@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tove_plugins import ImageSpec
+from tove_plugins.specs import Interpolation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,8 @@ __all__ = [
 ]
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-_INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # as PIL numbers them; others become bicubic
+# As PIL numbers them; what it calls otherwise becomes the family's own.
+_INTERPOLATION: dict[int | None, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
 
 def read_config(folder: Path, model_types: Collection[str] = ()) -> dict[str, Any]:
@@ -57,7 +59,10 @@ def read_config(folder: Path, model_types: Collection[str] = ()) -> dict[str, An
 
 
 def read_image(
-    folder: Path, fallback: ImageSpec | None = None, size: tuple[int, int] | None = None
+    folder: Path,
+    fallback: ImageSpec | None = None,
+    size: tuple[int, int] | None = None,
+    interpolation: Interpolation = "bicubic",
 ) -> ImageSpec:
     """Read from a folder's preprocessor_config.json what its model takes.
 
@@ -69,6 +74,7 @@ def read_image(
         fallback: Stands in for what the file does not say, and for the whole file; without it
             that is an error, for a guessed mean and std would pass without a word.
         size: (height, width) in place of the processor's.
+        interpolation: What the family's image processors do where the file does not say.
 
     Raises:
         ValueError: The file is missing or says too little.
@@ -94,7 +100,7 @@ def read_image(
         mean=mean,
         std=std,
         value_range=_value_range(processor),
-        interpolation=_INTERPOLATION.get(processor.get("resample", 3), "bicubic"),  # type: ignore[arg-type]
+        interpolation=_INTERPOLATION.get(processor.get("resample"), interpolation),
     )
 
 
