@@ -5,7 +5,7 @@ A plugin is a module with one function marked `@hookimpl`, `tove_experts()`, tha
 and listing experts imports neither torch nor any expert's factory; building one does.
 """
 
-from tove_plugins._building import build_expert, build_from_spec, resolve_expert
+from tove_plugins._building import build_expert, build_from_spec, check_build, resolve_expert
 from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError, ExpertNotAvailable, ExpertSpecError
@@ -31,6 +31,7 @@ __all__ = [
     "Weights",
     "build_expert",
     "build_from_spec",
+    "check_build",
     "discover",
     "find_weights",
     "hookimpl",

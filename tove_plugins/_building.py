@@ -18,7 +18,7 @@ from tove_plugins.specs import ExpertSpec
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build_expert", "build_from_spec", "resolve_expert"]
+__all__ = ["build_expert", "build_from_spec", "check_build", "resolve_expert"]
 
 
 def build_expert(
@@ -69,7 +69,7 @@ def build_from_spec(
     spec = _resolved(spec, tiny, weights, options, label)
     path = _weights_path(spec, tiny, weights, sha256, label)
     kwargs = _merged(spec, tiny, options)
-    factory = _import(spec.factory, f"factory {spec.factory} of {label}")
+    factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
     _check_options(factory, spec, path, kwargs, label)
     try:
         expert = factory(spec=spec, weights=path, **kwargs)
@@ -87,6 +87,31 @@ def build_from_spec(
             "should return a torch.nn.Module."
         )
     return expert
+
+
+def check_build(
+    name: str,
+    *,
+    tiny: bool = False,
+    weights: str | Path | None = None,
+    sha256: str | None = None,
+    **options: object,
+) -> None:
+    """Find out whether `build_expert` would go well as far as that can be told without building.
+
+    Requirements, weights and their digest, the factory's import and its options are looked at.
+
+    Raises:
+        ExpertNotAvailable: No plugin offers it.
+        ExpertBuildError: One of them fails.
+    """
+    entry = discover().get(name)
+    label = f"expert '{name}' ({_origin(entry)})"
+    _check_requirements(entry.spec, label)
+    spec = _resolved(entry.spec, tiny, weights, options, label)
+    path = _weights_path(spec, tiny, weights, sha256, label)
+    factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
+    _check_options(factory, spec, path, _merged(spec, tiny, options), label)
 
 
 def resolve_expert(
@@ -132,7 +157,7 @@ def _resolved(
     """Ask the expert for the spec of this very build, where the caller changes anything."""
     if not spec.resolve or (weights is None and not options):
         return spec
-    resolve = _import(spec.resolve, f"resolve function {spec.resolve} of {label}")
+    resolve = import_named(spec.resolve, f"resolve function {spec.resolve} of {label}")
     path = None if weights is None else _weights_path(spec, tiny, weights, None, label)
     kwargs = _merged(spec, tiny, options)
     _check_options(resolve, spec, path, kwargs, label)
@@ -190,7 +215,7 @@ def _check_digest(path: Path, declared: str, label: str) -> None:
         )
 
 
-def _import(reference: str, what: str) -> Callable[..., Any]:
+def import_named(reference: str, what: str) -> Callable[..., Any]:
     """Import "package.module:attribute"; `what` names it in messages."""
     module_name, _, attributes = reference.partition(":")
     try:

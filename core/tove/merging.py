@@ -93,6 +93,8 @@ class Merge(BaseModel):
         data_preprocessor: mmengine's.
     """
 
+    given_later = ("teacher",)  # by the merge stage
+
     def __init__(
         self,
         teacher: Mapping[str, Any] | ToVE,

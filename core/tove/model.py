@@ -14,7 +14,7 @@ Shapes: B batch, N tokens on CLIP's grid, D language width, K configured slots.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from mmengine.model import BaseModel
@@ -77,6 +77,18 @@ class ToVE(BaseModel):
         generation: options of the language model's `generate`, for captions.
         data_preprocessor: mmengine's; the default only moves a batch to the device.
     """
+
+    # Arguments that are those of a part, with what of them the model gives itself: a config is
+    # checked against them before anything is built.
+    sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
+        "gate": (TokenGate, ("width", "slots", "headless")),
+        "transfer": (ResidualTransfer, ("d_lang",)),
+        "projector": (
+            Projector,
+            ("d_clip", "expert_widths", "grid", "expert_grids", "expert_kinds", "d_lang"),
+        ),
+        "token_cache": (TokenCache, ()),
+    }
 
     def __init__(
         self,
@@ -161,21 +173,31 @@ class ToVE(BaseModel):
         """
         images_BCHW = to_unit_range(images)
         t_clip_BNC = self._frozen("clip", self.encoder, images_BCHW, image_ids)
+        absent = frozenset(self.hub.detached) | self._dropped()
+        tokens = {
+            slot: self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
+            for slot in self.slots
+            if slot not in absent
+        }  # by slot, [B, M_k, D_k], on each expert's own grid
+        return self.fuse_tokens(t_clip_BNC, tokens)
+
+    def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
+        """Join what the frozen networks gave: CLIP's tokens and, by slot, those of the experts.
+
+        Args:
+            t_clip_BNC: CLIP's tokens, C their width.
+            tokens: [B, M_k, D_k], on each expert's own grid; slots that are not in it sit out.
+        """
         v_BND = self.projector.project_clip(t_clip_BNC)
         if self.arm == "plain":
             return Fused(v_BND, v_BND)
         if self.arm == "baseline":
             return Fused(self.transfer(v_BND, t_clip_BNC), v_BND)
 
-        absent = frozenset(self.hub.detached) | self._dropped()
+        absent = frozenset(self.slots).difference(tokens)
         gates = self.gate(t_clip_BNC, absent)  # weights [B, N, K]
-        if len(absent) == len(self.slots):
+        if not tokens:
             return Fused(v_BND, v_BND, gates, self.slots, absent)
-        tokens = {
-            slot: self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
-            for slot in self.slots
-            if slot not in absent
-        }  # by slot, [B, M_k, D_k], on each expert's own grid
         z_BND = self.projector.mix(gates.weights, self.slots, tokens)
         return Fused(self.transfer(v_BND, z_BND), v_BND, gates, self.slots, absent)
 

@@ -4,6 +4,7 @@ Looked at: types in every part of the config, experts, weights, image size, data
 one sentence that tells what, where and how to mend it.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,11 +14,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import Registry, init_default_scope
+from torch.utils.data import DataLoader
 
 from tove import compat, registry
+from tove.arguments import check_known, check_model
 from tove.checkpoint import attached_slots, read_checkpoint
 from tove.errors import ConfigError, close_matches
-from tove_plugins import ExpertBuildError, discover, find_weights, resolve_resource
+from tove.plugins import expert_options
+from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
 __all__ = ["check_config", "fill_in", "prepare_data"]
 
@@ -47,11 +51,13 @@ def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None)
     for entry in cfg.stages:
         _check_type(registry.STAGES, entry, "stages")
     _check_model(cfg, checkpoint)
+    for loader in _LOADERS:
+        check_known(cfg.get(loader, {}), _loader_settings(), loader)
     for loader, dataset in _datasets(cfg):
-        _check_type(registry.DATASETS, dataset, f"{loader}.dataset")
+        _check_part(registry.DATASETS, dataset, f"{loader}.dataset")
     metrics = cfg.get("test_evaluator", [])
     for metric in metrics if isinstance(metrics, list) else [metrics]:
-        _check_type(registry.METRICS, metric, "test_evaluator")
+        _check_part(registry.METRICS, metric, "test_evaluator")
 
 
 def _check_keys(cfg: Config) -> None:
@@ -61,12 +67,22 @@ def _check_keys(cfg: Config) -> None:
             f"The config {cfg.filename} lacks the setting '{missing[0]}'; "
             "configs/tiny/tove-tiny_scenes.py shows a complete one."
         )
+    for key in ("image_size", "batch_size"):
+        value = cfg.get(key, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key} is {value!r}; give a positive whole number.")
     names = [entry.get("name") for entry in cfg.stages]
     if None in names or len(set(names)) < len(names):
         raise ConfigError(
             f"Each entry of `stages` needs a name of its own, but they are {names}; it is also the "
             "name of the stage's folder."
         )
+
+
+def _loader_settings() -> list[str]:
+    """Name what a loader's dict may hold: torch's arguments and those that mmengine adds."""
+    own = inspect.signature(DataLoader).parameters
+    return [*own, "num_batch_per_epoch"]
 
 
 def _import_modules(custom_imports: Mapping[str, Any]) -> None:
@@ -93,13 +109,21 @@ def _check_type(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
         )
 
 
+def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
+    """Look a `type` up and hold the arguments beside it against what it takes."""
+    _check_type(kind, entry, where)
+    found = entry["type"] if callable(entry["type"]) else kind.get(entry["type"])
+    check_model(found, entry, where)
+
+
 def _check_model(cfg: Config, checkpoint: Path | None) -> None:
     model = cfg.model
-    _check_type(registry.MODELS, model, "model")
-    _check_type(registry.ENCODERS, model.encoder, "model.encoder")
-    _check_type(registry.LANGUAGE_MODELS, model.language, "model.language")
+    _check_part(registry.MODELS, model, "model")
+    _check_part(registry.ENCODERS, model.encoder, "model.encoder")
+    _check_part(registry.LANGUAGE_MODELS, model.language, "model.language")
     if "merging" in cfg:
-        _check_type(registry.MODELS, cfg.merging.model, "merging.model")
+        check_known(cfg.merging, ("model", "schedule"), "merging")
+        _check_part(registry.MODELS, cfg.merging.model, "merging.model")
     for part in ("encoder", "language"):
         _check_weights(f"model.{part}.pretrained", model[part].get("pretrained"))
     _check_weights("model.init_from", model.get("init_from"))
@@ -126,21 +150,16 @@ def _check_weights(where: str, source: str | None) -> None:
 
 
 def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
-    """Find the expert and its weights without building it."""
+    """Find the expert and its weights, and bind its options, without building it."""
     name = expert.get("type")
     if not isinstance(name, str):
         raise ConfigError(f"model.experts.{slot}.type must be the name of an expert, not {name!r}.")
     if name in registry.EXPERTS.module_dict and name not in discover().experts:
         return  # research code, registered through custom_imports
-    spec = discover().get(name).spec
-    declared = spec.weights.source if spec.weights else None
-    source = expert.get("weights") or declared
-    if expert.get("tiny") or source is None or source.startswith("hub:"):
-        return
     try:
-        find_weights(source)
-    except FileNotFoundError as error:
-        raise ExpertBuildError(f"Expert '{name}' (model.experts.{slot}): {error}") from error
+        check_build(name, **expert_options(expert))
+    except ExpertBuildError as error:
+        raise ExpertBuildError(f"model.experts.{slot}: {error}") from error
 
 
 def _check_image_size(encoder: Mapping[str, Any]) -> None:

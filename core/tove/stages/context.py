@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove import compat
+from tove.arguments import check_model
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove.hooks import seed_everything
@@ -156,6 +157,15 @@ class StageContext:
         if "steps" not in settings:
             raise ConfigError("The schedule says no number of steps; set schedule.steps.")
         return Schedule(**settings)
+
+    def check_model(self, over: Mapping[str, Any], where: str) -> None:
+        """Check settings that a stage lays over `cfg.model`.
+
+        Raises:
+            ConfigError: an argument that the model does not take.
+        """
+        settings = merged_settings(plain_settings(self.cfg.model), over)
+        check_model(MODELS.get(settings["type"]), settings, where)
 
     def loader(self, kind: str) -> dict[str, Any]:
         """Give the config of a data loader: train, val, test or unlabelled."""

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import barrier, is_main_process
 
 from tove.accounting import count_parameters
+from tove.arguments import check_model
 from tove.checkpoint import save_checkpoint
 from tove.errors import ConfigError
 from tove.merging import Merge
@@ -84,6 +85,8 @@ class MergeStage:
                 "configs/tiny/tove-tiny_scenes.py shows them."
             )
         self._schedule(context)
+        settings = merged_settings(plain_settings(context.cfg.merging.model), self.model)
+        check_model(MODELS.get(settings["type"]), settings, f"stages.{self.name}.model")
 
     def _schedule(self, context: StageContext) -> Schedule:
         settings = plain_settings(context.cfg.merging)

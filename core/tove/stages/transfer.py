@@ -56,8 +56,9 @@ class TransferStage:
         self.row = row or ("tove" if name == "transfer" else name)
 
     def check(self, context: StageContext) -> None:
-        """Check the schedule."""
+        """Check the schedule and the settings that are laid over the model's."""
         context.schedule(self.schedule)
+        context.check_model(self.model, f"stages.{self.name}.model")
 
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""

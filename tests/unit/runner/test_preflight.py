@@ -62,6 +62,49 @@ MISTAKES = {
         ConfigError,
         r"model\.encoder\.pretrained is '/nowhere/clip', but there is nothing",
     ),
+    "gate's switch": (
+        swap(gate={"topk": 2}),
+        ConfigError,
+        r"model\.gate\.topk is unknown. Did you mean 'top_k'",
+    ),
+    "model's switch": (swap(balance_wieght=1), ConfigError, r"Did you mean 'balance_weight'"),
+    "projector": (swap(projector={"hiden": 1}), ConfigError, r"model\.projector\.hiden is unknown"),
+    "expert's option": (
+        set_expert(type="tiny_depth", dept=3),
+        ExpertBuildError,
+        r"model\.experts\.depth: .*'dept'",
+    ),
+    "merging's switch": (
+        lambda s: s["merging"].update(schedul={}),
+        ConfigError,
+        r"merging\.schedul is unknown. Did you mean 'schedule'",
+    ),
+    "merging's loss": (
+        lambda s: s["merging"]["model"].update(loss="mae"),
+        ConfigError,
+        r"merging\.model\.loss is 'mae', but it must be one of 'mse'",
+    ),
+    "merging model's switch": (
+        lambda s: s["merging"]["model"].update(lm_wieght=1),
+        ConfigError,
+        r"Did you mean 'lm_weight'",
+    ),
+    "data set's option": (
+        lambda s: s["test_dataloader"]["dataset"]["datasets"][0].update(max_sample=3),
+        ConfigError,
+        r"test_dataloader\.dataset\.max_sample is unknown. Did you mean 'max_samples'",
+    ),
+    "metric's option": (
+        lambda s: s.update(test_evaluator=[{"type": "CaptionScore", "num_resample": 3}]),
+        ConfigError,
+        "Did you mean 'num_resamples'",
+    ),
+    "loader's option": (
+        lambda s: s["test_dataloader"].update(num_worker=2),
+        ConfigError,
+        r"test_dataloader\.num_worker is unknown. Did you mean 'num_workers'",
+    ),
+    "image size": (lambda s: s.update(image_size=0), ConfigError, "give a positive whole number"),
     "resource of no package": (
         swap(init_from="pkg:no_such_package/x.safetensors"),
         ConfigError,

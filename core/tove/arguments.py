@@ -1,0 +1,116 @@
+"""Hold a config's arguments against what takes them, before anything is built.
+
+A stage that runs for an hour must not end in a misspelt argument of the next one.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tove.errors import ConfigError, close_matches
+
+__all__ = ["check_arguments", "check_known", "check_model"]
+
+
+def check_known(settings: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse keys that nothing reads.
+
+    Raises:
+        ConfigError: a key is not among the known ones.
+    """
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"{where}.{key} is unknown. {close_matches(key, known)}")
+
+
+def check_arguments(
+    target: Callable[..., Any],
+    settings: Mapping[str, Any],
+    where: str,
+    filled: Collection[str] = (),
+) -> None:
+    """Refuse arguments that a class or function does not take, and words that it does not know.
+
+    Args:
+        target: what is going to be called with them; with `**options` in a class, its base's
+            arguments count as well.
+        settings: the config's arguments; `type` is none of them.
+        where: their place in the config, for messages.
+        filled: arguments that the caller gives itself.
+
+    Raises:
+        ConfigError: an argument is unknown or missing, or a word is none of those it may be.
+    """
+    parameters = {p.name: p for p in _parameters(target) if p.name not in filled}
+    given = {key: value for key, value in settings.items() if key not in ("type", "_scope_")}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_known(given, [*parameters], where)
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if required and name not in given:
+            raise ConfigError(f"{where} lacks '{name}', which {target.__name__} needs; add it.")
+    hints = _hints(target)
+    for key, value in given.items():
+        words = _words(hints.get(key))
+        if words and isinstance(value, str) and value not in words:
+            raise ConfigError(
+                f"{where}.{key} is {value!r}, but it must be one of {', '.join(map(repr, words))}."
+            )
+
+
+def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """Yield a target's own parameters; those behind a class's `**options` in its bases too."""
+    if not inspect.isclass(target):
+        yield from inspect.signature(target).parameters.values()
+        return
+    for cls in inspect.getmro(target):
+        if "__init__" not in vars(cls):
+            continue
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in own)
+        if not passes_on or cls is object:
+            yield from own if cls is not object else ()
+            return
+        yield from (p for p in own if p.kind is not p.VAR_KEYWORD)
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # research code whose annotations do not resolve
+        return {}
+
+
+def _words(hint: Any) -> tuple[str, ...]:  # noqa: ANN401 - an annotation
+    """Give the words that an annotation allows; none where any string will do."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if str in parts:
+        return ()
+    return tuple(
+        word
+        for part in parts
+        if get_origin(part) is Literal
+        for word in get_args(part)
+        if isinstance(word, str)
+    )
+
+
+def check_model(model: Callable[..., Any], settings: Mapping[str, Any], where: str) -> None:
+    """Check a model's arguments, and those of the parts that it says it builds itself.
+
+    Args:
+        model: its class. `given_later` of it, if there, names arguments that are no config's;
+            `sections` maps an argument to the class that it is the arguments of and to the names
+            that the model gives that class itself.
+        settings: the arguments.
+        where: their place in the config.
+    """
+    check_arguments(model, settings, where, getattr(model, "given_later", ()))
+    for name, (part, given_by_model) in getattr(model, "sections", {}).items():
+        section = settings.get(name)
+        if isinstance(section, Mapping):
+            check_arguments(part, section, f"{where}.{name}", given_by_model)
