@@ -26,7 +26,7 @@ from tove.errors import ConfigError
 from tove.gating import GateOutput, TokenGate, balance_loss
 from tove.hub import ExpertHub, check_slots, expert_specs
 from tove.preprocess import to_unit_range
-from tove.projector import Projector
+from tove.projector import Projector, first_layer
 from tove.registry import ENCODERS, LANGUAGE_MODELS, MODELS, SCOPE
 from tove.trainable import keep_frozen_weights_out, load_initial, load_trainable, slot_of
 from tove.transfer import MatchedMLP, ResidualTransfer
@@ -131,6 +131,7 @@ class ToVE(BaseModel):
             self.hub.grids,
             hidden,
             self.language.width,
+            [slot for slot, spec in self.hub.specs.items() if spec.tokens.kind == "map"],
         )
         options = dict(gate or {}), dict(transfer or {})
         if arm == "tove":
@@ -158,7 +159,10 @@ class ToVE(BaseModel):
         d_clip, d_lang = self.encoder.width, self.language.width
         specs = expert_specs(experts, detached)
         with torch.device("meta"):
-            extra = nn.ModuleList(nn.Linear(s.tokens.width, hidden) for s in specs.values())
+            extra = nn.ModuleList(
+                first_layer(t.width, t.grid, self.encoder.grid, hidden, t.kind == "map")
+                for t in (spec.tokens for spec in specs.values())
+            )
             extra.append(TokenGate(d_clip, tuple(specs), **gate))
             extra.append(ResidualTransfer(d_lang, **transfer))
         budget = sum(parameter.numel() for parameter in extra.parameters())
