@@ -319,15 +319,6 @@ class ToVE(BaseModel):
         """
         return {n: t for n, t in self.state_dict().items() if slot_of(n) not in self.hub.detached}
 
-    def trainable_parameters(self) -> int:
-        """Count the parameters that train."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    def total_parameters(self) -> int:
-        """Count the parameters that a forward pass uses; experts that are detached do not."""
-        used = (p for n, p in self.named_parameters() if slot_of(n) not in self.hub.detached)
-        return sum(parameter.numel() for parameter in used)
-
 
 def build_part(part: Mapping[str, Any] | nn.Module, registry: Registry) -> Any:  # noqa: ANN401
     """Build a part from its config, whatever mmengine's default scope is; modules pass through."""

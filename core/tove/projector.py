@@ -10,18 +10,23 @@ The second form is what runs: the shared layer is applied once, not K times, and
 linear and its weights sum to one, so it commutes with W_k t + b_k, and the linear layer is run on
 whichever of the two grids has fewer tokens.
 
+An expert that gives a low-level map has a small convolutional stem in place of W_k t + b_k
+(`tove.stem`), for a pixel says little by itself; GELU and W_s follow it as they do for the others.
+
 Shapes: B batch, N tokens on CLIP's grid, M tokens on an expert's own grid, K experts,
 D a token's width, H hidden width, L language width (d_lang).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Projector", "resample_tokens"]
+from tove.stem import MapStem
+
+__all__ = ["Projector", "first_layer", "resample_tokens"]
 
 
 def resample_tokens(
@@ -40,6 +45,21 @@ def resample_tokens(
     return map_BDhw.flatten(2).transpose(1, 2).to(tokens_BMD.dtype)
 
 
+def first_layer(
+    width: int, grid_in: tuple[int, int], grid_out: tuple[int, int], hidden: int, is_map: bool
+) -> nn.Module:
+    """Make what comes before an expert's GELU: W_k t + b_k, or a map's stem.
+
+    Args:
+        width: of the expert's tokens.
+        grid_in: of the expert's tokens.
+        grid_out: CLIP's.
+        hidden: width of the result.
+        is_map: the expert gives a low-level map, not features.
+    """
+    return MapStem(width, grid_in, grid_out, hidden) if is_map else nn.Linear(width, hidden)
+
+
 class Projector(nn.Module):
     """First layers by slot, one shared second layer.
 
@@ -50,6 +70,7 @@ class Projector(nn.Module):
         expert_grids: token grid of every expert, by slot.
         hidden: width between the two layers.
         d_lang: width of the language model.
+        map_slots: the experts that give low-level maps, which get a stem each.
     """
 
     def __init__(
@@ -60,6 +81,7 @@ class Projector(nn.Module):
         expert_grids: Mapping[str, tuple[int, int]],
         hidden: int,
         d_lang: int,
+        map_slots: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -69,7 +91,9 @@ class Projector(nn.Module):
         # The experts' layers come last: CLIP's and the shared one then draw the same initial
         # weights whichever experts a config names.
         for slot, width in expert_widths.items():
-            self.first[slot] = nn.Linear(width, hidden)
+            self.first[slot] = first_layer(
+                width, expert_grids[slot], grid, hidden, slot in map_slots
+            )
 
     def project_clip(self, t_clip_BND: Tensor) -> Tensor:
         """Return v = P_clip(t_clip), [B, N, L]."""
@@ -77,8 +101,11 @@ class Projector(nn.Module):
         return self.shared(F.gelu(first(t_clip_BND.to(first.weight.dtype))))
 
     def hidden_tokens(self, slot: str, tokens_BMD: Tensor) -> Tensor:
-        """Return GELU(W_k t + b_k) on CLIP's grid, [B, N, H]."""
-        first, grid_in = cast(nn.Linear, self.first[slot]), self.expert_grids[slot]
+        """Return GELU(W_k t + b_k), or GELU of a map's stem, on CLIP's grid, [B, N, H]."""
+        first, grid_in = self.first[slot], self.expert_grids[slot]
+        if isinstance(first, MapStem):
+            return F.gelu(resample_tokens(first(tokens_BMD), first.grid, self.grid))
+        first = cast(nn.Linear, first)
         tokens_BMD = tokens_BMD.to(first.weight.dtype)
         if grid_in[0] * grid_in[1] > self.grid[0] * self.grid[1]:
             return F.gelu(first(resample_tokens(tokens_BMD, grid_in, self.grid)))
