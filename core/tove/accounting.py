@@ -1,6 +1,6 @@
-"""What a configuration costs: parameters, trainable and in all, and the latency of its vision side.
+"""Counting parameters and timing calls.
 
-forward_ms = median over runs of the time from an image batch to t_fuse, after warm-up
+median_ms = median over runs of the wall time of a call, after warm-up
 """
 
 import statistics
@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["count_parameters", "distinct_parameters", "forward_ms", "median_ms"]
+__all__ = ["count_parameters", "distinct_parameters", "median_ms"]
+
+_FEWEST_RUNS = 3
+_SECONDS = 3.0  # of timing a call: a slow one is timed less often
 
 
 def distinct_parameters(modules: Iterable[nn.Module]) -> dict[int, nn.Parameter]:
@@ -36,8 +39,18 @@ def count_parameters(model: nn.Module, excluded: Iterable[nn.Module] = ()) -> tu
 
 
 def median_ms(step: Callable[[], Any], device: torch.device, runs: int, warm_up: int) -> float:
-    """Time a call: the median of `runs` after `warm_up` untimed ones, in milliseconds."""
-    times = []
+    """Time a call.
+
+    Args:
+        step: the call.
+        device: that it runs on, waited for.
+        runs: timed calls; fewer, but at least three, once they have taken three seconds.
+        warm_up: untimed calls before them.
+
+    Returns:
+        The median in milliseconds.
+    """
+    times: list[float] = []
     for run in range(warm_up + runs):
         start = time.perf_counter()
         step()
@@ -45,30 +58,6 @@ def median_ms(step: Callable[[], Any], device: torch.device, runs: int, warm_up:
             torch.cuda.synchronize(device)
         if run >= warm_up:
             times.append((time.perf_counter() - start) * 1e3)
+        if len(times) >= _FEWEST_RUNS and sum(times) > _SECONDS * 1e3:
+            break
     return statistics.median(times)
-
-
-@torch.no_grad()
-def forward_ms(
-    model: nn.Module, image_size: int, device: torch.device, runs: int = 15, warm_up: int = 3
-) -> float:
-    """Time one image through the vision side, experts included, cache left out.
-
-    Args:
-        model: has `fuse(images_BCHW)`.
-        image_size: side of the square view that the data sets give.
-        device: where the model is.
-        runs: timed calls.
-        warm_up: untimed calls before them.
-
-    Returns:
-        Milliseconds for a batch of one image.
-    """
-    was_training = model.training
-    fuse: Any = model.fuse
-    model.eval()
-    images_BCHW = torch.rand(1, 3, image_size, image_size, device=device)
-    try:
-        return median_ms(lambda: fuse(images_BCHW), device, runs, warm_up)
-    finally:
-        model.train(was_training)

@@ -2,7 +2,12 @@
 
 row = {name, experts: [slots], metrics: {"vsr/accuracy": {value, low, high, n}, ...},
        gain: {over: "baseline", "vsr/accuracy": {value, low, high, n}, ...}, on paired items,
-       trainable_parameters, total_parameters, forward_ms, training_images, steps, seed, stage}
+       trainable_parameters, total_parameters, flops, forward_ms, peak_memory_mb,
+       cost: {device, encoder: part, experts: {slot: part}, fusion: part, language: part},
+       training_images, steps, seed, stage}
+
+`tove.cost` says what the costs are of. Rows that were written before they had `flops`,
+`peak_memory_mb` and `cost` are read as well.
 """
 
 import json
@@ -17,17 +22,27 @@ from rich.table import Table
 from tove.checkpoint import write_text
 
 __all__ = [
+    "COST_COLUMNS",
     "TABLE_METRICS",
     "make_console",
     "nested_metrics",
     "read_rows",
     "results_table",
+    "show_cost",
     "show_score",
     "write_rows",
 ]
 
 TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr")
 """What tables show where a config does not say `table_metrics`."""
+COST_COLUMNS = {
+    "trainable_parameters": "trainable",
+    "total_parameters": "total",
+    "flops": "FLOPs",
+    "forward_ms": "fwd ms",
+    "peak_memory_mb": "MB",
+}
+"""The costs of a row, with the heads of their columns."""
 _BOUNDS = ("low", "high")
 
 
@@ -81,16 +96,14 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> 
     shown = [m for m in metrics if any(m in row["metrics"] for row in rows)]
     table = Table(title="Held-out scores (95 % interval) and costs", box=box.SIMPLE)
     table.add_column("row", no_wrap=True)
-    for column in ("experts", *shown, "trainable", "total", "fwd ms", "images", "steps"):
+    for column in ("experts", *shown, *COST_COLUMNS.values(), "images", "steps"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["name"],
             str(len(row["experts"])),
             *(show_score(row["metrics"].get(metric)) for metric in shown),
-            _short(row["trainable_parameters"]),
-            _short(row["total_parameters"]),
-            f"{row['forward_ms']:.2f}",
+            *(show_cost(row, cost) for cost in COST_COLUMNS),
             f"{row['training_images']:,}",
             f"{row['steps']:,}",
         )
@@ -106,9 +119,21 @@ def show_score(metric: Mapping[str, float] | None) -> str:
     return f"{metric['value']:.3f} [{metric['low']:.2f}, {metric['high']:.2f}]"
 
 
+def show_cost(costs: Mapping[str, Any], name: str) -> str:
+    """Write one of the `COST_COLUMNS` of a row or a part; "-" where it was not measured."""
+    value = costs.get(name)
+    if value is None:
+        return "-"
+    if name == "forward_ms":
+        return f"{value:.2f}"
+    if name == "peak_memory_mb":
+        return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+    return _short(value)
+
+
 def _short(count: int) -> str:
-    """Write a number of parameters in three figures."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+    """Write a count in three figures."""
+    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return str(count)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors.torch import save_file
 
 from tove.checkpoint import read_checkpoint
 
@@ -20,7 +21,10 @@ KEYS = {
     "metrics",
     "trainable_parameters",
     "total_parameters",
+    "flops",
     "forward_ms",
+    "peak_memory_mb",
+    "cost",
     "training_images",
     "steps",
     "seed",
@@ -172,3 +176,51 @@ def test_the_frozen_weights_stay_out_of_checkpoints(finished_run: dict[str, Any]
     total = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
     assert total == rows_of(finished_run)["tove"]["trainable_parameters"]
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values())
+
+
+def _save_open_clip(folder: Path, **vision: Any) -> str:
+    import open_clip
+
+    tower = {"width": 32, "layers": 2, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": {**tower, **vision}, "text_cfg": text}
+    torch.manual_seed(0)
+    folder.mkdir()
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": statistics})
+    (folder / "open_clip_config.json").write_text(text)
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_an_encoder_of_open_clip_goes_through_every_stage(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    source = _save_open_clip(tmp_path / "clip")
+    settings["model"]["encoder"] = {"type": "OpenCLIP", "pretrained": source}
+    config, work = write_config(settings), tmp_path / "work"
+    result = launch("tools/train.py", config, "--work-dir", work)
+    assert result.returncode == 0, result.stderr[-2000:]
+    merged = json.loads((work / "results.json").read_text())[-1]
+    assert merged["name"] == "merged"
+    again = tmp_path / "again"
+    result = launch("tools/test.py", config, work / "merge/model.pth", "--work-dir", again)
+    assert result.returncode == 0, result.stderr[-2000:]
+    row = json.loads((again / "test-test/rows.json").read_text())[0]
+    assert row["metrics"] == merged["metrics"]
+
+
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_exported_is_refused_before_the_merge_trains(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    source = _save_open_clip(tmp_path / "clip", ls_init_value=0.1)
+    settings["model"]["encoder"] = {"type": "OpenCLIP", "pretrained": source}
+    settings["stages"] = [s for s in settings["stages"] if s["name"] in ("transfer", "merge")]
+    work = tmp_path / "work"
+    result = launch("tools/train.py", write_config(settings), "--work-dir", work)
+    assert result.returncode == 2
+    assert "ls_init_value" in result.stderr
+    assert not (work / "merge" / "loss.jsonl").exists()
+    assert (work / "transfer" / "model.pth").exists()

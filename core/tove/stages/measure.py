@@ -10,8 +10,8 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from tove.accounting import count_parameters, forward_ms
 from tove.checkpoint import write_text
+from tove.cost import measure_cost
 from tove.evaluation import paired_interval
 from tove.rows import nested_metrics
 from tove.stages.context import Row, StageContext
@@ -50,7 +50,7 @@ def measure_row(
     experts: Sequence[str],
     **entries: Any,  # noqa: ANN401 - JSON values of the row
 ) -> Row:
-    """Evaluate and time a runner's model.
+    """Evaluate a runner's model, a ToVE, and measure what it costs.
 
     The score of every item goes to `items/NAME.json` in the runner's folder, so that two rows can
     be compared on the items that both answered; the row has its gain over the baseline's.
@@ -62,8 +62,7 @@ def measure_row(
         experts: the slots that run.
         entries: training_images, steps and stage.
     """
-    inner: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    trainable, total = count_parameters(inner)
+    inner: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
     metrics = nested_metrics(runner.test())
     items = _item_scores(runner)
     if is_main_process():
@@ -73,9 +72,7 @@ def measure_row(
         "experts": list(experts),
         "metrics": metrics,
         "gain": _gain(context, name, items),
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "forward_ms": round(forward_ms(inner, context.image_size, context.device), 4),
+        **measure_cost(inner, context.image_size, context.device),
         "seed": context.seed,
         **entries,
     }

@@ -12,7 +12,9 @@ ROW = {
     "metrics": {"vsr/accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}},
     "trainable_parameters": 1234,
     "total_parameters": 5_678_900,
+    "flops": 2_500_000_000,
     "forward_ms": 1.5,
+    "peak_memory_mb": 12.345,
     "training_images": 12,
     "steps": 300,
 }
@@ -45,9 +47,19 @@ def test_the_table_shows_scores_with_intervals_and_costs():
     with console.capture() as capture:
         console.print(results_table([ROW], ["vsr/accuracy", "caption/CIDEr"]))
     text = capture.get()
-    for part in ("tove", "0.500 [0.40, 0.60]", "1.23k", "5.68M", "1.50", "300"):
+    costs = ("1.23k", "5.68M", "2.5G", "1.50", "12.3")
+    for part in ("tove", "0.500 [0.40, 0.60]", *costs, "300"):
         assert part in text
     assert "CIDEr" not in text
+
+
+def test_rows_of_before_flops_were_counted_are_shown_as_well():
+    old = {k: v for k, v in ROW.items() if k not in ("flops", "peak_memory_mb")}
+    console = make_console()
+    with console.capture() as capture:
+        console.print(results_table([old], ["vsr/accuracy"]))
+    line = next(line for line in capture.get().splitlines() if line.strip().startswith("tove"))
+    assert line.split()[-5:] == ["-", "1.50", "-", "12", "300"]
 
 
 def record(folder: Path, **settings: object) -> StageRecord:
