@@ -174,6 +174,11 @@ class TransformersCLIP(nn.Module):
         before = ("model.vision_model.embeddings.", "model.vision_model.pre_layrnorm.")
         yield from ((n, p) for n, p in self.named_parameters() if n.startswith(run + before))
 
+    @staticmethod
+    def read_export(folder: Path) -> dict[str, Any]:
+        """Give the arguments that read what `tove.export` wrote to a folder."""
+        return {"pretrained": str(folder)}
+
     @property
     def lora_targets(self) -> tuple[str, ...]:
         """Names of a block's linear layers that LoRA adapts by default."""
@@ -275,6 +280,11 @@ class OpenCLIP(nn.Module):
         run = tuple(f"{name}." for name, _ in self.blocks())
         before = ("visual.conv1.", "visual.class_emb", "visual.positional_emb", "visual.ln_pre.")
         yield from ((n, p) for n, p in self.named_parameters() if n.startswith(run + before))
+
+    @staticmethod
+    def read_export(folder: Path) -> dict[str, Any]:
+        """Give the arguments that read what `tove.export` wrote to a folder."""
+        return {"pretrained": str(folder / "open_clip"), "model": None}
 
     @property
     def lora_targets(self) -> tuple[str, ...]:

@@ -71,17 +71,23 @@ class ReseedHook(Hook):
 class LossCurveHook(Hook):
     """Appends one JSON line per step: iteration (from 1), losses as means over ranks, rate.
 
-    On resumption, lines past the resumed iteration are dropped, so that each step is there once.
+    Losses stay on their device and are written every `interval` steps: reading each at once would
+    make the device wait for every step. On resumption, lines past the resumed iteration are
+    dropped, so that each step is there once.
 
     Args:
         filename: within the stage's folder.
+        interval: steps between writes; it must divide the steps between checkpoints, or a crash
+            loses lines that the checkpoint has seen.
     """
 
     priority = "NORMAL"
 
-    def __init__(self, filename: str = "loss.jsonl") -> None:
-        self.filename = filename
+    def __init__(self, filename: str = "loss.jsonl", interval: int = 50) -> None:
+        self.filename, self.interval = filename, interval
         self.path = Path()
+        self._steps: list[tuple[int, float]] = []  # iteration, rate
+        self._losses: list[dict[str, float | torch.Tensor]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Cut the file back to what the resumed checkpoint has seen."""
@@ -99,26 +105,33 @@ class LossCurveHook(Hook):
         data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
         outputs: dict | None = None,
     ) -> None:
-        """Write the step's line."""
-        values = {k: _scalar(v) for k, v in (outputs or {}).items() if _is_scalar(v)}
-        if runner.world_size > 1:
-            mean = torch.tensor(list(values.values()), dtype=torch.float64)
-            all_reduce(mean, op="mean")
-            values = dict(zip(values, mean.tolist(), strict=True))
-        if not is_main_process():
+        """Keep the step's losses."""
+        losses = {key: value for key, value in (outputs or {}).items() if _is_scalar(value)}
+        self._losses.append(losses)
+        self._steps.append((runner.iter + 1, runner.optim_wrapper.get_lr()["lr"][0]))
+        if (runner.iter + 1) % self.interval == 0 or runner.iter + 1 == runner.max_iters:
+            self.write(runner)
+
+    def write(self, runner: Runner) -> None:
+        """Write the kept steps' lines; all ranks take part."""
+        if not self._steps:
             return
-        rates = runner.optim_wrapper.get_lr()["lr"]
-        line = {"iter": runner.iter + 1, **values, "lr": rates[0]}
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        names = list(self._losses[0])
+        rows = [[torch.as_tensor(losses[name]) for name in names] for losses in self._losses]
+        flat = torch.stack([value.detach().double().flatten()[0] for row in rows for value in row])
+        if runner.world_size > 1:
+            all_reduce(flat, op="mean")
+        values = flat.view(len(rows), len(names)).tolist()
+        if is_main_process():
+            with self.path.open("a") as stream:
+                for (iteration, rate), row in zip(self._steps, values, strict=True):
+                    line = {"iter": iteration, **dict(zip(names, row, strict=True)), "lr": rate}
+                    stream.write(json.dumps(line) + "\n")
+        self._steps, self._losses = [], []
 
 
 def _is_scalar(value: object) -> bool:
     return isinstance(value, int | float) or (torch.is_tensor(value) and value.numel() == 1)
-
-
-def _scalar(value: float | torch.Tensor) -> float:
-    return value.item() if torch.is_tensor(value) else float(value)
 
 
 def _iteration(line: str) -> float:

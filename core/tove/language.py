@@ -86,6 +86,12 @@ class CausalLanguageModel(nn.Module):
         self.text = PromptTokenizer(tokenizer)
         self.lm.requires_grad_(False)
         in_full = fusion == "cross_attention" and train_cross_attention
+        if in_full and self.lm.dtype.itemsize < 4:
+            raise ConfigError(
+                f"language.dtype is {dtype!r}, in which the cross-attention would train as well, "
+                "its small steps lost to rounding; leave dtype out and train with --amp, or set "
+                "language.train_cross_attention=False."
+            )
         self.adapters = attach_adapters(
             self.lm, adapters, rf".*({'|'.join(CROSS_ATTENTION)}).*" if in_full else None
         )

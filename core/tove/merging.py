@@ -207,14 +207,3 @@ class Merge(BaseModel):
     def merged_encoder(self) -> nn.Module:
         """Give the student as an ordinary encoder, a frozen copy with LoRA folded in."""
         return fold_lora(deepcopy(self.student)).requires_grad_(False).eval()
-
-    def trainable_parameters(self) -> int:
-        """Count the parameters that train."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    def total_parameters(self) -> int:
-        """Count the parameters of what is deployed: student, P_clip, language model."""
-        clip = self.teacher.projector.first["clip"], self.teacher.projector.shared
-        # The student's architecture is that of the teacher's encoder, LoRA being folded in.
-        deployed = (self.teacher.encoder, *clip, self.teacher.language)
-        return sum(p.numel() for module in deployed for p in module.parameters())

@@ -6,6 +6,7 @@ module only says what they are built of.
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,9 @@ def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
 def _custom_hooks(plan: RunPlan) -> list[Any]:
     if plan.schedule is None:
         return []
-    return [ReseedHook(plan.seed), LossCurveHook(), ProvenanceHook(plan.meta)]
+    interval = math.gcd(plan.schedule.log_interval, plan.schedule.checkpoint_interval)
+    curve = LossCurveHook(interval=interval)
+    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta)]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:

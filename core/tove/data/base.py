@@ -94,7 +94,7 @@ class ImageDataset(BaseDataset):
         for sample in samples:
             path = sample["image_path"]
             sample["image_index"] = numbers.setdefault(path, len(numbers))
-            sample["image_id"] = os.path.abspath(path)
+            sample["image_id"] = os.path.realpath(path)  # a linked image is the same image
         self._check_files(list(numbers))
         self.num_images = len(numbers)
         self._failures = CorruptLog(len(numbers))

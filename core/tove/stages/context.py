@@ -23,7 +23,7 @@ from tove.errors import CheckpointError, ConfigError, close_matches
 from tove.hooks import seed_everything
 from tove.model import ToVE
 from tove.optim import Schedule
-from tove.registry import FUNCTIONS, MODELS
+from tove.registry import ENCODERS, FUNCTIONS, MODELS
 
 __all__ = [
     "Row",
@@ -81,10 +81,9 @@ def merged_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[st
 
 
 def exported_encoder(encoder: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Give the settings that make an encoder's config read its export instead."""
-    if encoder["type"] == "OpenCLIP":
-        return {"pretrained": str((folder / "open_clip").resolve()), "model": None}
-    return {"pretrained": str(folder.resolve())}
+    """Give the settings that make an encoder's config read an export instead."""
+    settings: dict[str, Any] = ENCODERS.get(encoder["type"]).read_export(folder.resolve())
+    return settings
 
 
 @dataclass

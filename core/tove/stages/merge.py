@@ -6,7 +6,9 @@ The row `merged` is measured on what a user would load: the exported folder, rea
 ordinary encoder, in front of the transfer stage's P_clip and language adapters.
 """
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
@@ -100,6 +102,7 @@ class MergeStage:
         model: Merge = MODELS.build(
             {**merged_settings(settings["model"], self.model), "teacher": teacher}
         ).to(context.device)
+        self._rehearse(context, model)
         seen = self._train(context, model, schedule)
         self._export(context, model)
         seen |= self._seen_by_teacher(context)
@@ -126,6 +129,17 @@ class MergeStage:
         )
         runner.train()
         return images_seen(runner, schedule.steps)
+
+    def _rehearse(self, context: StageContext, model: Merge) -> None:
+        """Export the student once before it trains: what no format holds is said now."""
+        from tove.export import export_encoder
+
+        if is_main_process():
+            context.work_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=context.work_dir, prefix=".rehearsal.") as folder:
+                encoder: Any = model.merged_encoder()
+                export_encoder(encoder, Path(folder) / EXPORT)
+        barrier()
 
     def _export(self, context: StageContext, model: Merge) -> None:
         from tove.export import export_encoder

@@ -116,7 +116,6 @@ def test_predict_uses_the_student_and_runs_no_expert(make_model, batch):
     expected = plain.eval()(**batch, mode="predict")
     assert [a["prediction"] for a in answers] == [a["prediction"] for a in expected]
     assert not merge.teacher.hub.forward_counts
-    assert merge.total_parameters() == plain.total_parameters()
 
 
 @pytest.mark.parametrize("student", ["full", LORA])

@@ -257,6 +257,7 @@ def test_builds_from_a_config(lm_folder) -> None:
         (dict(fusion="crossattention"), ConfigError, "'cross_attention' or 'prefix'"),
         (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
         (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
+        (dict(dtype="bfloat16"), ConfigError, "its small steps lost to rounding"),
         (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
 )

@@ -30,12 +30,12 @@ def test_a_step_draws_the_same_whatever_came_before():
 def fake_runner(folder: Path, iteration: int) -> SimpleNamespace:
     wrapper = SimpleNamespace(get_lr=lambda: {"lr": [0.1]})
     return SimpleNamespace(
-        work_dir=str(folder), iter=iteration, world_size=1, optim_wrapper=wrapper
+        work_dir=str(folder), iter=iteration, world_size=1, optim_wrapper=wrapper, max_iters=7
     )
 
 
-def write_curve(folder: Path, start: int, stop: int) -> None:
-    hook = LossCurveHook()
+def write_curve(folder: Path, start: int, stop: int, interval: int = 1) -> None:
+    hook = LossCurveHook(interval=interval)
     hook.before_train(fake_runner(folder, start))
     for step in range(start, stop):
         outputs = {"loss": torch.tensor(float(step)), "text": "no"}
@@ -50,6 +50,25 @@ def test_a_resumed_curve_has_each_step_once(tmp_path: Path):
     lines = [json.loads(line) for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
     assert [line["iter"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
     assert lines[-1] == {"iter": 7, "loss": 6.0, "lr": 0.1}
+
+
+def test_a_curve_is_written_every_interval_and_at_the_end(tmp_path: Path):
+    def iterations() -> list[int]:
+        lines = (tmp_path / "loss.jsonl").read_text().splitlines()
+        return [json.loads(line)["iter"] for line in lines]
+
+    write_curve(tmp_path, 0, 5, interval=3)
+    assert iterations() == [1, 2, 3]
+    write_curve(tmp_path, 0, 7, interval=3)  # 7 is the last step
+    assert iterations() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_seeds_do_not_share_draws_shifted_by_a_step():
+    def first_draw(seed: int, iteration: int) -> tuple:
+        ReseedHook(seed).before_train_iter(SimpleNamespace(iter=iteration), iteration)
+        return draw()
+
+    assert first_draw(1, 0) != first_draw(0, 1)
 
 
 def test_a_run_from_the_start_begins_a_new_curve(tmp_path: Path):
