@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, with the provenance of every expert, checked on load.
 
 A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weights_only`. Its meta:
-    experts    dict slot -> {name, distribution, version, sha256}, of the hub it was trained with
+    experts    dict slot -> {name, distribution, version, sha256, options}, of the hub it was
+               trained with
     attached   slots that still have parameters in it (a slim checkpoint has fewer than `experts`)
     cfg        the config's text
     stage, steps, seed, versions
@@ -26,6 +27,7 @@ __all__ = [
     "atomic_writer",
     "attached_slots",
     "check_provenance",
+    "expert_difference",
     "read_checkpoint",
     "save_checkpoint",
     "write_text",
@@ -143,25 +145,54 @@ def check_provenance(
                 f"{', '.join(saved) or 'none'}. Remove '{slot}' from model.experts or train again."
             )
         then = saved[slot]
-        if then.get("name") != now.get("name"):
+        difference = expert_difference(then, now)
+        if difference:
             raise CheckpointError(
-                f"{where} was trained with expert '{then.get('name')}' as '{slot}', but the config "
-                f"puts '{now.get('name')}' there; set model.experts.{slot}.type={then.get('name')} "
-                "or train again."
+                f"Slot '{slot}' does not hold the expert that {where} was trained with: "
+                f"{difference}. {_mend(slot, then, now)}, or train again."
             )
-        if then.get("sha256") != now.get("sha256"):
-            raise CheckpointError(
-                f"The weights of expert '{now.get('name')}' ('{slot}') are not those that {where} "
-                f"was trained with (sha256 {_short(now)} now, {_short(then)} then); install "
-                f"{then.get('distribution')} {then.get('version')} or train again."
-            )
-        if then.get("version") != now.get("version"):
+        if _source(then) != _source(now):
             remarks.append(
-                f"Expert '{now.get('name')}' comes from {now.get('distribution')} "
-                f"{now.get('version')}; {where} was trained with version {then.get('version')} "
-                "and the same weights."
+                f"Expert '{now['name']}' ('{slot}') comes from {_source(now)}; {where} was trained "
+                f"with {_source(then)} and the same weights."
             )
     return remarks
+
+
+def expert_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say how two provenances of a slot differ in what its tokens mean; "" if they do not.
+
+    The distribution counts only where no digest vouches for the weights. Checkpoints that were
+    written before options were kept say nothing of them.
+    """
+    if then.get("name") != now.get("name"):
+        return f"it was '{then.get('name')}' and is '{now.get('name')}'"
+    if then.get("sha256") != now.get("sha256"):
+        return (
+            f"the weights of '{now.get('name')}' are others (sha256 {_short(then)} then, "
+            f"{_short(now)} now)"
+        )
+    if not now.get("sha256") and then.get("distribution") != now.get("distribution"):
+        return (
+            f"'{now.get('name')}' was that of {then.get('distribution')} and is that of "
+            f"{now.get('distribution')}"
+        )
+    before, after = then.get("options", now.get("options")), now.get("options")
+    if before != after:
+        return f"the options of '{now.get('name')}' were {before} and are {after}"
+    return ""
+
+
+def _mend(slot: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if then.get("name") != now.get("name"):
+        return f"Set model.experts.{slot}.type={then.get('name')}"
+    if then.get("options", now.get("options")) != now.get("options"):
+        return f"Give model.experts.{slot} the options it had"
+    return f"Install {_source(then)} or give model.experts.{slot}.weights the file it had"
+
+
+def _source(provenance: Mapping[str, Any]) -> str:
+    return f"{provenance.get('distribution')} {provenance.get('version')}"
 
 
 def _short(provenance: Mapping[str, Any]) -> str:

@@ -144,6 +144,7 @@ class ExpertHub(nn.Module):
         self.slots = tuple(experts)
         self.forward_counts: Counter[str] = Counter()
         self._cfgs = {slot: dict(cfg) for slot, cfg in experts.items()}
+        self._provenance: dict[str, dict[str, Any]] = {}
         self._check_known(detached)
         self._detached = set(detached)
         self.specs = expert_specs(experts, detached)
@@ -203,6 +204,9 @@ class ExpertHub(nn.Module):
         """Run the attached experts but those in `skip`; tokens by slot, on their own grids."""
         return {slot: self.run(slot, images_BCHW) for slot in self.attached if slot not in skip}
 
-    def provenance(self) -> dict[str, dict[str, str | None]]:
+    def provenance(self) -> dict[str, dict[str, Any]]:
         """Say, per slot that is built, which expert, from which package, with which weights."""
-        return {slot: expert_provenance(self._cfgs[slot]) for slot in self.specs}
+        for slot in self.specs:  # once: every checkpoint has it, and digests read whole files
+            if slot not in self._provenance:
+                self._provenance[slot] = expert_provenance(self._cfgs[slot])
+        return {slot: dict(self._provenance[slot]) for slot in self.specs}

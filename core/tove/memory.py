@@ -9,7 +9,7 @@ which leaves a kernel's private workspace out.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,11 +74,12 @@ class _LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Any,
-        types: Any,
-        args: Any = (),
-        kwargs: Any = None,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator gives
+        """Run an operator and follow what it returns."""
         kwargs = kwargs or {}
         # What comes from outside is not the call's own: weights, the image.
         for tensor in tree_leaves((args, kwargs)):

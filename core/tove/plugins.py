@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 RESEARCH = "research code"
-PLACEMENT = ("device", "dtype", "_scope_")
+PLACEMENT = ("device", "dtype", "licence", "_scope_")
 """What a slot's config says to the hub and not to the expert."""
 
 
@@ -120,12 +120,13 @@ def expert_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cfg.items() if key not in ("type", *PLACEMENT)}
 
 
-def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, str | None]:
+def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Tell where a config's expert comes from, to be kept with what was trained on its tokens.
 
     Returns:
-        name, distribution, version and sha256 of the weights; the digest is that of the config's
-        own `weights` where it has them, and None for random weights or an undeclared digest.
+        name, distribution, version, sha256 of the weights, and the options that the config gives;
+        the digest is that of the config's own `weights` where it has them, and None for random
+        weights or an undeclared digest.
     """
     entry = expert_spec(cfg)
     own_weights = cfg.get("weights")
@@ -140,7 +141,19 @@ def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, str | None]:
         "distribution": entry.distribution,
         "version": entry.version,
         "sha256": digest,
+        "options": _plain(
+            {k: v for k, v in expert_options(cfg).items() if k not in ("weights", "sha256")}
+        ),
     }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any config value
+    """Copy a config value as data that JSON and a checkpoint give back alike."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _look_up(cfg: Mapping[str, Any], registry: Registry) -> Any:  # noqa: ANN401

@@ -157,7 +157,7 @@ def test_a_checkpoint_of_other_experts_is_refused(
         *("--work-dir", tmp_path, "--cfg-options", "model.experts.depth.type=tiny_detection"),
     )
     assert result.returncode == 2
-    assert "was trained with expert 'tiny_depth' as 'depth'" in result.stderr
+    assert "it was 'tiny_depth' and is 'tiny_detection'" in result.stderr
 
 
 def test_the_loss_curve_and_checkpoints_are_complete(finished_run: dict[str, Any]):

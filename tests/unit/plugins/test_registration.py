@@ -112,3 +112,9 @@ def test_provenance_follows_the_weights_that_are_used(tmp_path: Path) -> None:
     digest = expert_provenance({"type": "tiny_depth", "weights": str(own)})["sha256"]
     assert digest is not None
     assert digest != card["sha256"]
+
+
+def test_provenance_keeps_the_options_that_change_tokens_and_not_where_it_runs() -> None:
+    cfg = {"type": "tiny_depth", "tiny": True, "depth": 2, "device": "cpu", "dtype": "bfloat16"}
+    stated = {"licence": {"name": "MIT", "commercial_use": True}}
+    assert expert_provenance(cfg | stated)["options"] == {"tiny": True, "depth": 2}

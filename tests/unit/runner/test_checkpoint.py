@@ -15,7 +15,7 @@ from tove.checkpoint import (
 )
 from tove.errors import CheckpointError
 
-DEPTH = {"name": "tiny_depth", "distribution": "p", "version": "1", "sha256": "ab" * 32}
+DEPTH = {"name": "tiny_depth", "distribution": "p", "version": "1", "sha256": "ab" * 32, "options": {}}
 
 
 def full_disk(*_: object) -> None:
@@ -90,8 +90,9 @@ def test_no_code_runs_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     ("now", "message"),
     [
         ({"dino": DEPTH}, "has no expert 'dino', which the config attaches"),
-        ({"depth": DEPTH | {"name": "other"}}, r"set model\.experts\.depth\.type=tiny_depth"),
-        ({"depth": DEPTH | {"sha256": "cd" * 32}}, r"weights .* are not those .* cdcdcdcdcdcd now"),
+        ({"depth": DEPTH | {"name": "other"}}, r"Set model\.experts\.depth\.type=tiny_depth"),
+        ({"depth": DEPTH | {"sha256": "cd" * 32}}, r"weights .* others .* cdcdcdcdcdcd now"),
+        ({"depth": DEPTH | {"options": {"layer": -2}}}, r"options .* \{\} and are .*'layer': -2"),
     ],
 )
 def test_another_expert_or_other_weights_are_refused(now: dict, message: str):
@@ -102,7 +103,20 @@ def test_another_expert_or_other_weights_are_refused(now: dict, message: str):
 def test_another_version_with_the_same_weights_is_only_remarked():
     remarks = check_provenance({"depth": DEPTH}, {"depth": DEPTH | {"version": "2"}}, "x.pth")
     assert len(remarks) == 1
-    assert "version 1" in remarks[0]
+    assert "trained with p 1" in remarks[0]
+
+
+def test_an_expert_of_the_same_name_from_elsewhere_needs_a_digest_to_vouch_for_it():
+    moved = DEPTH | {"distribution": "q"}
+    assert "q 1" in check_provenance({"depth": DEPTH}, {"depth": moved}, "x.pth")[0]
+    unknown = {"sha256": None}
+    with pytest.raises(CheckpointError, match="was that of p and is that of q"):
+        check_provenance({"depth": DEPTH | unknown}, {"depth": moved | unknown}, "x.pth")
+
+
+def test_a_checkpoint_from_before_options_were_kept_is_still_read():
+    old = {key: value for key, value in DEPTH.items() if key != "options"}
+    assert check_provenance({"depth": old}, {"depth": DEPTH | {"options": {"a": 1}}}, "x.pth") == []
 
 
 def test_a_detached_expert_needs_no_match():

@@ -1,0 +1,201 @@
+"""On what terms a run's experts may be used, composed: the strictest one holds for the hub.
+
+An expert's terms are those of the weights that this run loads. Weights of the config's own
+(`weights=`) have the spec's terms only if they are the spec's file, told by source or digest; the
+config can state them: `licence=dict(name="MIT", commercial_use=True)` beside `weights`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from rich import box
+from rich.table import Table
+
+from tove.errors import ConfigError, close_matches
+from tove.plugins import expert_spec
+from tove.registry import STAGES
+from tove_plugins import Weights, find_weights, sha256_of
+
+__all__ = ["Terms", "check_licences", "compose", "expert_terms", "licence_table", "run_experts"]
+
+Experts = Iterable[tuple[str, Mapping[str, Any]]]
+
+NOT_KNOWN = "not known"
+_STATED = ("name", "commercial_use", "trained_on")
+_MEND = "licence=dict(name=..., commercial_use=True)"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of one expert.
+
+    Attributes:
+        slot: in the config.
+        expert: its name.
+        licence: its name, or why there is none to name.
+        commercial_use: whether it allows that; None where it is not known.
+        trained_on: the data, in a few words.
+    """
+
+    slot: str
+    expert: str
+    licence: str
+    commercial_use: bool | None
+    trained_on: str = ""
+
+    @property
+    def label(self) -> str:
+        """The expert as messages name it."""
+        return f"{self.slot} ({self.expert})"
+
+
+def expert_terms(slot: str, cfg: Mapping[str, Any]) -> Terms:
+    """Give the terms of a config's expert.
+
+    Raises:
+        ConfigError: `licence` of the slot cannot be read; or an error of `tove_plugins`.
+    """
+    spec = expert_spec(cfg).spec
+    stated = cfg.get("licence")
+    if stated is not None:
+        return _stated(slot, spec.name, stated)
+    if cfg.get("tiny") and not cfg.get("weights"):
+        return Terms(slot, spec.name, "none: random weights", True, "nothing")
+    weights, own = spec.weights, cfg.get("weights")
+    if own is not None and not (weights and _is_the_spec_s(own, weights)):
+        return Terms(slot, spec.name, f"{NOT_KNOWN}: your own file", None, NOT_KNOWN)
+    if weights is None:
+        return Terms(slot, spec.name, "none: no weights", True, "nothing")
+    if weights.licence == "unknown":
+        return Terms(slot, spec.name, f"{NOT_KNOWN}: its plugin names none", None, NOT_KNOWN)
+    return Terms(slot, spec.name, weights.licence, weights.commercial_use, weights.trained_on)
+
+
+def _stated(slot: str, expert: str, stated: Any) -> Terms:  # noqa: ANN401 - any config value
+    """Read the terms that the config states."""
+    where = f"model.experts.{slot}.licence"
+    if isinstance(stated, str):
+        return Terms(slot, expert, stated, None, NOT_KNOWN)
+    if not isinstance(stated, Mapping) or not isinstance(stated.get("name"), str):
+        raise ConfigError(f"{where} is {stated!r}; give a licence's name, or {_MEND}.")
+    unknown = [key for key in stated if key not in _STATED]
+    if unknown:
+        raise ConfigError(f"{where}.{unknown[0]} is unknown. {close_matches(unknown[0], _STATED)}")
+    commercial = stated.get("commercial_use")
+    if commercial not in (True, False, None):
+        raise ConfigError(f"{where}.commercial_use is {commercial!r}; give True or False.")
+    return Terms(slot, expert, stated["name"], commercial, stated.get("trained_on", NOT_KNOWN))
+
+
+def _is_the_spec_s(own: str | Path, weights: Weights) -> bool:
+    """Tell whether the config's weights are the spec's: the same source, or the same bytes."""
+    if str(own) == weights.source:
+        return True
+    return weights.sha256 is not None and sha256_of(Path(find_weights(own))) == weights.sha256
+
+
+def run_experts(cfg: Config, only: str | None = None) -> list[tuple[str, Mapping[str, Any]]]:
+    """Give the experts that a config's stages run, as (slot, config), each once.
+
+    Stages of the arms "plain" and "baseline", and detached slots, run none.
+
+    Args:
+        cfg: a checked config.
+        only: look at this stage alone.
+    """
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for model in _models(cfg, only):
+        if model.get("arm", "tove") == "tove":
+            for slot, expert in model.get("experts", {}).items():
+                if slot not in model.get("detached", ()):
+                    found[slot, repr(sorted(expert.items(), key=str))] = expert
+    return [(slot, expert) for (slot, _), expert in found.items()]
+
+
+def _models(cfg: Config, only: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the settings of the model that each stage runs: its own, or its source's."""
+    from tove.stages.context import merged_settings, plain_settings  # it imports the engine
+
+    entries = {entry["name"]: entry for entry in cfg.stages}
+    for name, entry in entries.items():
+        kind = STAGES.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
+        if only not in (None, name) or getattr(kind, "repeats", False):
+            continue  # what repeats shows what others have run
+        source = signature(kind).parameters.get("source")
+        if source is None:
+            over = entry.get("model", {})
+        else:
+            default = "" if source.default is Parameter.empty else source.default
+            over = entries.get(entry.get("source", default), {}).get("model", {})
+        yield merged_settings(plain_settings(cfg.model), plain_settings(over))
+
+
+def check_licences(cfg: Config, experts: Experts) -> list[Terms]:
+    """Give the terms of a run's experts; `hub.allow_noncommercial` says which will do.
+
+    Args:
+        cfg: whose top-level `hub` is read.
+        experts: (slot, config) of what runs, see `run_experts`.
+
+    Raises:
+        ConfigError: a setting of `hub` is wrong, or False and a licence does not allow commercial
+            use, or is not known to.
+    """
+    policy = dict(cfg.get("hub", {}))
+    allowed = policy.pop("allow_noncommercial", True)
+    for key in policy:
+        raise ConfigError(f"hub.{key} is unknown. {close_matches(key, ['allow_noncommercial'])}")
+    if not isinstance(allowed, bool):
+        raise ConfigError(f"hub.allow_noncommercial is {allowed!r}; give True or False.")
+    terms = [expert_terms(slot, expert) for slot, expert in experts]
+    refused = [] if allowed else [entry for entry in terms if not entry.commercial_use]
+    if refused:
+        raise ConfigError(" ".join(_refusal(entry) for entry in refused))
+    return terms
+
+
+def _refusal(terms: Terms) -> str:
+    where = f"model.experts.{terms.slot}"
+    if terms.commercial_use is False:
+        return (
+            f"{where} is expert '{terms.expert}', whose weights are under {terms.licence}, which "
+            "does not allow commercial use, and hub.allow_noncommercial is False; choose another "
+            f"expert or other weights, or detach it by model.detached=['{terms.slot}']."
+        )
+    return (
+        f"{where} is expert '{terms.expert}', of whose weights it is not known whether their "
+        f"licence ({terms.licence}) allows commercial use, and hub.allow_noncommercial is False; "
+        f"if it does, state it: {where}.{_MEND}."
+    )
+
+
+def compose(terms: Iterable[Terms]) -> str:
+    """Say in one line under which licences the hub stands, and what follows."""
+    terms = list(terms)
+    if not terms:
+        return "hub: no expert runs"
+    names = ", ".join(dict.fromkeys(entry.licence for entry in terms))
+    forbidden = ", ".join(entry.label for entry in terms if entry.commercial_use is False)
+    unknown = ", ".join(entry.label for entry in terms if entry.commercial_use is None)
+    if forbidden:
+        return f"hub: {names} → non-commercial because of {forbidden}"
+    if unknown:
+        return f"hub: {names} → commercial use not known because of {unknown}"
+    return f"hub: {names} → commercial use allowed"
+
+
+def licence_table(terms: Iterable[Terms]) -> Table:
+    """Lay the terms out for the console, their composition below."""
+    terms = list(terms)
+    table = Table(title="Licences of the experts", caption=compose(terms), box=box.SIMPLE)
+    for column in ("slot", "expert", "licence", "commercial use", "trained on"):
+        table.add_column(column, overflow="fold")
+    words = {True: "yes", False: "no", None: NOT_KNOWN}
+    for entry in terms:
+        use = words[entry.commercial_use]
+        table.add_row(entry.slot, entry.expert, entry.licence, use, entry.trained_on)
+    return table

@@ -1,0 +1,169 @@
+"""The terms of a run's experts, and what a run that must be commercial refuses."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from tove import licences
+from tove.errors import ConfigError
+from tove.licences import Terms, check_licences, compose, expert_terms, run_experts
+from tove.plugins import expert_spec
+from tove.rows import make_console
+from tove_plugins import Weights, find_weights
+
+Settings = dict[str, Any]
+FREE = Terms("dino", "tiny_dino", "Apache-2.0", True)
+NON_COMMERCIAL = Terms("depth", "depth_anything_v2_large", "CC-BY-NC-4.0", False)
+OWN = Terms("detection", "detr", "not known: your own file", None)
+
+
+@pytest.fixture
+def licensed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give an installed expert other weights in its spec."""
+
+    def licence(name: str, **weights: Any) -> None:
+        def look(cfg: Settings) -> Any:
+            entry = expert_spec(cfg)
+            if entry.spec.name != name:
+                return entry
+            changed = replace(entry.spec.weights, **weights)
+            return replace(entry, spec=replace(entry.spec, weights=changed))
+
+        monkeypatch.setattr(licences, "expert_spec", look)
+
+    return licence
+
+
+@pytest.fixture
+def real(settings: Settings) -> Settings:
+    """The miniature run with the shipped weights."""
+    for expert in settings["model"]["experts"].values():
+        del expert["tiny"]
+    return settings
+
+
+def test_the_strictest_licence_holds_and_names_its_expert():
+    assert compose([FREE]) == "hub: Apache-2.0 → commercial use allowed"
+    assert compose([FREE, NON_COMMERCIAL, OWN]) == (
+        "hub: Apache-2.0, CC-BY-NC-4.0, not known: your own file → non-commercial because of "
+        "depth (depth_anything_v2_large)"
+    )
+    assert compose([FREE, OWN]).endswith("commercial use not known because of detection (detr)")
+    assert compose([]) == "hub: no expert runs"
+
+
+def test_an_expert_has_its_spec_s_terms():
+    terms = expert_terms("depth", {"type": "tiny_depth"})
+    assert (terms.licence, terms.commercial_use) == ("Apache-2.0", True)
+    assert "tiny world" in terms.trained_on
+
+
+def test_random_weights_have_no_licence_to_break():
+    terms = expert_terms("depth", {"type": "tiny_depth", "tiny": True})
+    assert terms.commercial_use is True
+    assert terms.licence == "none: random weights"
+
+
+def test_weights_of_one_s_own_are_not_known_unless_they_are_the_spec_s(tmp_path: Path):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"mine")
+    terms = expert_terms("depth", {"type": "tiny_depth", "weights": str(own)})
+    assert (terms.licence, terms.commercial_use) == ("not known: your own file", None)
+    spec = expert_spec({"type": "tiny_depth"}).spec
+    assert isinstance(spec.weights, Weights)
+    shutil.copy(find_weights(spec.weights.source), own)
+    for same in (own, spec.weights.source):
+        terms = expert_terms("depth", {"type": "tiny_depth", "weights": str(same)})
+        assert (terms.licence, terms.commercial_use) == ("Apache-2.0", True)
+
+
+def test_stated_terms_hold():
+    cfg = {"type": "tiny_depth", "weights": "/own.safetensors", "licence": "MIT"}
+    assert expert_terms("depth", cfg) == Terms("depth", "tiny_depth", "MIT", None, "not known")
+    cfg["licence"] = {"name": "MIT", "commercial_use": True, "trained_on": "photographs"}
+    assert expert_terms("depth", cfg) == Terms("depth", "tiny_depth", "MIT", True, "photographs")
+
+
+@pytest.mark.parametrize(
+    ("licence", "message"),
+    [
+        (3, r"model\.experts\.depth\.licence is 3"),
+        ({"name": "MIT", "comercial_use": True}, "Did you mean 'commercial_use'"),
+        ({"name": "MIT", "commercial_use": "perhaps"}, "give True or False"),
+    ],
+)
+def test_terms_that_cannot_be_read_are_told(licence: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        expert_terms("depth", {"type": "tiny_depth", "licence": licence})
+
+
+def test_a_commercial_run_refuses_what_is_not_and_names_it(real: Settings, licensed: Callable):
+    cfg = Config({**real, "hub": {"allow_noncommercial": False}})
+    assert len(check_licences(cfg, run_experts(cfg))) == 2
+    licensed("tiny_dino", licence="CC-BY-NC-4.0", commercial_use=False)
+    message = r"model\.experts\.dino is expert 'tiny_dino'.*CC-BY-NC-4\.0.*does not allow"
+    with pytest.raises(ConfigError, match=message):
+        check_licences(cfg, run_experts(cfg))
+    cfg.hub.allow_noncommercial = True
+    terms = check_licences(cfg, run_experts(cfg))
+    assert compose(terms).endswith("non-commercial because of dino (tiny_dino)")
+
+
+def test_a_commercial_run_asks_for_what_is_not_known(real: Settings, licensed: Callable):
+    licensed("tiny_depth", licence="unknown", commercial_use=False)
+    cfg = Config({**real, "hub": {"allow_noncommercial": False}})
+    with pytest.raises(ConfigError, match=r"not known whether .* model\.experts\.depth\.licence="):
+        check_licences(cfg, run_experts(cfg))
+    cfg.model.experts.depth.licence = {"name": "bought", "commercial_use": True}
+    assert check_licences(cfg, run_experts(cfg))[0].licence == "bought"
+
+
+@pytest.mark.parametrize(
+    ("hub", "message"),
+    [
+        ({"allow_noncomercial": False}, "Did you mean 'allow_noncommercial'"),
+        ({"allow_noncommercial": "no"}, "give True or False"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_told(hub: Settings, message: str, settings: Settings):
+    with pytest.raises(ConfigError, match=message):
+        check_licences(Config({**settings, "hub": hub}), [])
+
+
+def slots(settings: Settings, only: str | None = None) -> list[str]:
+    return [slot for slot, _ in run_experts(Config(settings), only)]
+
+
+def test_only_experts_that_run_count(settings: Settings):
+    assert slots(settings) == ["depth", "dino"]
+    assert slots(settings, only="baseline") == []
+    assert slots(settings, only="merge") == ["depth", "dino"]
+    settings["model"]["detached"] = ["dino"]
+    assert slots(settings) == ["depth"]
+    settings["stages"] = settings["stages"][:2]  # plain CLIP and the baseline
+    assert slots(settings) == []
+
+
+def test_a_stage_s_own_expert_counts_beside_the_config_s(settings: Settings):
+    own = {"experts": {"depth": {"type": "tiny_segmentation"}}}
+    settings["stages"].append({"type": "TransferStage", "name": "other", "model": own})
+    found = [(slot, cfg["type"]) for slot, cfg in run_experts(Config(settings))]
+    assert found == [
+        ("depth", "tiny_depth"),
+        ("dino", "tiny_dino"),
+        ("depth", "tiny_segmentation"),
+    ]
+
+
+def test_the_table_shows_terms_and_what_follows():
+    console = make_console()
+    with console.capture() as capture:
+        console.print(licences.licence_table([FREE, NON_COMMERCIAL, OWN]))
+    text = " ".join(capture.get().split())
+    for part in ("depth_anything_v2_large", "CC-BY-NC-4.0", "no", "not known", "non-commercial"):
+        assert part in text
