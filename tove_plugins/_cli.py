@@ -1,94 +1,55 @@
-"""The command line: `python -m tove_plugins list [--json]`."""
+"""The command line: `python -m tove_plugins list | show | check | new`.
+
+An error that its user can mend is printed as its sentence and gives exit status 2.
+"""
 
 import argparse
-import json
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
-from tove_plugins._catalog import Catalog, ExpertEntry
-from tove_plugins._discovery import discover
-from tove_plugins.specs import API_VERSION
+from tove_plugins._commands import _check, _list, _new, _show
+from tove_plugins._errors import (
+    CommandError,
+    ExpertBuildError,
+    ExpertNotAvailable,
+    ExpertSpecError,
+)
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
+
+COMMANDS = {
+    "list": (_list, "list the experts and what became of each plugin"),
+    "show": (_show, "tell all that is known of an expert"),
+    "check": (_check, "check that an expert keeps the contract"),
+    "new": (_new, "write a plugin package to start from"),
+}
+MENDABLE = (CommandError, ExpertBuildError, ExpertNotAvailable, ExpertSpecError)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Give the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tove_plugins", description="Look at experts, check them, write new ones."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (module, description) in COMMANDS.items():
+        command = commands.add_parser(name, help=description, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tove_plugins", description="Look at the experts of this environment."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="list the experts and what became of each plugin")
-    listing.add_argument("--json", action="store_true", help="as JSON, for programs")
-    parsed = parser.parse_args(arguments)
-    catalog = discover()
-    print(json.dumps(_as_json(catalog), indent=2) if parsed.json else _as_table(catalog))
-    return 0
-
-
-def _as_json(catalog: Catalog) -> dict[str, Any]:
-    return {
-        "api": API_VERSION,
-        "experts": [
-            {
-                **_jsonable(entry.spec.as_dict()),
-                "distribution": entry.distribution,
-                "version": entry.version,
-                "plugin": entry.plugin,
-                "status": _status(catalog, entry),
-            }
-            for entry in catalog.experts.values()
-        ],
-        "plugins": [asdict(record) for record in catalog.plugins],
-        "notes": list(catalog.notes),
-    }
-
-
-def _jsonable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Keep a stranger's option that JSON does not know from breaking the listing."""
-    text = json.dumps(spec, default=repr)
-    result: dict[str, Any] = json.loads(text)
-    return result
-
-
-def _status(catalog: Catalog, entry: ExpertEntry) -> str:
-    """Give the status of the plugin that the expert comes from."""
-    return next(
-        record.status
-        for record in catalog.plugins
-        if record.name == entry.plugin and entry.spec.name in record.experts
-    )
-
-
-def _as_table(catalog: Catalog) -> str:
-    head = ("NAME", "TASK", "TOKENS", "IMAGE", "SIZE", "LICENCE", "DISTRIBUTION", "STATUS")
-    rows = [_row(catalog, entry) for entry in catalog.experts.values()]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
-    remarks = [
-        f"{record.label} [{record.status}] {record.reason}"
-        for record in catalog.plugins
-        if record.reason
-    ]
-    return "\n".join(
-        [*lines, *([""] if remarks or catalog.notes else []), *remarks, *catalog.notes]
-    )
-
-
-def _row(catalog: Catalog, entry: ExpertEntry) -> tuple[str, ...]:
-    spec = entry.spec
-    rows, columns = spec.tokens.grid
-    return (
-        spec.name,
-        spec.task,
-        f"{rows}x{columns}x{spec.tokens.width} {spec.tokens.kind}",
-        f"{spec.image.size[0]}x{spec.image.size[1]}",
-        f"{spec.weights.size_mb:.1f} MB" if spec.weights else "-",
-        spec.weights.licence if spec.weights else "-",
-        f"{entry.distribution} {entry.version}",
-        _status(catalog, entry),
-    )
+    parsed = build_parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except MENDABLE as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader had enough, as in `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the interpreter's last flush
+        return 0
+    return status

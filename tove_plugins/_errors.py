@@ -1,6 +1,10 @@
 """Errors of the SDK. Each message is a sentence that tells what, where and how to mend it."""
 
-__all__ = ["ExpertBuildError", "ExpertNotAvailable", "ExpertSpecError"]
+__all__ = ["CommandError", "ExpertBuildError", "ExpertNotAvailable", "ExpertSpecError"]
+
+
+class CommandError(ValueError):
+    """A command line asks for what there is not; its user mends it."""
 
 
 class ExpertSpecError(ValueError):

@@ -47,8 +47,8 @@ def check_expert(
     """
     subject = Subject(expert, spec, real=real, device=device)
     results: list[CheckResult] = []
-    for check in _chosen(checks):
-        results.append(_run(check, subject, results))
+    for check in choose_checks(checks):
+        results.append(run_check(check, subject, results))
     failed = [result for result in results if result.outcome == "failed"]
     if failed and raise_on_failure:
         lines = "\n".join(f"- {result.name}: {result.message}" for result in failed)
@@ -68,7 +68,7 @@ def parametrize_with_expert_checks(
     """Make one pytest test per expert and check of `def test(expert, check): check(expert)`."""
     import pytest
 
-    chosen = _chosen(checks)
+    chosen = choose_checks(checks)
     subjects = [Subject(expert, real=real, device=device) for expert in experts]
     parameters = [
         pytest.param(subject, _skipping(check), id=f"{subject.name}-{check.name}")
@@ -90,7 +90,12 @@ def _skipping(check: Check) -> Callable[[Subject], None]:
     return run
 
 
-def _chosen(names: Iterable[str] | None) -> tuple[Check, ...]:
+def choose_checks(names: Iterable[str] | None) -> tuple[Check, ...]:
+    """Give the checks of these names, or all.
+
+    Raises:
+        ValueError: No check has the name.
+    """
     known = {check.name: check for check in all_checks()}
     if names is None:
         return tuple(known.values())
@@ -103,7 +108,8 @@ def _chosen(names: Iterable[str] | None) -> tuple[Check, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def _run(check: Check, subject: Subject, earlier: list[CheckResult]) -> CheckResult:
+def run_check(check: Check, subject: Subject, earlier: list[CheckResult]) -> CheckResult:
+    """Run one check; what the earlier ones found tells whether it can say anything."""
     shapeless = any(r.name == "shape_and_grid" and r.outcome == "failed" for r in earlier)
     if shapeless and check.stage == "built":
         return CheckResult(check.name, "skipped", "Its tokens do not have the declared shape.")

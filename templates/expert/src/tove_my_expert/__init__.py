@@ -1,0 +1,1 @@
+"""A vision expert for tove."""

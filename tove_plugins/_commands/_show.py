@@ -1,0 +1,88 @@
+"""`show`: all that is known of an expert, and the line of a config that uses it."""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tove_plugins._catalog import Catalog, ExpertEntry
+from tove_plugins._commands._finding import find_experts, plugin_status
+from tove_plugins._commands._options import describe_options
+from tove_plugins._commands._text import wrap
+from tove_plugins.specs import ImageSpec, Weights
+
+__all__ = ["add_arguments", "run"]
+
+INDENT = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("name", metavar="NAME", help="the expert's name, as `list` gives it")
+    parser.add_argument(
+        "--options",
+        action="store_true",
+        help="also the parameters of its factory, which has to be imported for that",
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Show an expert."""
+    catalog = find_experts()
+    entry = catalog.get(parsed.name)
+    lines = [f"{entry.spec.name}: {entry.spec.description or entry.spec.task}", ""]
+    for label, text in _card(catalog, entry):
+        lines.append(wrap(text, " " * INDENT, label.ljust(INDENT)))
+    if parsed.options:
+        lines += ["", *describe_options(entry.spec)]
+    print("\n".join(lines))
+    return 0
+
+
+def _card(catalog: Catalog, entry: ExpertEntry) -> Iterator[tuple[str, str]]:
+    """Give the card's lines as (label, text); no label goes on under the one before."""
+    spec = entry.spec
+    rows, columns = spec.tokens.grid
+    yield "task", spec.task
+    yield "takes", _taken(spec.image)
+    yield "gives", f"{rows}x{columns} tokens of width {spec.tokens.width}, {spec.tokens.kind}"
+    yield from _weights(spec.weights)
+    yield "options", _keywords(spec.options)
+    yield "tiny", f"{_keywords(spec.tiny)} (small random build, offline)"
+    if spec.resolve:
+        yield "resolve", f"{spec.resolve} tells what other weights and options take and give"
+    yield "needs", ", ".join(spec.requires) or "nothing beyond its distribution's requirements"
+    yield "factory", f"{spec.factory}, written for API {spec.api}"
+    yield "from", f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
+    yield "status", plugin_status(catalog, entry)
+    slot = re.sub(r"\W", "_", spec.task)
+    yield "config", f'experts=dict({slot}=dict(type="{spec.name}"))'
+    yield "", f"--cfg-options model.experts.{slot}.type={spec.name}"
+
+
+def _taken(image: ImageSpec) -> str:
+    low, high = image.value_range
+    return (
+        f"RGB {image.size[0]}x{image.size[1]} (rows x columns), {image.interpolation}; "
+        f"black to white {low:g} to {high:g}, minus {_numbers(image.mean)}, "
+        f"over {_numbers(image.std)}"
+    )
+
+
+def _numbers(three: tuple[float, float, float]) -> str:
+    return "(" + ", ".join(f"{number:g}" for number in three) + ")"
+
+
+def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
+    if weights is None:
+        yield "weights", "none"
+        return
+    allowed = "commercial use allowed" if weights.commercial_use else "no commercial use"
+    yield "weights", f"{weights.source} ({weights.size_mb:.3g} MB)"
+    yield "", f"sha256 {weights.sha256 or 'not declared, so not compared'}"
+    yield "", f"licence {weights.licence}, {allowed}"
+    yield "", f"trained on {weights.trained_on}"
+
+
+def _keywords(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none"
