@@ -85,7 +85,7 @@ class ToVE(BaseModel):
         "transfer": (ResidualTransfer, ("d_lang",)),
         "projector": (
             Projector,
-            ("d_clip", "expert_widths", "grid", "expert_grids", "expert_kinds", "d_lang"),
+            ("d_clip", "expert_widths", "grid", "expert_grids", "map_slots", "d_lang"),
         ),
         "token_cache": (TokenCache, ()),
     }
@@ -289,7 +289,7 @@ class ToVE(BaseModel):
             texts = self.language.generate(memory_BND, prompts, **self.generation)
             for sample, text in zip(samples, texts, strict=True):
                 sample["prediction"] = text
-        elif task == "statement":
+        elif task in ("statement", "question"):
             candidates = [sample["candidates"] for sample in samples]
             all_scores = self.language.rank(memory_BND, prompts, candidates)
             for sample, scores in zip(samples, all_scores, strict=True):

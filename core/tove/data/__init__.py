@@ -1,4 +1,4 @@
-"""Data sets: captions (COCO), true/false statements (VSR), unlabelled images; one shared view.
+"""Data sets: captions (COCO), statements (VSR), questions, unlabelled images; one shared view.
 
 A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, prompt, target,
 ...)); `tove_collate` makes dict(images=uint8 [B, 3, S, S], data_samples=list) of a batch.
@@ -8,11 +8,13 @@ from tove.data.captions import CocoCaptions
 from tove.data.collate import tove_collate
 from tove.data.images import UnlabelledImages
 from tove.data.loading import CorruptImage, TooManyCorruptImages, load_image, shared_view
+from tove.data.questions import Questions
 from tove.data.statements import VSRStatements
 
 __all__ = [
     "CocoCaptions",
     "CorruptImage",
+    "Questions",
     "TooManyCorruptImages",
     "UnlabelledImages",
     "VSRStatements",

@@ -1,4 +1,4 @@
-"""Accuracy of true/false answers, as VSR is scored (Liu et al., arXiv 2205.00363)."""
+"""Accuracy of chosen answers: of true and false, as VSR is scored (arXiv 2205.00363), of lists."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from mmengine.evaluator import BaseMetric
 from tove.evaluation.intervals import wilson_interval
 from tove.registry import METRICS
 
-__all__ = ["StatementAccuracy"]
+__all__ = ["AnswerAccuracy", "StatementAccuracy"]
 
 
 @METRICS.register_module()
@@ -30,6 +30,7 @@ class StatementAccuracy(BaseMetric):
     """
 
     default_prefix = "vsr"
+    task = "statement"
     item_metric = "accuracy"
 
     def __init__(
@@ -42,7 +43,7 @@ class StatementAccuracy(BaseMetric):
     def process(self, data_batch: object, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep of each sample its id, relation, label and answer."""
         for sample in data_samples:
-            counts = sample["task"] == "statement" and not sample.get("skipped")
+            counts = sample["task"] == self.task and not sample.get("skipped")
             item = None
             if counts:
                 key = f"{sample['image_id']} | {sample['prompt']}"
@@ -50,7 +51,7 @@ class StatementAccuracy(BaseMetric):
             self.results.append(item)
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Return accuracy, accuracy_low, accuracy_high, num_statements, yes_rate, per relation."""
+        """Return accuracy, accuracy_low, accuracy_high, num_TASKs, per relation; also yes_rate."""
         items = {item[0]: item[1:] for item in results if item is not None}
         self.item_scores = {key: float(item[1] == item[2]) for key, item in items.items()}
         if not items:
@@ -61,11 +62,20 @@ class StatementAccuracy(BaseMetric):
             accuracy=overall.value,
             accuracy_low=overall.low,
             accuracy_high=overall.high,
-            num_statements=overall.n,
-            yes_rate=sum(answer for _, _, answer in items.values()) / len(items),
         )
+        scores[f"num_{self.task}s"] = overall.n
+        if self.task == "statement":
+            scores["yes_rate"] = sum(answer for _, _, answer in items.values()) / len(items)
         if self.per_relation:
             for name in sorted({relation for relation, _ in right}):
                 part = [ok for relation, ok in right if relation == name]
                 scores[f"relation/{name}"] = sum(part) / len(part)
         return scores
+
+
+@METRICS.register_module()
+class AnswerAccuracy(StatementAccuracy):
+    """Share of questions whose right answer ranked first; otherwise as `StatementAccuracy`."""
+
+    default_prefix = "vqa"
+    task = "question"

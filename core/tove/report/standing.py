@@ -23,7 +23,11 @@ __all__ = [
 Row = Mapping[str, Any]
 Verdict = Literal["above", "below", "alike", "unknown"]
 
-_LABELS = {"vsr/accuracy": "statement accuracy", "caption/CIDEr": "caption CIDEr"}
+_LABELS = {
+    "vsr/accuracy": "statement accuracy",
+    "vqa/accuracy": "question accuracy",
+    "caption/CIDEr": "caption CIDEr",
+}
 _SHARES = ("accuracy", "rate")
 
 

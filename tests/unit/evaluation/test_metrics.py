@@ -50,6 +50,15 @@ def test_accuracy_with_interval_and_relations() -> None:
     assert sum(metric.item_scores.values()) == 6
 
 
+def test_answers_are_scored_by_place_in_the_list() -> None:
+    samples = [{**statement(i, 3, 3 if i else 5), "task": "question"} for i in range(4)]
+    samples += [{**statement(9, -1, 0), "task": "question"}, statement(10, 1, 1)]
+    scores = evaluate(METRICS.build(dict(type="AnswerAccuracy")), samples)
+    assert scores["vqa/accuracy"] == pytest.approx(3 / 5)
+    assert scores["vqa/num_questions"] == 5
+    assert "vqa/yes_rate" not in scores
+
+
 def test_one_evaluation_loop_can_hold_both_metrics() -> None:
     samples = [statement(0, 1, 1), caption("1", "a man on a horse"), statement(1, 0, 1)]
     samples += [caption("2", "two dogs"), dict(task="image", image_id="x", prediction=None)]
