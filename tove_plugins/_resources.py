@@ -1,6 +1,7 @@
-"""Find files that specs and configs name: package resources, paths, hub repositories; digests."""
+"""Find files that specs and configs name: package resources, paths, hubs, URLs; digests."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ __all__ = ["find_weights", "resolve_resource", "sha256_of"]
 
 _HUB = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 _FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -48,15 +50,19 @@ def resolve_resource(reference: str | Path) -> Path:
 def find_weights(source: str | Path) -> Path:
     """Find the file or folder that `Weights.source` (or a path in its place) names.
 
-    A hub repository is looked up in the local cache and fetched if it is not there, which
-    HF_HUB_OFFLINE=1 forbids.
+    A hub repository or a URL is looked up in the local cache and fetched if it is not there, which
+    HF_HUB_OFFLINE=1 forbids. Files of URLs are kept in the folder TOVE_CACHE, ~/.cache/tove where
+    it is not set.
 
     Raises:
         FileNotFoundError: It is nowhere; the message tells what to fetch and where to put it.
+        ExpertBuildError: What a URL gave has another digest than its name tells.
     """
     text = str(source)
     if text.startswith("hub:"):
         return _from_hub(text)
+    if text.startswith("https://"):
+        return _from_url(text)
     path = resolve_resource(source)
     if not path.exists():
         raise FileNotFoundError(
@@ -91,6 +97,53 @@ def _from_hub(source: str) -> Path:
             "copy the files here and point `weights` of the expert at them."
         ) from error
     return folder
+
+
+def _from_url(url: str) -> Path:
+    """Find a URL's file in the cache, or fetch it there, whole or not at all."""
+    name = url.partition("?")[0].rpartition("/")[2]
+    folder = Path(os.environ.get("TOVE_CACHE", "~/.cache/tove")).expanduser() / "weights"
+    target = folder / name
+    if target.is_file():
+        return target
+    where = f"Fetch {url} where there is a network and put it at {target}."
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise FileNotFoundError(
+            f"The weights '{name}' are not in the local cache, and HF_HUB_OFFLINE forbids fetching "
+            f"them. {where}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{name}.{os.getpid()}"
+    try:
+        _fetch(url, partial)
+        _check_name(name, sha256_of(partial))
+        partial.replace(target)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The weights '{name}' are not in the local cache and could not be fetched "
+            f"({type(error).__name__}: {error}). {where}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _fetch(url: str, target: Path) -> None:
+    import shutil
+    from urllib.request import urlopen
+
+    with urlopen(url, timeout=60) as answer, target.open("wb") as stream:
+        shutil.copyfileobj(answer, stream)
+
+
+def _check_name(name: str, digest: str) -> None:
+    """Hold a file against the digest that its name ends in, as model zoos write it."""
+    told = _DIGEST_IN_NAME.search(name)
+    if told and not digest.startswith(told[1]):
+        raise ExpertBuildError(
+            f"What was fetched as '{name}' has sha256 {digest}, not {told[1]}... as its name "
+            "tells: it is damaged or another file. Nothing was kept; try again."
+        )
 
 
 def sha256_of(path: Path) -> str:

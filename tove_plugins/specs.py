@@ -132,7 +132,7 @@ class Weights:
 
     Args:
         source: "hub:ORG/NAME[@REVISION][/FILE]", "pkg:PACKAGE/PATH" for a file inside an
-            installed package, or a path.
+            installed package, "https://..." for a file, or a path.
         sha256: Digest that `sha256_of` gives for the file or folder; checked before every use.
         size_mb: Size on disk.
         licence: SPDX identifier, or the name by which the licence is known.

@@ -1,6 +1,7 @@
 """Files that specs name: package resources, paths, hub repositories."""
 
 import hashlib
+import io
 import sys
 import types
 from pathlib import Path
@@ -72,3 +73,47 @@ def test_offline_tells_what_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     fake_hub(monkeypatch, tmp_path, ConnectionError("offline"))
     with pytest.raises(FileNotFoundError, match="hf download org/name"):
         find_weights("hub:org/name")
+
+
+def fake_web(monkeypatch: pytest.MonkeyPatch, content: bytes | Exception) -> list[str]:
+    asked = []
+
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        if isinstance(content, Exception):
+            raise content
+        return io.BytesIO(content)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return asked
+
+
+def test_a_url_is_fetched_once_and_held_against_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    asked = fake_web(monkeypatch, b"numbers")
+    name = f"net-{hashlib.sha256(b'numbers').hexdigest()[:8]}.pth"
+    found = find_weights(f"https://zoo.example/{name}")
+    assert found == tmp_path / "weights" / name
+    assert found.read_bytes() == b"numbers"
+    assert find_weights(f"https://zoo.example/{name}") == found
+    assert len(asked) == 1
+    with pytest.raises(ExpertBuildError, match="as its name tells"):
+        find_weights("https://zoo.example/net-00000000.pth")
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [name]
+
+
+def test_a_url_that_cannot_be_had_tells_where_to_put_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    fake_web(monkeypatch, ConnectionError("no route"))
+    wanted = f"put it at {tmp_path}/weights/net.pth"
+    with pytest.raises(FileNotFoundError, match=f"no route.*{wanted}"):
+        find_weights("https://zoo.example/net.pth")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=f"forbids fetching.*{wanted}"):
+        find_weights("https://zoo.example/net.pth")
+    assert not list((tmp_path / "weights").iterdir())
