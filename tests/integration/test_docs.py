@@ -1,7 +1,7 @@
 """The documentation says what is there: links, commands, tables and snippets are held to the code.
 
 A fenced block of Python runs, unless the line above it says otherwise:
-    <!-- file: PATH -->          a file of the package that docs/publish-an-expert.md shows
+    <!-- file: PATH -->          the file of templates/expert, word for word
     <!-- after the package -->   runs once that package is built and on the path
     <!-- fragment -->            an excerpt; it has to be Python, no more
 """
@@ -12,6 +12,7 @@ import inspect
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import textwrap
 import tomllib
@@ -28,9 +29,13 @@ from PIL import Image
 from tove.encoder import TransformersCLIP
 from tove.launch import SETTINGS, load_config
 from tove_plugins import discover
+from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK
+from tove_plugins._cli import build_parser
 
 REPOSITORY = Path(__file__).parents[2]
 PUBLISH = REPOSITORY / "docs/publish-an-expert.md"
+TEMPLATE = REPOSITORY / "templates/expert"
+PAGE_EXPERT = "my_expert"  # the expert of the template and of that page
 DEMO = "configs/tiny/tove-tiny_scenes.py"
 PAGES = [
     REPOSITORY / "README.md",
@@ -145,13 +150,21 @@ def check_make(words: list[str], _: pytest.MonkeyPatch) -> None:
 def check_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if words[0] == "-m":
         if words[1] == "tove_plugins":
-            from tove_plugins._cli import main
-
-            assert main(words[2:]) == 0
+            check_command_line(words[2:])
         else:
             assert words[1] in ("venv", "build")
         return
     parse_tool(words, monkeypatch)
+
+
+def check_command_line(words: list[str]) -> None:
+    """Let the command line read its arguments; run what only looks."""
+    parsed = build_parser().parse_args(words)
+    experts = set(discover().experts)
+    if parsed.command == "list" or getattr(parsed, "name", None) in experts:
+        assert parsed.run(parsed) == 0
+    elif parsed.name:
+        assert parsed.name.replace("-", "_") == PAGE_EXPERT
 
 
 def parse_tool(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +202,12 @@ def check_mim(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         for part in key.split("."):
             found = found[part]
         if key.endswith(".type"):
-            assert {found, *values} <= {*discover().experts, "edges"}  # edges: the page's own
+            assert {found, *values} <= {*discover().experts, PAGE_EXPERT}
+    elif action == "run" and config in COMMANDS_OF_THE_SDK:
+        assert (REPOSITORY / f"tools/{config}.py").is_file()
+        return check_command_line([config, *rest])
+    elif action == "run":
+        return parse_tool([f"tools/{config}.py", *rest], monkeypatch)
     elif action not in ("train", "test"):
         raise AssertionError(f"mim {action} is not checked")
     if "--gpus" in rest:  # mim's own
@@ -197,6 +215,10 @@ def check_mim(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         del rest[place : place + 2]
     tool = "test" if action == "test" else "train"
     parse_tool([f"tools/{tool}.py", config, *rest], monkeypatch)
+
+
+def check_cd(words: list[str], _: pytest.MonkeyPatch) -> None:
+    assert words == [f"tove-{PAGE_EXPERT.replace('_', '-')}"]
 
 
 def check_torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +244,7 @@ def check_development(words: list[str], _: pytest.MonkeyPatch) -> None:
 
 
 CHECKS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
+    "cd": check_cd,
     "make": check_make,
     "python": check_python,
     "python3.11": check_python,
@@ -401,49 +424,41 @@ def test_both_libraries_read_the_same_tokens(photographed: Path, monkeypatch: py
 
 # --- the package of docs/publish-an-expert.md -----------------------------------------------------
 
-FILES = [block for block in BLOCKS if block.page == PUBLISH and block.note.startswith("file: ")]
+FILES = [block for block in BLOCKS if block.note.startswith("file: ")]
+
+
+@pytest.mark.parametrize("block", with_ids(FILES))
+def test_the_page_s_files_are_the_template_s(block: Block):
+    assert block.text == (TEMPLATE / block.note.removeprefix("file: ")).read_text()
+
+
+def test_the_page_s_tree_is_the_template_s():
+    tree = next(b.text for b in BLOCKS if b.page == PUBLISH and b.language == "text")
+    files = (file.relative_to(TEMPLATE) for file in TEMPLATE.rglob("*") if file.is_file())
+    found = {f.as_posix() for f in files if not {"__pycache__", ".ruff_cache"} & set(f.parts)}
+    assert {line.strip() for line in tree.splitlines()[1:]} == found
 
 
 @pytest.fixture
-def edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The page's package, built as a wheel and laid out as pip would."""
     from hatchling.build import build_wheel
 
-    project = tmp_path / "tove-edges"
-    for block in FILES:
-        path = project / block.note.removeprefix("file: ")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(block.text)
-    monkeypatch.chdir(project)
-    name = build_wheel(str(tmp_path))
-    with zipfile.ZipFile(tmp_path / name) as wheel:
-        wheel.extractall(tmp_path / "site")
+    shutil.copytree(TEMPLATE, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    wheel = tmp_path / build_wheel(str(tmp_path))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    yield project
-    for module in [name for name in sys.modules if name.partition(".")[0] == "tove_edges"]:
+    yield wheel
+    for module in [m for m in sys.modules if m.partition(".")[0] == f"tove_{PAGE_EXPERT}"]:
         del sys.modules[module]
 
 
-def test_the_page_s_tree_is_its_files():
-    tree = next(b.text for b in BLOCKS if b.page == PUBLISH and b.language == "text")
-    told = {line.strip() for line in tree.splitlines()[1:]}
-    assert told == {block.note.removeprefix("file: ") for block in FILES}
-
-
-def test_the_page_s_wheel_is_discovered_and_keeps_the_contract(edges: Path, tmp_path: Path):
-    wheel = next(tmp_path.glob("*.whl")).name
-    assert wheel in PUBLISH.read_text()
-    entry = discover().get("edges")
-    assert (entry.distribution, entry.version, entry.plugin) == ("tove-edges", "0.1.0", "edges")
-    by_hand = next(b for b in BLOCKS if b.note == "after the package")
-    exec(compile(by_hand.text, by_hand.place, "exec"), {})
-
-
-def test_the_page_s_test_passes(edges: Path):
-    test_module = runpy.run_path(str(edges / "tests/test_expert.py"))
-    function = test_module["test_expert"]
-    (mark,) = function.pytestmark
-    assert len(mark.args[1]) > 10
-    for parameter in mark.args[1]:
-        if parameter.id != "edges-light_listing":  # a process of its own; checked above
-            function(*parameter.values)
+def test_the_page_s_wheel_is_discovered_and_its_snippets_run(packaged: Path):
+    assert f"dist/{packaged.name}" in PUBLISH.read_text()
+    entry = discover().get(PAGE_EXPERT)
+    assert (entry.distribution, entry.version) == ("tove-my-expert", "0.1.0")
+    for block in BLOCKS:
+        if block.note == "after the package":
+            exec(compile(block.text, block.place, "exec"), {})
