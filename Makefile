@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 DEMO_CONFIG := configs/tiny/tove-tiny_scenes.py
 DEMO_WORK_DIR := work_dirs/tove-tiny_scenes
 # What the installed copy under site-packages/tove_plugins/.mim is made of.
@@ -17,15 +18,22 @@ help:
 	@echo 'make bench   the benchmarks'
 	@echo 'make clean   remove .venv and caches (work_dirs and data stay)'
 
-setup: $(STAMP)
+setup: $(DEV_STAMP)
 
 $(BIN)/python:
 	@echo '[set-up] creating $(VENV) with $(PYTHON)'
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml $(MIM_SOURCES) | $(BIN)/python
-	@echo '[set-up] installing this repository with its dev and mim extras into $(VENV)'
-	$(BIN)/python -m pip install -q -e '.[dev,mim]'
+	@echo '[set-up] installing this repository and mim into $(VENV)'
+	$(BIN)/python -m pip install -q -e '.[mim]'
+	@touch $@
+
+# mmcv brings the opencv-python that needs libGL, in the same folder as the headless build: the last one wins.
+$(DEV_STAMP): $(STAMP)
+	@echo '[set-up] installing what the tests need: the dev extra, and the libraries of every expert'
+	$(BIN)/python -m pip install -q -e '.[dev,mim,experts]'
+	$(BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
 demo: $(STAMP)
@@ -33,19 +41,19 @@ demo: $(STAMP)
 	@echo '[demo] everything is written to $(DEMO_WORK_DIR); finished stages are kept, an interrupted one resumes'
 	$(BIN)/mim train tove_plugins $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) --resume
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: $(DEV_STAMP)
 	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do echo "[bench] $$file"; $(BIN)/python $$file; done
 
 clean:
