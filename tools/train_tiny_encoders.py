@@ -22,20 +22,36 @@ if TYPE_CHECKING:
     from tove.data.scenes.pool import Pool
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = ("clip", "depth", "segmentation", "detection", "dino")
+# Steps and images a step that the shipped weights had, as their cards say.
+SHIPPED = {
+    "clip": (2200, 64),
+    "depth": (3500, 48),
+    "segmentation": (2000, 48),
+    "detection": (2500, 48),
+    "dino": (1500, 40),
+}
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--steps", type=int, default=None, help="training steps")
-    parser.add_argument("--batch", type=int, default=None, help="images a step")
+    parser.add_argument("task", choices=SHIPPED)
+    parser.add_argument("--steps", type=int, help="training steps; else the shipped weights'")
+    parser.add_argument("--batch", type=int, help="images a step; else the shipped weights'")
     parser.add_argument("--scenes", type=int, default=40_000, help="distinct scenes to train on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", type=Path, default=Path("data/tiny_pool.pt"), help="cache")
     parser.add_argument("--out", type=Path, default=None)
-    return parser.parse_args()
+    return with_shipped(parser.parse_args(), SHIPPED)
+
+
+def with_shipped(
+    args: argparse.Namespace, shipped: dict[str, tuple[int, int]]
+) -> argparse.Namespace:
+    """Fills in the steps and the batch that the command line leaves open."""
+    steps, batch = shipped[args.task]
+    args.steps, args.batch = args.steps or steps, args.batch or batch
+    return args
 
 
 def load_pool(path: Path, count: int) -> Pool:
@@ -175,7 +191,7 @@ def train_supervised(task: str, pool: Pool, args: argparse.Namespace) -> tuple[n
         "segmentation": (28, segmentation_loss),
         "detection": (60, detection_loss),
     }[task]
-    steps, batch = args.steps or 5000, args.batch or 64
+    steps, batch = args.steps, args.batch
     trunk, head = TinyExpert(), nn.Linear(64, outputs)
     trainer = Trainer([trunk, head], steps, lr=2e-3)
     held_out = len(pool) - 1000
@@ -230,7 +246,7 @@ def train_dino(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
     from tove.data.scenes.pool import batches
     from tove_experts.tiny import TinyExpert
 
-    steps, batch = args.steps or 5000, args.batch or 48
+    steps, batch = args.steps, args.batch
 
     def head() -> nn.Module:
         return nn.Sequential(
@@ -364,7 +380,7 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
     from tove.data.scenes.statements import bag_caption
     from tove.data.scenes.tokenizer import tiny_tokenizer
 
-    steps, batch = args.steps or 3000, args.batch or 128
+    steps, batch = args.steps, args.batch
     tokenizer = tiny_tokenizer()
     text = dict(
         vocab_size=len(tokenizer),

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train_tiny_encoders import ROOT, Trainer, load_pool, normalised
+from train_tiny_encoders import ROOT, Trainer, load_pool, normalised, with_shipped
 
 if TYPE_CHECKING:
     import random
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tove.data.scenes.pool import Pool
     from tove.data.scenes.statements import Thing
 
+# Steps and scenes a step that the shipped weights had, as their cards say.
+SHIPPED = {"lm": (2800, 64), "align": (1200, 48)}
 SHORT = 14
 """Tokens of the longest statement with its answer."""
 SYMBOLS = 1 + 7 + 3 + 2 + 2 + 4 + 1 + 1
@@ -44,14 +46,14 @@ CAPTION_PROMPT = "a picture of"
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=("lm", "align"))
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("task", choices=SHIPPED)
+    parser.add_argument("--steps", type=int, help="training steps; else the shipped weights'")
+    parser.add_argument("--batch", type=int, help="scenes a step; else the shipped weights'")
     parser.add_argument("--scenes", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", type=Path, default=Path("data/tiny_pool.pt"))
     parser.add_argument("--out", type=Path, default=ROOT / "core/tove/assets")
-    return parser.parse_args()
+    return with_shipped(parser.parse_args(), SHIPPED)
 
 
 def symbols(pool: Pool, rows: Tensor) -> Tensor:
@@ -270,7 +272,7 @@ def train_lm(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
     from tove.data.scenes.pool import batches
     from tove.data.scenes.tokenizer import tiny_tokenizer
 
-    steps, batch, each = args.steps or 4000, args.batch or 64, 6
+    steps, batch, each = args.steps, args.batch, 6
     tokenizer = tiny_tokenizer()
     config = GPT2Config(
         vocab_size=len(tokenizer), n_positions=64, n_embd=96, n_layer=3, n_head=4,
@@ -345,7 +347,7 @@ def train_align(pool: Pool, args: argparse.Namespace) -> tuple[Path, dict]:
 
     from tove.data.scenes.pool import batches
 
-    steps, batch, each, seen = args.steps or 2000, args.batch or 48, 4, 20_000
+    steps, batch, each, seen = args.steps, args.batch, 4, 20_000
     clip = CLIPVisionModel.from_pretrained(args.out / "tiny_clip").eval().requires_grad_(False)
     model = GPT2LMHeadModel.from_pretrained(args.out / "tiny_lm").eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(args.out / "tiny_lm")

@@ -25,7 +25,7 @@ from tove.preprocess import Preprocess
 from tove.registry import ENCODERS
 from tove_plugins import resolve_resource
 
-__all__ = ["OpenCLIP", "TransformersCLIP", "resize_positions"]
+__all__ = ["OpenCLIP", "TransformersCLIP", "check_image_size", "resize_positions"]
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's codes, as preprocessor_config.json has them
 
@@ -61,7 +61,17 @@ def _locate(pretrained: str) -> str:
     )
 
 
-def _check_size(image_size: int, patch_size: int, name: str) -> None:
+def check_image_size(image_size: int, patch_size: int, name: str) -> None:
+    """Check that patches tile the image.
+
+    Args:
+        image_size: input side in pixels.
+        patch_size: side of a patch in pixels.
+        name: of the weights, as the config names them.
+
+    Raises:
+        ConfigError: they do not.
+    """
     if image_size % patch_size:
         near = max(1, round(image_size / patch_size)) * patch_size
         raise ConfigError(
@@ -104,7 +114,7 @@ class TransformersCLIP(nn.Module):
         self.layer, self.width = layer, config.hidden_size
         self.num_blocks = _count_blocks(layer, config.num_hidden_layers, pretrained)
         self.image_size = int(image_size or config.image_size)
-        _check_size(self.image_size, config.patch_size, pretrained)
+        check_image_size(self.image_size, config.patch_size, pretrained)
         side = self.image_size // config.patch_size
         self.grid = (side, side)
         self._resize(config.image_size // config.patch_size, side)
@@ -221,7 +231,7 @@ class OpenCLIP(nn.Module):
         self.num_blocks = _count_blocks(layer, len(self.visual.transformer.resblocks), pretrained)
         native, patch_size = self.visual.image_size[0], self.visual.patch_size[0]
         self.image_size = int(image_size or native)
-        _check_size(self.image_size, patch_size, pretrained)
+        check_image_size(self.image_size, patch_size, pretrained)
         side = self.image_size // patch_size
         self.grid = self.visual.grid_size = (side, side)
         self.visual.image_size = (self.image_size,) * 2

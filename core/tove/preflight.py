@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tove import compat, registry
 from tove.arguments import check_known, check_model
 from tove.checkpoint import attached_slots, read_checkpoint
+from tove.encoder import check_image_size
 from tove.errors import ConfigError, close_matches
 from tove.plugins import expert_options
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
@@ -172,12 +173,8 @@ def _check_image_size(encoder: Mapping[str, Any]) -> None:
         return
     settings = json.loads(config.read_text())
     patch = settings.get("vision_config", settings).get("patch_size")
-    if patch and size % patch:
-        below = max(size // patch, 1) * patch
-        raise ConfigError(
-            f"model.encoder.image_size is {size}, which does not divide into patches of {patch}; "
-            f"use {below} or {below + patch}."
-        )
+    if patch:
+        check_image_size(size, patch, source)
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -124,7 +124,7 @@ def test_a_mistake_is_told_in_one_sentence(mistake: str, settings: Settings):
 
 def test_an_image_size_that_patches_do_not_tile_is_told_with_the_nearest(settings: Settings):
     settings["model"]["encoder"]["image_size"] = 30
-    with pytest.raises(ConfigError, match=r"image_size is 30, .* patches of 8; use 24 or 32"):
+    with pytest.raises(ConfigError, match=r"image_size is 30, .* patch size 8 .* such as 32"):
         check_config(Config(settings))
 
 
