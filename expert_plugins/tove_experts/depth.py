@@ -40,6 +40,9 @@ CLASSES = {
     "dpt": "DPTForDepthEstimation",
 }
 
+# The coarsest level has none before it to be joined to; DPT's published files lack this layer.
+NEVER_RUN = "neck.fusion_stage.layers.0.residual_layer1"
+
 
 class DepthExpert(nn.Module):
     """Normalised images [B, 3, H, W] -> tokens [B, h*w, D].
@@ -67,7 +70,8 @@ class DepthExpert(nn.Module):
         image_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        model: Any = build_model(CLASSES[config["model_type"]], weights, config)
+        model: Any = build_model(CLASSES[config["model_type"]], weights, config, may_miss=NEVER_RUN)
+        model.neck.fusion_stage.layers[0].residual_layer1 = nn.Identity()
         if weights is None:
             _centre_kernels(model.neck)
         if getattr(model.config, "is_hybrid", False):

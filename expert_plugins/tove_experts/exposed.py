@@ -98,7 +98,12 @@ def expose(
 
 
 def build_model(
-    class_name: str, weights: Path | None, config: Mapping[str, Any], **settings: object
+    class_name: str,
+    weights: Path | None,
+    config: Mapping[str, Any],
+    *,
+    may_miss: str | None = None,
+    **settings: object,
 ) -> nn.Module:
     """Load a model of transformers, or make one of random weights where there are none.
 
@@ -106,8 +111,9 @@ def build_model(
         class_name: A class of transformers, or one of its Auto classes.
         weights: A folder that `save_pretrained` wrote, or None.
         config: The architecture of a build without weights, as config.json would hold it.
+        may_miss: What the names of weights hold that the file need not have, as `load_model` takes.
         settings: Entries of the weights' config to override.
     """
     if weights is None:
         return random_model(class_name, deepcopy(dict(config)))
-    return load_model(class_name, weights, **settings)
+    return load_model(class_name, weights, may_miss=may_miss, **settings)

@@ -147,7 +147,7 @@ def load_model(
         class_name: A class of transformers, or one of its Auto classes.
         folder: What `save_pretrained` wrote.
         may_miss: Weights whose names hold this may be missing from the file, because the class
-            gives them a meaningful start (a norm of ones and zeros).
+            gives them a meaningful start (a norm of ones and zeros) or never runs them.
         settings: Entries of the model's config to override.
 
     Raises:

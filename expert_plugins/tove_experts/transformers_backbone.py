@@ -48,8 +48,8 @@ def resolve(
         ValueError: The weights are no backbone's, there is no such stage, or the model cannot take
             the image's size without padding it.
     """
-    image = taken_image(spec, weights, image_size)
     library = _library_config(weights, config, stage)
+    image = taken_image(spec, weights, image_size)
     width, *grid = _measure(library, image.size)
     if image.size[0] % grid[0] or image.size[1] % grid[1]:
         raise ValueError(
@@ -125,7 +125,8 @@ def _library_config(weights: Path | None, config: Mapping[str, Any], stage: int)
 def _random_backbone(library: Any) -> nn.Module:  # noqa: ANN401
     from transformers import AutoBackbone
 
-    return AutoBackbone.from_config(library).eval()  # type: ignore[no-any-return]
+    model: nn.Module = AutoBackbone.from_config(library)
+    return model.eval()
 
 
 def _measure(library: Any, size: tuple[int, int]) -> tuple[int, int, int]:  # noqa: ANN401
