@@ -1,11 +1,7 @@
 """The wheel in a clean environment, used through mim as a stranger would."""
 
 import json
-import os
 import subprocess
-import sys
-import sysconfig
-import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,49 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 MIM = ("-c", "from mim.cli import cli; cli()")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder), "."]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    return next(folder.glob("*.whl"))
-
-
 Stranger = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def stranger(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """A Python with the wheel installed, outside the repository.
-
-    What the wheel depends on comes from this environment through a .pth file: installing torch
-    anew would take minutes and test nothing of ours.
-    """
-    folder = tmp_path_factory.mktemp("stranger")
-    venv.create(folder / "venv", with_pip=False)
-    python = folder / "venv" / "bin" / "python"
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = folder / "venv" / "lib" / version / "site-packages"
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
-    subprocess.run([str(part) for part in command], check=True)
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(python), *map(str, arguments)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.fixture
