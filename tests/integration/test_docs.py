@@ -8,6 +8,7 @@ A fenced block of Python runs, unless the line above it says otherwise:
 
 import argparse
 import ast
+import importlib
 import inspect
 import re
 import runpy
@@ -34,6 +35,7 @@ from tove_plugins._cli import build_parser
 
 REPOSITORY = Path(__file__).parents[2]
 PUBLISH = REPOSITORY / "docs/publish-an-expert.md"
+EXPERTS = REPOSITORY / "docs/experts.md"
 TEMPLATE = REPOSITORY / "templates/expert"
 PAGE_EXPERT = "my_expert"  # the expert of the template and of that page
 DEMO = "configs/tiny/tove-tiny_scenes.py"
@@ -387,6 +389,26 @@ def test_python_is_python(block: Block):
         ast.parse(block.text)
     except SyntaxError:  # arguments of a call
         ast.parse(f"f(\n{textwrap.indent(block.text, '    ')})")
+
+
+def expert_calls() -> list[Any]:
+    """Give `dict(type=NAME, ...)` of every Python block of the page on experts."""
+    return [
+        pytest.param(call, id=ast.unparse(call))
+        for block in PYTHON
+        if block.page == EXPERTS
+        for call in ast.walk(ast.parse(block.text))
+        if isinstance(call, ast.Call) and "type" in {word.arg for word in call.keywords}
+    ]
+
+
+@pytest.mark.parametrize("call", expert_calls())
+def test_experts_are_there_and_take_the_options_told(call: ast.Call):
+    told = {word.arg: word.value for word in call.keywords}
+    name = ast.literal_eval(told.pop("type"))
+    module, _, factory = discover().get(name).spec.factory.partition(":")
+    taken = inspect.signature(getattr(importlib.import_module(module), factory)).parameters
+    assert set(told) <= {*taken, "device", "dtype", "tiny", "weights", "sha256"}
 
 
 @pytest.fixture(scope="module")
