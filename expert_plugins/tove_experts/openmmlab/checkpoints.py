@@ -1,0 +1,70 @@
+"""Load checkpoints in the format of mmengine's Runner: dict(state_dict=..., meta=..., ...).
+
+Files are read as data: safetensors, or `torch.load(weights_only=True)`. Beside tensors a Runner
+saves its log of losses (`HistoryBuffer`, with numpy arrays inside); these few classes, which hold
+numbers only, are allowed while one file is read.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_checkpoint"]
+
+_SHOWN = 3
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load what the model has from a checkpoint; entries of parts that it lacks are left.
+
+    Raises:
+        ValueError: The file is not a checkpoint, or lacks weights of the model.
+        RuntimeError: A weight has another shape.
+    """
+    missing = model.load_state_dict(_read_state(path), strict=False).missing_keys
+    if missing:
+        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise ValueError(
+            f"The checkpoint {path} lacks {len(missing)} weights of the model ({named}); it "
+            "belongs to another config. Give the config that it was trained with."
+        )
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        with torch.serialization.safe_globals(list(_number_classes())):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"The checkpoint {path} holds objects that are not plain data, so it is not loaded: "
+            f"{str(error).splitlines()[0]} If you trust it, keep its 'state_dict' alone with "
+            "torch.save() or as safetensors."
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"{path} is no checkpoint: it has neither a 'state_dict' nor tensors by name."
+        )
+    return state
+
+
+def _number_classes() -> Iterator[Any]:
+    """Give what a Runner's log of losses is made of."""
+    from mmengine.logging import HistoryBuffer
+
+    yield from (HistoryBuffer, np.ndarray, np.dtype)
+    yield from (type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32))
+    from numpy._core import multiarray  # where numpy 2 keeps what a pickled array names
+
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
+        yield (multiarray._reconstruct, f"{module}._reconstruct")
+        yield (multiarray.scalar, f"{module}.scalar")
