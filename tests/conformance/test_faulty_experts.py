@@ -12,11 +12,12 @@ from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
 from tove_plugins.testing import ExpertCheckError, all_checks, check_expert
 
 WIDTH, GRID = 32, (6, 8)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TOKENS, IMAGE = TokenSpec(WIDTH, GRID), ImageSpec((48, 64), (0.5,) * 3, (0.25,) * 3)
 
 
-def make_spec(factory: str = "nowhere:Nothing") -> ExpertSpec:
-    return ExpertSpec("fixture", "test", factory, TOKENS, IMAGE)
+def make_spec(factory: str = "nowhere:Nothing", image: ImageSpec = IMAGE) -> ExpertSpec:
+    return ExpertSpec("fixture", "test", factory, TOKENS, image)
 
 
 class Right(nn.Module):
@@ -104,6 +105,69 @@ class GivesTuple(Right):
         return (super().forward(images),)
 
 
+class NormalisesAgain(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = images.new_tensor(IMAGENET).view(2, 3, 1, 1)
+        return super().forward((images - mean) / std)
+
+
+class DividesBy255(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images / 255)
+
+
+class UndoesNormalisation(Right):
+    """Its network knows images in [0, 1]; the spec should have said mean 0 and std 1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images * 0.25 + 0.5)
+
+
+class Clips(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.clamp(0, 1))
+
+
+class StandardisesEach(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = images.mean((1, 2, 3), True), images.std((1, 2, 3), keepdim=True)
+        return super().forward((images - mean) / (std + 1e-6))
+
+
+class NormalisesByItself(Right):
+    """Right where the spec leaves it to the expert, with images in [0, 1]."""
+
+    image = ImageSpec(IMAGE.size, (0.0,) * 3, (1.0,) * 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward((images - 0.5) / 0.25)
+
+
+class ExpectsUnitRange(NormalisesByItself):
+    """Its spec says (0, 255), mean 0 and std 1."""
+
+    image = ImageSpec(IMAGE.size, (0.0,) * 3, (1.0,) * 3, (0.0, 255.0))
+
+
+class ExpectsBytes(NormalisesByItself):
+    """Its spec says (0, 1), mean 0 and std 1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images / 255)
+
+
+class OthersStatistics(Right):
+    """A network of timm under another network's mean and std."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch.pretrained_cfg = {"mean": IMAGENET[0], "std": IMAGENET[1]}
+
+
+class StatisticsInBGR(OthersStatistics):
+    image = ImageSpec(IMAGE.size, IMAGENET[0][::-1], IMAGENET[1][::-1])
+
+
 class DropoutAlways(Right):
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(images), 0.1)
@@ -145,10 +209,10 @@ class InferenceMode(Right):
 class LooseConstant(Right):
     def __init__(self) -> None:
         super().__init__()
-        self.shift = torch.full((1, 3, 1, 1), 0.1)
+        self.shift = torch.full((WIDTH,), 0.1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images - self.shift.to(images.dtype))
+        return super().forward(images) - self.shift.to(images.dtype)
 
 
 class AlwaysFloat32(Right):
@@ -163,7 +227,9 @@ class DividesByContrast(Right):
 
 class InPlace(Right):
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.mul_(0.5))
+        tokens = super().forward(images)
+        images.zero_()  # "no longer needed"
+        return tokens
 
 
 class ReadsMemory(Right):
@@ -184,7 +250,7 @@ class KeptBuffer(Right):
 class LazyLayer(Right):
     def forward(self, images: Tensor) -> Tensor:
         if not hasattr(self, "late"):
-            self.late = nn.Linear(WIDTH, WIDTH).to(images)
+            self.late = nn.LayerNorm(WIDTH).to(images)
         return self.late(super().forward(images))
 
 
@@ -213,6 +279,15 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (Mirrored, "spatial_order", "columns are flipped"),
     (OffByOne, "spatial_order", "one early"),
     (Blind, "spatial_order", "do not see the image"),
+    (NormalisesAgain, "normalisation", "normalises again, with ImageNet's"),
+    (DividesBy255, "normalisation", "divides by 255"),
+    (UndoesNormalisation, "normalisation", "The core has normalised it already"),
+    (Clips, "normalisation", "clips"),
+    (StandardisesEach, "normalisation", "standardises every image"),
+    (ExpectsUnitRange, "normalisation", "value_range"),
+    (ExpectsBytes, "normalisation", "value_range"),
+    (OthersStatistics, "library_normalisation", "pretrained_cfg says mean (0.485, 0.456, 0.406)"),
+    (StatisticsInBGR, "library_normalisation", "in the order BGR"),
     (DropoutAlways, "deterministic", "randomness"),
     (BatchStatistics, "batch_independence", "across the batch"),
     (RunningState, "eval_behaviour", "count"),
@@ -244,18 +319,42 @@ def test_each_fault_is_named_by_the_right_check(
             make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
         )
     else:
-        results = check_expert(fault().eval(), make_spec(), raise_on_failure=False)
+        spec = make_spec(image=getattr(fault, "image", IMAGE))
+        results = check_expert(fault().eval(), spec, raise_on_failure=False)
     failed = {result.name: result.message for result in results if result.outcome == "failed"}
     assert words in failed.get(check, ""), failed
     if fault not in RANDOM:
         assert set(failed) == {check}
 
 
-@pytest.mark.parametrize("right", [Right, StridedConvolutions])
+class TakesGrey(Right):
+    """A network for grey images: the mean of the channels is no fault."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.mean(1, keepdim=True).expand_as(images))
+
+
+class TakesBGR(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(1))
+
+
+class ResizesAgain(Right):
+    """Its network wants another size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        larger = nn.functional.interpolate(images, scale_factor=2.0, mode="bicubic")
+        return super().forward(nn.functional.avg_pool2d(larger, 2))
+
+
+RIGHT = (Right, StridedConvolutions, NormalisesByItself, TakesGrey, TakesBGR, ResizesAgain)
+
+
+@pytest.mark.parametrize("right", RIGHT)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
-    check_expert(right().eval(), make_spec())
+    check_expert(right().eval(), make_spec(image=getattr(right, "image", IMAGE)))
 
 
 def test_the_error_names_every_failed_check() -> None:

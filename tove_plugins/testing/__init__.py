@@ -5,7 +5,13 @@ names each check that failed; `parametrize_with_expert_checks` makes a pytest te
 Importing this package imports torch; importing `tove_plugins` does not.
 """
 
-from tove_plugins.testing import _built, _spatial, _static  # noqa: F401 - they fill the registry
+from tove_plugins.testing import (  # noqa: F401 - they fill the registry
+    _built,
+    _library,
+    _normalisation,
+    _spatial,
+    _static,
+)
 from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
 from tove_plugins.testing._run import CheckResult, check_expert, parametrize_with_expert_checks
 from tove_plugins.testing._subject import Subject

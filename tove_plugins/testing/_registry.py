@@ -1,5 +1,10 @@
-"""The checks by name. A check is a function of a `Subject` that raises AssertionError."""
+"""The checks by name. A check is a function of a `Subject` that raises AssertionError.
 
+Its docstring is its documentation, in three parts: a first line on what goes wrong in a run without
+it, a paragraph on what is done, and one that begins with "Mend:".
+"""
+
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -27,12 +32,16 @@ class Check:
         name: Its name, as reports and `checks=` use it.
         stage: "static" looks at the spec, "built" at the built expert.
         protects: A sentence on what goes wrong in a run without it.
+        does: What it does to find out.
+        mend: What the author of an expert that fails it should do.
         function: Raises AssertionError with a sentence where the expert is at fault.
     """
 
     name: str
     stage: Stage
     protects: str
+    does: str
+    mend: str
     function: Callable[[Subject], None]
 
     def __call__(self, subject: Subject) -> None:
@@ -44,12 +53,14 @@ _CHECKS: dict[str, Check] = {}
 
 
 def expert_check(stage: Stage) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Register a function `check_NAME`; the first line of its docstring is what it protects."""
+    """Register a function `check_NAME`, documented as the module says."""
 
     def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
         name = function.__name__.removeprefix("check_")
-        protects = (function.__doc__ or "").strip().partition("\n")[0]
-        _CHECKS[name] = Check(name, stage, protects, function)
+        protects, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
+        does, _, mend = rest.partition("\n\nMend: ")
+        protects, does, mend = (" ".join(part.split()) for part in (protects, does, mend))
+        _CHECKS[name] = Check(name, stage, protects, does, mend, function)
         return function
 
     return register

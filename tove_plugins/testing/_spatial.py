@@ -25,6 +25,7 @@ NUM_PROBES = 16
 NUM_BASES = 3
 MIN_AGREEMENT = 0.75
 DRIFT_RANGE = (-0.45, 0.75)  # cells; strided convolutions give +0.5, a lost token gives 1
+REACH = 2  # cells; half a cell off, a pyramid's broad response is cut unevenly by a window of 1
 
 
 @expert_check("built")
@@ -101,7 +102,7 @@ def _centre(response_hw: Tensor) -> Tensor:
     """Give the centre of mass (row, column) of the squared response around its peak."""
     peak = divmod(int(response_hw.argmax()), response_hw.shape[1])
     near = torch.zeros_like(response_hw)
-    window = tuple(slice(max(at - 1, 0), at + 2) for at in peak)
+    window = tuple(slice(max(at - REACH, 0), at + REACH + 1) for at in peak)
     near[window] = response_hw[window].square()
     grid = torch.meshgrid(*(torch.arange(side).float() for side in near.shape), indexing="ij")
     return torch.stack([(axis * near).sum() / near.sum() for axis in grid])

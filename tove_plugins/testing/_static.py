@@ -1,5 +1,6 @@
 """Checks of the spec: nothing is built."""
 
+import functools
 import json
 import os
 import subprocess
@@ -13,16 +14,19 @@ __all__: list[str] = []
 _LISTING = """
 import json, sys
 from tove_plugins import discover
-name, factory = sys.argv[1:]
-known = name in discover().experts
-heavy = [module for module in ("torch", factory) if module in sys.modules]
-print(json.dumps([known, heavy]))
+known = sorted(discover().experts)
+print(json.dumps([known, sorted(sys.modules)]))
 """
 
 
 @expert_check("static")
 def check_spec_complete(subject: Subject) -> None:
-    """A run composes the licences of its experts and tells what their weights have seen."""
+    """A run composes the licences of its experts and tells what their weights have seen.
+
+    Where the spec has `weights`, their `licence` and `trained_on` must be told.
+
+    Mend: Name the licence, as SPDX does where it can, and the data in a few words.
+    """
     weights = subject.spec.weights
     if weights is None:
         return
@@ -33,7 +37,12 @@ def check_spec_complete(subject: Subject) -> None:
 
 @expert_check("static")
 def check_plain_options(subject: Subject) -> None:
-    """Options come from config files, so the spec's must be data that a file can hold."""
+    """Options come from config files, so the spec's must be data that a file can hold.
+
+    `options` and `tiny` must be writable as JSON.
+
+    Mend: Give names rather than classes and functions, and look them up in the factory.
+    """
     for part in ("options", "tiny"):
         try:
             json.dumps(dict(getattr(subject.spec, part)))
@@ -43,17 +52,34 @@ def check_plain_options(subject: Subject) -> None:
 
 @expert_check("static")
 def check_light_listing(subject: Subject) -> None:
-    """Listing must not cost an import of a framework, for it runs at every start."""
+    """Listing must not cost an import of a framework, for it runs at every start.
+
+    The plugin is listed in a fresh interpreter; afterwards neither torch nor the factory's module
+    may have been imported.
+
+    Mend: Import torch and the network's library in the factory's module only, and keep that
+    module out of the plugin's and the package's `__init__`.
+    """
     if subject.plugin is None:
         raise SkipCheck("The expert was not given by its installed name.")
     factory = subject.spec.factory.partition(":")[0]
+    known, imported = _list_afresh(
+        subject.plugin, os.pathsep.join(path for path in sys.path if path)
+    )
+    if subject.name not in known:
+        fail("A fresh interpreter does not list it.")
+    heavy = [module for module in ("torch", factory) if module in imported]
+    if heavy:
+        fail(f"Listing it imports {' and '.join(heavy)}; import them in the factory only.")
+
+
+@functools.cache
+def _list_afresh(plugin: str, path: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Give the experts that a new interpreter lists of a plugin, and the modules it imported."""
     # Only this plugin is loaded: another that imports torch must not be blamed on it.
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "TOVE_LOAD_PLUGINS": subject.plugin,
-    }
+    environment = os.environ | {"PYTHONPATH": path, "TOVE_LOAD_PLUGINS": plugin}
     done = subprocess.run(
-        [sys.executable, "-c", _LISTING, subject.name, factory],
+        [sys.executable, "-c", _LISTING],
         capture_output=True,
         text=True,
         env=environment,
@@ -61,8 +87,5 @@ def check_light_listing(subject: Subject) -> None:
     )
     if done.returncode != 0:
         fail(f"Listing it in a fresh interpreter failed: {done.stderr.strip()[-500:]}")
-    known, heavy = json.loads(done.stdout.splitlines()[-1])
-    if not known:
-        fail("A fresh interpreter does not list it.")
-    if heavy:
-        fail(f"Listing it imports {' and '.join(heavy)}; import them in the factory only.")
+    known, imported = json.loads(done.stdout.splitlines()[-1])
+    return frozenset(known), frozenset(imported)

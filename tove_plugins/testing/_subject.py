@@ -40,10 +40,11 @@ class Subject:
         real: bool = False,
         device: str = "cpu",
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.real = torch.device(device), real
         self.plugin: str | None = None
         self.rebuild: Callable[[], nn.Module] | None = None
         self._built: nn.Module | None = None
+        self._references: dict[int, Tensor] = {}
         if isinstance(expert, str):
             entry = discover().get(expert)
             self.spec, self.plugin = entry.spec, entry.plugin
@@ -82,6 +83,12 @@ class Subject:
         """Give noise images as the core hands them over: normalised [B, 3, H, W], float32."""
         generator = torch.Generator().manual_seed(SEED + seed)
         return self.normalise(torch.rand(batch, 3, *self.spec.image.size, generator=generator))
+
+    def tokens(self, batch: int) -> Tensor:
+        """Give what a fresh copy makes of `images(batch)`; made once, so leave it as it is."""
+        if batch not in self._references:
+            self._references[batch] = run_as_core(self.fresh(), self.images(batch))
+        return self._references[batch]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn pixels [B, 3, H, W] in [0, 1] into what the spec asks for."""
