@@ -25,6 +25,7 @@ SETTINGS = frozenset(
         "batch_size",
         "custom_imports",
         "data_root",
+        "hub",
         "image_size",
         "merging",
         "model",
@@ -132,15 +133,16 @@ def train(args: argparse.Namespace) -> int:
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         distributed = init_processes(args.launcher, args.local_rank)
         check_config(cfg, amp=args.amp)
-        prepare_data(cfg)
-        StagedRunner(
+        runner = StagedRunner(
             cfg,
             resume=args.resume,
             only=args.stage,
             checkpoint=args.checkpoint,
             amp=args.amp,
             distributed=distributed,
-        ).run()
+        )
+        prepare_data(cfg)
+        runner.run()
 
     return _guarded(work)
 

@@ -70,7 +70,7 @@ def expert_terms(slot: str, cfg: Mapping[str, Any]) -> Terms:
         return Terms(slot, spec.name, f"{NOT_KNOWN}: your own file", None, NOT_KNOWN)
     if weights is None:
         return Terms(slot, spec.name, "none: no weights", True, "nothing")
-    if weights.licence == "unknown":
+    if weights.licence.strip().lower() in ("", "unknown"):
         return Terms(slot, spec.name, f"{NOT_KNOWN}: its plugin names none", None, NOT_KNOWN)
     return Terms(slot, spec.name, weights.licence, weights.commercial_use, weights.trained_on)
 
@@ -118,7 +118,7 @@ def run_experts(cfg: Config, only: str | None = None) -> list[tuple[str, Mapping
 
 def _models(cfg: Config, only: str | None) -> Iterator[dict[str, Any]]:
     """Yield the settings of the model that each stage runs: its own, or its source's."""
-    from tove.stages.context import merged_settings, plain_settings  # it imports the engine
+    from tove.stages.context import merged_settings, plain_settings  # it imports this module
 
     entries = {entry["name"]: entry for entry in cfg.stages}
     for name, entry in entries.items():

@@ -7,6 +7,8 @@ mmengine's own constructor hands frozen parameters to the optimiser as well: mem
 weight decay on tensors that must not move.
 """
 
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,14 @@ from torch import nn
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-__all__ = ["Schedule", "TrainableOnlyConstructor", "optim_wrapper_cfg", "param_scheduler_cfg"]
+__all__ = [
+    "Schedule",
+    "TrainableOnlyConstructor",
+    "carried_optimizer",
+    "optim_wrapper_cfg",
+    "param_scheduler_cfg",
+    "parameter_groups",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +85,58 @@ class TrainableOnlyConstructor:
         Raises:
             ConfigError: nothing of the model trains.
         """
-        trained = [p for p in model.parameters() if p.requires_grad]
-        if not trained:
+        groups = parameter_groups(model)
+        if not groups:
             raise ConfigError(
                 f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to "
                 "train; set schedule.steps=0 to evaluate it only."
             )
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer_cfg["params"] = [group for group in groups if group["params"]]
+        self.optimizer_cfg["params"] = groups
         optimizer = OPTIMIZERS.build(self.optimizer_cfg)
         self.optim_wrapper_cfg.setdefault("type", "OptimWrapper")
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Give what trains as the optimiser's groups, (name, parameter) each: matrices, then the rest.
+
+    Names go into the optimiser's state, so that it can be carried over to a model with other
+    parameters. Those of a module that DDP wraps are its own.
+    """
+    trained = [(n.removeprefix("module."), p) for n, p in model.named_parameters()]
+    trained = [(name, parameter) for name, parameter in trained if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [entry for entry in trained if entry[1].ndim > 1]},
+        {"params": [entry for entry in trained if entry[1].ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def carried_optimizer(
+    saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], fresh: Collection[str]
+) -> dict[str, Any]:
+    """Give an optimiser's state, saved with other parameters, for those of `groups`.
+
+    Args:
+        saved: the state dict of the optimiser; of one without names nothing but rates is kept.
+        groups: of the optimiser that is to load it, see `parameter_groups`.
+        fresh: names of parameters that start without state.
+    """
+    by_name = {
+        name: saved["state"][index]
+        for group in saved["param_groups"]
+        for index, name in zip(group["params"], group.get("param_names", ()), strict=False)
+        if index in saved["state"] and name not in fresh
+    }
+    numbers = itertools.count()
+    state: dict[int, Any] = {}
+    carried = []
+    for old, group in zip(saved["param_groups"], groups, strict=True):
+        names = [name for name, _ in group["params"]]
+        places = [next(numbers) for _ in names]
+        state |= {i: by_name[n] for i, n in zip(places, names, strict=True) if n in by_name}
+        carried.append({**old, "params": places, "param_names": names})
+    return {**saved, "state": state, "param_groups": carried}
 
 
 def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:

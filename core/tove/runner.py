@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 
 from tove.checkpoint import write_text
 from tove.errors import ConfigError, close_matches
+from tove.licences import check_licences, licence_table, run_experts
 from tove.registry import SCOPE, STAGES
 from tove.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
@@ -34,6 +35,9 @@ class StagedRunner:
             that an earlier stage wrote into the work folder.
         amp: mixed precision.
         distributed: whether a process group is there.
+
+    Raises:
+        ConfigError: no stage of that name, or an expert whose licence `hub` of the config refuses.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class StagedRunner:
             amp=amp,
             distributed=distributed,
             checkpoint=Path(checkpoint) if checkpoint else None,
+            terms=check_licences(cfg, run_experts(cfg, only)),
         )
 
     def run(self) -> list[Row]:
@@ -69,6 +74,8 @@ class StagedRunner:
         init_default_scope(SCOPE)
         stages = [self._build(entry) for entry in self.entries]
         self._write_config()
+        if self.context.terms:
+            self.console.print(licence_table(self.context.terms))
         for stage, entry in zip(stages, self.entries, strict=True):
             record = self._record(stage, entry)
             if self.only not in (None, stage.name):
@@ -107,9 +114,30 @@ class StagedRunner:
         """Tell whether a stage can be kept; check the settings of one that has begun."""
         if not self.resume or stage.repeats:
             return False
-        if record.started:
-            record.check()
+        if record.started and record.check():
+            self._meet_other_experts(stage, record)
         return record.finished
+
+    def _meet_other_experts(self, stage: Stage, record: StageRecord) -> None:
+        """Prepare a stage that has begun for experts that came, went or changed since."""
+        decide = getattr(stage, "with_other_experts", None)
+        answer = decide(self.context) if decide else "begin again"
+        finished = record.finished
+        barrier()
+        if is_main_process():
+            if answer == "keep":
+                record.begin(afresh=False)
+            elif answer == "begin again":
+                record.clear()
+            elif finished:
+                record.set_aside()
+        barrier()
+        words = {
+            "keep": "runs no expert, so it stays as it is",
+            "begin again": "depends on all of them, so it begins again",
+            "carry over": "goes on from what it learned" + (" in full" if finished else ""),
+        }
+        self.console.print(f"{stage.name}: the experts have changed; it {words[answer]}")
 
     def _run_stage(self, stage: Stage, record: StageRecord) -> None:
         self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")

@@ -5,7 +5,7 @@ A stage has a name, says which settings its outcome depends on, and returns the 
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from tove.arguments import check_model
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove.hooks import seed_everything
+from tove.licences import Terms
 from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import ENCODERS, FUNCTIONS, MODELS
@@ -49,7 +50,9 @@ class Stage(Protocol):
         repeats: run on every call, finished before or not (a report, for example).
 
     A stage may also have `check(context)`, called before any stage runs, that raises ConfigError
-    for settings it could not run with.
+    for settings it could not run with; and `with_other_experts(context)`, asked when a run is
+    resumed with other experts than the stage began with, that gives "keep" (no expert plays a
+    part), "carry over" (`run` goes on from what was learned) or "begin again", the default.
     """
 
     name: str
@@ -101,6 +104,7 @@ class StageContext:
         files: files that the user is told about at the end, with what each is.
         caches: token caches by encoder settings, shared between the stages' models.
         loaders: data loaders of evaluation that are built already, by split.
+        terms: of the experts that the run's stages run.
     """
 
     cfg: Config
@@ -113,6 +117,7 @@ class StageContext:
     files: dict[Path, str] = field(default_factory=dict)
     caches: dict[str, Any] = field(default_factory=dict)
     loaders: dict[str, DataLoader] = field(default_factory=dict)
+    terms: list[Terms] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -267,6 +272,7 @@ class StageContext:
             "seed": self.seed,
             "experts": experts,
             "attached": list(experts),
+            "licences": [asdict(entry) for entry in self.terms if entry.slot in experts],
             "versions": compat.versions(),
             "cfg": self.cfg.pretty_text,
             **entries,

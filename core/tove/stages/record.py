@@ -3,12 +3,14 @@
 config.json   the settings that the stage's outcome depends on, flat; written when it starts
 done.json     the same settings' fingerprint, and the seconds it took; written when it ends
 rows.json     its rows
+earlier.pth   the model that it ended with before the experts changed; what it goes on from
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,16 @@ from tove.checkpoint import write_text
 from tove.errors import ConfigError
 from tove.rows import read_rows, write_rows
 
-__all__ = ["StageRecord", "flatten"]
+__all__ = ["EARLIER", "StageRecord", "flatten"]
+
+EARLIER = "earlier.pth"
+_MODEL, _SETTINGS = "model.pth", "config.json"
 
 # Settings that change how a stage runs and not what comes out of it.
 _IRRELEVANT = {
     "checkpoint_interval",
+    "device",
+    "licence",
     "keep_checkpoints",
     "log_interval",
     "num_workers",
@@ -30,7 +37,9 @@ _IRRELEVANT = {
     "token_cache",
     "max_gb",
 }
-_OWN_FILES = ("config.json", "done.json", "rows.json", "loss.jsonl", "last_checkpoint", "model.pth")
+_EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?")
+# In this order, so that a crash among them leaves a stage that has not ended, with its settings.
+_OWN_FILES = ("last_checkpoint", "loss.jsonl", "rows.json", _MODEL, EARLIER, "done.json")
 
 
 def flatten(settings: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> dict[str, Any]:
@@ -79,36 +88,56 @@ class StageRecord:
     @property
     def started(self) -> bool:
         """Whether the stage began in this folder."""
-        return (self.folder / "config.json").exists()
+        return (self.folder / _SETTINGS).exists()
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Compare the settings with those that the stage began with.
 
+        Returns:
+            Whether there are other experts now; all else is as it was.
+
         Raises:
-            ConfigError: they differ.
+            ConfigError: something else differs.
         """
-        then = json.loads((self.folder / "config.json").read_text())
+        then = json.loads((self.folder / _SETTINGS).read_text())
         changed = [
-            f"{key}: {then.get(key)!r} -> {self.settings.get(key)!r}"
+            key
             for key in sorted(then.keys() | self.settings.keys())
             if then.get(key) != self.settings.get(key)
         ]
-        if changed:
-            state = "finished" if self.finished else "began"
-            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-            raise ConfigError(
-                f"Stage '{self.name}' in {self.folder} {state} with other settings "
-                f"({'; '.join(changed[:4])}{more}); take another --work-dir, restore the "
-                "settings, or run without --resume to begin again."
-            )
+        others = [key for key in changed if not _EXPERTS.fullmatch(key)]
+        if not others:
+            return bool(changed)
+        state = "finished" if self.finished else "began"
+        shown = [f"{key}: {then.get(key)!r} -> {self.settings.get(key)!r}" for key in others[:4]]
+        more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+        raise ConfigError(
+            f"Stage '{self.name}' in {self.folder} {state} with other settings "
+            f"({'; '.join(shown)}{more}); take another --work-dir, restore the "
+            "settings, or run without --resume to begin again."
+        )
 
     def begin(self, afresh: bool) -> None:
         """Note the settings; a fresh start removes what an earlier run of the stage left."""
         if afresh:
-            for path in (*(self.folder / f for f in _OWN_FILES), *self.folder.glob("iter_*.pth")):
-                path.unlink(missing_ok=True)
+            self.clear()
         text = json.dumps(self.settings, indent=1, sort_keys=True)
-        write_text(self.folder / "config.json", text)
+        write_text(self.folder / _SETTINGS, text)
+
+    def clear(self) -> None:
+        """Remove what an earlier run of the stage left."""
+        self._remove(_OWN_FILES)
+        (self.folder / _SETTINGS).unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Make the model of a finished stage the one that it goes on from, and open it again."""
+        if (self.folder / _MODEL).exists():
+            os.replace(self.folder / _MODEL, self.folder / EARLIER)
+        self._remove(name for name in _OWN_FILES if name != EARLIER)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for path in (*self.folder.glob("iter_*.pth"), *(self.folder / name for name in names)):
+            path.unlink(missing_ok=True)
 
     def finish(
         self, rows: Sequence[Mapping[str, Any]], seconds: float, files: Mapping[Path, str]

@@ -11,12 +11,13 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-from tove.checkpoint import read_checkpoint, save_checkpoint, write_text
+from tove.checkpoint import save_checkpoint, write_text
 from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import STAGES
-from tove.stages.context import Row, StageContext, load_checkpoint_into
+from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
+from tove.stages.starting import images_of, start_training
 from tove.training import RunPlan, StageRunner, build_stage_runner, images_seen
 
 __all__ = ["TransferStage"]
@@ -60,19 +61,24 @@ class TransferStage:
         context.schedule(self.schedule)
         context.check_model(self.model, f"stages.{self.name}.model")
 
+    def with_other_experts(self, context: StageContext) -> str:
+        """Say what becomes of the stage when experts change; the baseline's size follows theirs."""
+        arm = context.model_settings(self.model).get("arm", "tove")
+        return {"plain": "keep", "tove": "carry over"}.get(arm, "begin again")
+
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
         schedule = context.schedule(self.schedule)
         model = context.build_model(self.model)
-        if context.checkpoint:
-            load_checkpoint_into(model, read_checkpoint(context.checkpoint), context.checkpoint)
+        earlier = start_training(context, self.name, model)
+        seen = images_of(earlier)
         if not schedule.steps:
             runner = evaluation_runner(context, self.name, model)
-            seen: set[str] = set()
         else:
             runner = self._train(context, model, schedule)
-            seen = images_seen(runner, schedule.steps)
-        entries = {"training_images": len(seen), "steps": schedule.steps}
+            seen |= images_seen(runner, schedule.steps)
+        steps = earlier.get("steps", 0) + schedule.steps
+        entries = {"training_images": len(seen), "steps": steps}
         self._save(context, model, entries, seen)
         row = measure_row(
             context,

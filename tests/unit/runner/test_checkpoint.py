@@ -15,7 +15,13 @@ from tove.checkpoint import (
 )
 from tove.errors import CheckpointError
 
-DEPTH = {"name": "tiny_depth", "distribution": "p", "version": "1", "sha256": "ab" * 32, "options": {}}
+DEPTH = {
+    "name": "tiny_depth",
+    "distribution": "p",
+    "version": "1",
+    "sha256": "ab" * 32,
+    "options": {},
+}
 
 
 def full_disk(*_: object) -> None:

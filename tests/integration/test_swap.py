@@ -1,0 +1,215 @@
+"""Experts are swapped: between runs, within a run that goes on, and under a licence's terms."""
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tove.checkpoint import read_checkpoint
+from tove.stages.record import EARLIER
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+DINO = "model.experts.dino"
+W_DEPTH = "projector.first.depth.weight"
+
+Train = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def train(write_config: Callable, capsys: pytest.CaptureFixture) -> Train:
+    """Train as the command does; give the exit status and what was said."""
+    from tove.launch import train as command
+
+    parse = runpy.run_path(str(REPOSITORY / "tools" / "train.py"))["parse_args"]
+
+    def run(settings: dict[str, Any], work: Path, *options: str) -> tuple[int, str, str]:
+        path = write_config(settings)
+        status = command(parse([str(path), "--work-dir", str(work), *options]))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def transfer_only(settings: dict[str, Any]) -> dict[str, Any]:
+    """The miniature run with the transfer stage alone."""
+    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    return settings
+
+
+def interrupt(work: Path, step: int) -> Path:
+    """Leave a finished transfer stage as a crash after `step` steps would have left it."""
+    folder = work / "transfer"
+    for name in ("done.json", "rows.json", "model.pth"):
+        (folder / name).unlink()
+    last = folder / f"iter_{step}.pth"
+    for path in folder.glob("iter_*.pth"):
+        if path != last:
+            path.unlink()
+    (folder / "last_checkpoint").write_text(str(last))
+    return last
+
+
+def row_of(work: Path, name: str = "tove") -> dict[str, Any]:
+    rows = json.loads((work / "results.json").read_text())
+    return next(row for row in rows if row["name"] == name)
+
+
+def add_segmentation(settings: dict[str, Any]) -> None:
+    settings["model"]["experts"]["segmentation"] = dict(type="tiny_segmentation", tiny=True)
+
+
+def test_an_interrupted_training_goes_on_with_other_experts(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path
+):
+    assert train(transfer_only, tmp_path)[0] == 0
+    last = interrupt(tmp_path, step=4)
+    before = read_checkpoint(last)["state_dict"]
+
+    del transfer_only["model"]["experts"]["dino"]
+    add_segmentation(transfer_only)
+    status, out, err = train(transfer_only, tmp_path, "--resume")
+    assert status == 0, err
+    assert (
+        "transfer: goes on after step 4; kept: depth; new: segmentation (fresh layers); dropped: "
+        "dino; the optimiser's state goes on with what is kept" in " ".join(out.split())
+    )
+    after = read_checkpoint(last)
+    assert torch.equal(after["state_dict"][W_DEPTH], before[W_DEPTH])
+    assert after["meta"]["attached"] == ["depth", "segmentation"]
+    assert not [name for name in after["state_dict"] if "dino" in name]
+    trained = read_checkpoint(tmp_path / "transfer" / "model.pth")["state_dict"]
+    assert not torch.equal(trained[W_DEPTH], before[W_DEPTH])
+    curve = (tmp_path / "transfer" / "loss.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iter"] for line in curve] == [1, 2, 3, 4, 5, 6]
+    row = row_of(tmp_path)
+    assert (row["experts"], row["steps"]) == (["depth", "segmentation"], 6)
+    assert list(row["cost"]["experts"]) == ["depth", "segmentation"]
+
+
+def test_a_slot_s_other_expert_starts_with_fresh_layers(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path
+):
+    assert train(transfer_only, tmp_path)[0] == 0
+    last = interrupt(tmp_path, step=4)
+    before = read_checkpoint(last)["state_dict"]
+    options = ("--resume", "--cfg-options", f"{DINO}.type=tiny_detection")
+    status, out, err = train(transfer_only, tmp_path, *options)
+    assert status == 0, err
+    told = "replaced: dino (fresh layers: it was 'tiny_dino' and is 'tiny_detection')"
+    assert told in " ".join(out.split())
+    after = read_checkpoint(last)["state_dict"]
+    assert torch.equal(after[W_DEPTH], before[W_DEPTH])
+    layer = "projector.first.dino.weight"
+    assert after[layer].shape == before[layer].shape
+    assert not torch.equal(after[layer], before[layer])
+
+
+def test_a_finished_run_goes_on_with_one_more_expert(
+    settings: dict[str, Any], train: Train, tmp_path: Path
+):
+    settings["stages"] = settings["stages"][:4]  # up to the detachment
+    assert train(settings, tmp_path)[0] == 0
+    plain, baseline = row_of(tmp_path, "plain_clip"), row_of(tmp_path, "baseline")
+    learned = read_checkpoint(tmp_path / "transfer" / "model.pth")["state_dict"]
+
+    add_segmentation(settings)
+    status, out, err = train(settings, tmp_path, "--resume")
+    assert status == 0, err
+    out = " ".join(out.split())
+    assert "plain_clip: the experts have changed; it runs no expert, so it stays as it is" in out
+    assert "plain_clip: finished earlier, kept" in out
+    assert "baseline: the experts have changed; it depends on all of them" in out
+    earlier = tmp_path / "transfer" / EARLIER
+    assert f"{EARLIER}; kept: depth, dino; new: segmentation (fresh layers)" in out
+    assert torch.equal(read_checkpoint(earlier)["state_dict"][W_DEPTH], learned[W_DEPTH])
+    assert row_of(tmp_path, "plain_clip") == plain
+    grown = row_of(tmp_path, "baseline")["trainable_parameters"]
+    assert grown > baseline["trainable_parameters"]
+    row = row_of(tmp_path)
+    assert (row["experts"], row["steps"]) == (["depth", "dino", "segmentation"], 12)
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [len(r["experts"]) for r in rows if r["stage"] == "detach"] == [2, 1, 0]
+
+    again = train(settings, tmp_path, "--resume")
+    assert again[1].count("finished earlier, kept") == 4
+
+
+def test_a_crash_before_the_first_checkpoint_loses_nothing_that_was_learned(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert train(transfer_only, tmp_path)[0] == 0
+    add_segmentation(transfer_only)
+    with monkeypatch.context() as patched:
+        patched.setattr("tove.stages.transfer.build_stage_runner", lambda plan: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(transfer_only, tmp_path, "--resume")
+    status, out, err = train(transfer_only, tmp_path, "--resume")
+    assert status == 0, err
+    assert "kept: depth, dino; new: segmentation" in " ".join(out.split())
+    assert row_of(tmp_path)["steps"] == 12
+
+
+def test_a_stage_starts_from_a_checkpoint_of_other_experts(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path
+):
+    assert train(transfer_only, tmp_path / "one")[0] == 0
+    checkpoint = tmp_path / "one" / "transfer" / "model.pth"
+    transfer_only["model"]["experts"].pop("depth")
+    add_segmentation(transfer_only)
+    transfer_only["schedule"]["steps"] = 3
+    options = ("--stage", "transfer", "--checkpoint", str(checkpoint))
+    status, out, err = train(transfer_only, tmp_path / "two", *options)
+    assert status == 0, err
+    told = "kept: dino; new: segmentation (fresh layers); dropped: depth"
+    assert told in " ".join(out.split())
+    row = row_of(tmp_path / "two")
+    assert row["steps"] == 9
+    assert row["training_images"] == row_of(tmp_path / "one")["training_images"]
+
+
+def test_other_settings_are_still_refused_with_their_names(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path
+):
+    assert train(transfer_only, tmp_path)[0] == 0
+    add_segmentation(transfer_only)
+    transfer_only["schedule"]["lr"] = 0.5
+    status, _, err = train(transfer_only, tmp_path, "--resume")
+    assert status == 2
+    assert "schedule.lr: 0.01 -> 0.5" in err
+    assert "segmentation" not in err
+
+
+def test_licences_are_told_at_the_start_and_kept_with_the_checkpoint(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path
+):
+    del transfer_only["model"]["experts"]["depth"]["tiny"]
+    status, out, _ = train(transfer_only, tmp_path)
+    assert status == 0
+    assert "hub: Apache-2.0, none: random weights → commercial use allowed" in " ".join(out.split())
+    meta = read_checkpoint(tmp_path / "transfer" / "model.pth")["meta"]
+    terms = {entry["slot"]: entry for entry in meta["licences"]}
+    assert terms["depth"]["licence"] == "Apache-2.0"
+    assert terms["dino"]["commercial_use"] is True
+    assert meta["experts"]["dino"]["options"] == {"tiny": True}
+
+
+def test_a_commercial_run_is_refused_before_any_work(
+    transfer_only: dict[str, Any], train: Train, tmp_path: Path, miniature: Path
+):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"not looked into")
+    transfer_only["model"]["experts"]["depth"] = dict(type="tiny_depth", weights=str(own))
+    policy = ("--cfg-options", "hub.allow_noncommercial=False")
+    status, _, err = train(transfer_only, tmp_path / "work", *policy)
+    assert status == 2
+    assert "model.experts.depth" in err
+    assert "your own file" in err
+    assert not (tmp_path / "work").exists()
