@@ -50,14 +50,15 @@ class Questions(ImageDataset):
                 "model would never see the question; add it."
             )
         self.prompt, self.answers, self.max_answers = prompt, answers, max_answers
+        self.candidates: list[str] = []
         super().__init__(**options)
 
     def read_samples(self) -> list[dict[str, Any]]:
         """Read the questions, in the order of the file."""
         path = self._annotation_path()
         rows = list(_rows(path))
-        candidates = self._candidates([row["answer"] for row in rows])
-        places = {answer: place for place, answer in enumerate(candidates)}
+        self.candidates = self._candidates([row["answer"] for row in rows])
+        places = {answer: place for place, answer in enumerate(self.candidates)}
         return [
             dict(
                 task="question",
@@ -65,12 +66,16 @@ class Questions(ImageDataset):
                 source_id=number,
                 prompt=self.prompt.replace("{question}", row["question"]),
                 target=row["answer"],
-                candidates=candidates,
                 label=places.get(row["answer"], -1),
                 relation=row.get("relation", "unknown"),
             )
             for number, row in enumerate(rows, start=1)
         ]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Give a sample with the list, which is not kept anew with each of 200,000 questions."""
+        info: dict[str, Any] = super().get_data_info(idx)
+        return info | {"candidates": self.candidates}
 
     def _candidates(self, own: Sequence[str]) -> list[str]:
         """Give the answers to rank; those of a file by how often they occur, then by name."""

@@ -72,3 +72,11 @@ def test_mistakes_are_sentences(root):
     write(root / "train.jsonl", [*ROWS, {"image": "a.png", "question": "who ?"}])
     with pytest.raises(ConfigError, match=r"Line 4 .* is not a question .*'answer'"):
         build(root)
+
+
+def test_a_long_list_of_answers_is_kept_once_whatever_the_number_of_questions(root):
+    answers = [f"answer number {number}" for number in range(3000)]
+    write(root / "many.jsonl", [ROWS[0]] * 100)
+    data = build(root, ann_file="many.jsonl", answers=answers)
+    assert data.data_bytes.nbytes < 100 * 1000  # VQAv2's 200,000 would take gigabytes a process
+    assert data[99]["sample"]["candidates"] == answers
