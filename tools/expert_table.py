@@ -25,6 +25,8 @@ LIBRARIES = {
     "tove_experts.depth": "transformers",
     "tove_experts.detection": "transformers",
     "tove_experts.dino": "transformers",
+    "tove_experts.edges": "kornia",
+    "tove_experts.normals": "transformers",
     "tove_experts.openmmlab.backbones": "mmpretrain",
     "tove_experts.openmmlab.detectors": "mmdet",
     "tove_experts.segmentation": "transformers",
