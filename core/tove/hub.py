@@ -96,11 +96,11 @@ class FrozenExpert(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give tokens [B, M, D], on the images' device, of images in [0, 1]."""
         home = images_BCHW.device
-        pixels_BCHW = self.preprocess(images_BCHW.to(self.device or home, non_blocking=True))
+        pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
-        return tokens_BMD.to(home, non_blocking=True)
+        return _moved(tokens_BMD, home)
 
     def _check(self, tokens: Any, num_images: int) -> None:  # noqa: ANN401
         """Hold the first output against the spec; a wrong layout would train on without a word."""
@@ -120,6 +120,11 @@ class FrozenExpert(nn.Module):
             f"{self.spec.tokens.grid[1]} grid, width); its factory {self.spec.factory} or its spec "
             "is wrong. Report it to its author, or detach the slot."
         )
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor; a copy to the CPU is waited for, or it would be read before it is there."""
+    return x.to(device, non_blocking=device.type != "cpu")
 
 
 class ExpertHub(nn.Module):

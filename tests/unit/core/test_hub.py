@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tove.errors import ConfigError
 from tove.hub import ExpertHub, FrozenExpert
@@ -62,6 +63,32 @@ def test_dtype_and_device_of_the_config_outlive_the_models_moves(expert_types):
     hub.to("meta")
     assert next(hub.experts["placed"].parameters()).device.type == "cpu"
     assert next(hub.experts["free"].parameters()).is_meta
+
+
+class CopiesToCpu(TorchDispatchMode):
+    """Stands in for copies of an accelerator's tensors, here "meta", and notes who would not wait.
+
+    torch gives an unwaited copy pinned memory, so that it really runs behind the CPU's back.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.waited_for = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
+            self.waited_for.append(not kwargs.get("non_blocking", False))
+            return torch.zeros(args[0].shape)
+        return func(*args, **kwargs)
+
+
+def test_an_expert_on_the_cpu_waits_for_the_images(expert_types):
+    hub = ExpertHub({"placed": {"type": expert_types["coarse"], "device": "cpu"}})
+    with CopiesToCpu() as copies:
+        tokens = hub.run("placed", IMAGES.to("meta"))
+    assert tokens.is_meta
+    assert copies.waited_for == [True]
 
 
 def test_detached_from_the_start_is_not_looked_up_or_built(experts):
