@@ -1,5 +1,7 @@
 """SegFormer, Mask2Former and SAM's encoder expose what transformers computes, as a dense grid."""
 
+from functools import cache
+
 import pytest
 import torch
 import transformers
@@ -79,10 +81,11 @@ def sam():
 MODELS = {SEGFORMER: segformer, MASK2FORMER: mask2former, SAM: sam}
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Save a random model as transformers does; give it and its folder."""
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """Save a random model once, as transformers does; give it and its folder."""
 
+    @cache
     def write(name):
         torch.manual_seed(0)
         model = MODELS[name]().eval()
@@ -92,7 +95,7 @@ def save(tmp_path):
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.running_mean)
                 nn.init.uniform_(module.running_var, 0.5, 2)
-        folder = tmp_path / name
+        folder = tmp_path_factory.mktemp(name)
         model.save_pretrained(folder)
         processor = transformers.SegformerImageProcessor(
             size={"height": HEIGHT, "width": WIDTH}, image_mean=[0.1] * 3, image_std=[0.2] * 3
