@@ -87,7 +87,7 @@ class LossCurveHook(Hook):
         self.filename, self.interval = filename, interval
         self.path = Path()
         self._steps: list[tuple[int, float]] = []  # iteration, rate
-        self._losses: list[dict[str, float | torch.Tensor]] = []
+        self._losses: list[dict[str, torch.Tensor]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Cut the file back to what the resumed checkpoint has seen."""
@@ -106,7 +106,12 @@ class LossCurveHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Keep the step's losses."""
-        losses = {key: value for key, value in (outputs or {}).items() if _is_scalar(value)}
+        losses = {
+            # Attached, a number that nothing back-propagates would keep its step's activations.
+            key: torch.as_tensor(value).detach()
+            for key, value in (outputs or {}).items()
+            if _is_scalar(value)
+        }
         self._losses.append(losses)
         self._steps.append((runner.iter + 1, runner.optim_wrapper.get_lr()["lr"][0]))
         if (runner.iter + 1) % self.interval == 0 or runner.iter + 1 == runner.max_iters:
@@ -116,17 +121,16 @@ class LossCurveHook(Hook):
         """Write the kept steps' lines; all ranks take part."""
         if not self._steps:
             return
-        names = list(self._losses[0])
-        rows = [[torch.as_tensor(losses[name]) for name in names] for losses in self._losses]
-        flat = torch.stack([value.detach().double().flatten()[0] for row in rows for value in row])
+        every = [value for losses in self._losses for value in losses.values()]
+        flat = torch.stack([value.double().flatten()[0] for value in every])
         if runner.world_size > 1:
             all_reduce(flat, op="mean")
-        values = flat.view(len(rows), len(names)).tolist()
+        values = iter(flat.tolist())
         if is_main_process():
             with self.path.open("a") as stream:
-                for (iteration, rate), row in zip(self._steps, values, strict=True):
-                    line = {"iter": iteration, **dict(zip(names, row, strict=True)), "lr": rate}
-                    stream.write(json.dumps(line) + "\n")
+                for (iteration, rate), losses in zip(self._steps, self._losses, strict=True):
+                    row = {name: next(values) for name in losses}  # steps may have other terms
+                    stream.write(json.dumps({"iter": iteration, **row, "lr": rate}) + "\n")
         self._steps, self._losses = [], []
 
 

@@ -1,5 +1,7 @@
+import gc
 import json
 import random
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +63,38 @@ def test_a_curve_is_written_every_interval_and_at_the_end(tmp_path: Path):
     assert iterations() == [1, 2, 3]
     write_curve(tmp_path, 0, 7, interval=3)  # 7 is the last step
     assert iterations() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_is_kept_until_it_is_written_holds_no_step_alive(tmp_path: Path):
+    hook = LossCurveHook(interval=5)
+    hook.before_train(fake_runner(tmp_path, 0))
+    kept = []
+
+    class Activation:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor.detach()  # attached it would hold itself
+            kept.append(weakref.ref(self))
+
+    for step in range(3):
+        weight = torch.ones(4, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(Activation, lambda held: held.tensor):
+            loss, metric = (weight * weight).sum(), weight.exp().mean()  # no one differentiates it
+        loss.backward()
+        hook.after_train_iter(fake_runner(tmp_path, step), step, outputs=dict(loss=loss, m=metric))
+        del loss, metric
+    gc.collect()
+    assert kept
+    assert not any(activation() for activation in kept)
+
+
+def test_steps_may_have_other_terms(tmp_path: Path):
+    hook = LossCurveHook(interval=2)
+    hook.before_train(fake_runner(tmp_path, 0))
+    for step, outputs in enumerate([dict(loss=1.0), dict(loss=torch.tensor(2.0), loss_kd=0.5)]):
+        hook.after_train_iter(fake_runner(tmp_path, step), step, outputs=outputs)
+    lines = [json.loads(line) for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
+    assert [line.get("loss_kd") for line in lines] == [None, 0.5]
+    assert [line["loss"] for line in lines] == [1.0, 2.0]
 
 
 def test_seeds_do_not_share_draws_shifted_by_a_step():
