@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tove_experts.exposed import build_model
+from tove_experts.exposed import build_model, centre_kernels
 from tove_experts.grids import map_to_grid
 from tove_plugins import ExpertSpec
 
-__all__ = ["DepthExpert"]
+__all__ = ["DepthExpert", "build_depth_model"]
 
 CLASSES = {
     "depth_anything": "DepthAnythingForDepthEstimation",
@@ -70,10 +70,7 @@ class DepthExpert(nn.Module):
         image_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        model: Any = build_model(CLASSES[config["model_type"]], weights, config, may_miss=NEVER_RUN)
-        model.neck.fusion_stage.layers[0].residual_layer1 = nn.Identity()
-        if weights is None:
-            _centre_kernels(model.neck)
+        model = build_depth_model(weights, config)
         if getattr(model.config, "is_hybrid", False):
             # It interpolates its positions like the others, behind a check of the trained size.
             model.dpt.embeddings.image_size = spec.image.size
@@ -96,6 +93,23 @@ class DepthExpert(nn.Module):
         return _without_scale(map_to_grid(found.unsqueeze(1), self.grid))
 
 
+def build_depth_model(weights: Path | None, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Load a model of transformers that predicts depth, or make one of random weights.
+
+    Args:
+        weights: A folder that transformers wrote; None for random ones.
+        config: What config.json holds of the default weights; all of it for random ones.
+
+    Raises:
+        ValueError: The weights are of another model.
+    """
+    model: Any = build_model(CLASSES[config["model_type"]], weights, config, may_miss=NEVER_RUN)
+    model.neck.fusion_stage.layers[0].residual_layer1 = nn.Identity()
+    if weights is None:
+        centre_kernels(model.neck.convs)
+    return model
+
+
 class _HandOn(nn.Module):
     """Stands where a part of the model was and gives what came in, or one entry of it.
 
@@ -110,14 +124,6 @@ class _HandOn(nn.Module):
     def forward(self, maps: Sequence[Tensor], *sizes: int) -> Sequence[Tensor] | Tensor:
         """Give the input; the library passes the patches' rows and columns behind it."""
         return maps if self.index is None else maps[self.index]
-
-
-def _centre_kernels(neck: Any) -> None:  # noqa: ANN401
-    """Leave of the neck's random kernels the middle alone: no tap of an untrained one leads."""
-    for convolution in neck.convs:
-        middle = torch.zeros_like(convolution.weight)
-        middle[:, :, 1, 1] = 1
-        convolution.weight.data *= middle
 
 
 def _num_patches(size: tuple[int, int], config: Any) -> tuple[int, int]:  # noqa: ANN401

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from tove_experts.hf import as_size, load_model, random_model, read_config, read_image
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
+from tove_plugins.specs import Kind
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build_model", "expose", "library_config", "taken_image"]
+__all__ = ["build_model", "centre_kernels", "expose", "library_config", "taken_image"]
 
 MAP = "map"
 """The features that are a prediction rather than a representation."""
@@ -93,7 +94,7 @@ def expose(
             f"{stride}; change stride or image_size."
         )
     grid = (height // stride, width // stride)
-    kind = "map" if features == MAP else "features"
+    kind: Kind = "map" if features == MAP else "features"
     return replace(spec, tokens=TokenSpec(widths[features], grid, kind), image=image)
 
 
@@ -117,3 +118,15 @@ def build_model(
     if weights is None:
         return random_model(class_name, deepcopy(dict(config)))
     return load_model(class_name, weights, may_miss=may_miss, **settings)
+
+
+def centre_kernels(model: nn.Module) -> None:
+    """Leave of every random 3x3 kernel the middle alone: no tap of an untrained one leads."""
+    import torch
+    from torch import nn
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            middle = torch.zeros_like(layer.weight)
+            middle[:, :, 1, 1] = 3  # so that sums keep their variance
+            layer.weight.data *= middle

@@ -175,7 +175,7 @@ def load_model(
             f"has ({', '.join(missing[:3])}, ...), which would stay random; they are of another "
             "model or cut short. Fetch them again or choose others."
         )
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def random_model(class_name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -189,7 +189,7 @@ def random_model(class_name: str, config: Mapping[str, Any]) -> nn.Module:
 
     model_class = getattr(transformers, class_name)
     build = getattr(model_class, "from_config", model_class)
-    return build(transformers.AutoConfig.for_model(**config)).eval()  # type: ignore[no-any-return]
+    return build(transformers.AutoConfig.for_model(**config)).eval()
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from tove_experts.exposed import expose
 from tove_experts.hf import as_size, patch_grid, read_config, read_image
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, Weights
 
-__all__ = ["resolve", "specs"]
+__all__ = ["resolve", "specs", "tiny_depth_anything"]
 
 SYNTHETIC = "595 thousand synthetic images with depth, 62 million real ones with pseudo labels"
 MIX6 = "MIX 6, ten depth data sets with 1.4 million images, from ImageNet weights"
@@ -56,7 +56,7 @@ def specs() -> Iterator[ExpertSpec]:
             "fusion_hidden_size": fused,
             "patch_size": 14,
         }
-        yield _spec(name, image, weights, config, _tiny_depth_anything(fused))
+        yield _spec(name, image, weights, config, tiny_depth_anything(fused))
     for name, (repository, width, size_mb) in DPT.items():
         weights = Weights(
             f"hub:{repository}",
@@ -145,7 +145,7 @@ def _spec(
     )
 
 
-def _tiny_depth_anything(fused: int) -> dict[str, Any]:
+def tiny_depth_anything(fused: int) -> dict[str, Any]:
     """One narrow block and one level of the decoder of the real width."""
     return {
         "model_type": "depth_anything",

@@ -110,7 +110,7 @@ def test_wrong_options_are_sentences(config, sentence):
 
 def test_a_size_that_the_model_refuses_is_a_sentence(save):
     folder = save("vitdet")
-    with pytest.raises(ExpertBuildError, match="vitdet .*70 x 70 pixels"):
+    with pytest.raises(ExpertBuildError, match=r"vitdet .*70 x 70 pixels"):
         resolve_expert(NAME, weights=folder, image_size=70)
 
 
