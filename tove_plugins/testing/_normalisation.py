@@ -31,7 +31,7 @@ COLOURS = (
     (0.4, 0.6, 0.7),
     (0.6, 0.3, 0.6),
 )
-MAX_ENTRIES = 60_000
+MAX_ENTRIES = 20_000  # that are looked at, drawn at random
 MIN_GAIN = 1e-6  # below, an entry does not depend on the colour: padding, coordinates
 MIN_SHARE = 0.5  # of the entries that depend on the colour
 SCALE_SLACK = 0.02  # of the scale, and of the image's contrast for the offset
@@ -93,9 +93,10 @@ def _received(subject: Subject, given: list[Tensor]) -> Tensor:
         raise SkipCheck("The image reaches no convolution, matrix product or norm.")
     if len(received) < len(given) or len({tensor.shape for tensor in received}) > 1:
         raise SkipCheck("What its first layer receives changes its shape with the image.")
-    received_KP = torch.stack([tensor.flatten() for tensor in received]).double().cpu()
-    chosen = torch.randperm(received_KP.shape[1], generator=torch.Generator().manual_seed(SEED))
-    return received_KP[:, chosen[:MAX_ENTRIES]]
+    chance = torch.Generator().manual_seed(SEED)
+    chosen_P = torch.randint(received[0].numel(), (MAX_ENTRIES,), generator=chance)
+    chosen_P = chosen_P.to(received[0].device)
+    return torch.stack([tensor.flatten()[chosen_P] for tensor in received]).double().cpu()
 
 
 def _contrast(image: ImageSpec) -> Tensor:
