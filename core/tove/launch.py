@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 
 from tove.errors import ConfigError, close_matches
 
-__all__ = ["init_processes", "load_config", "test", "train"]
+__all__ = ["compare", "init_processes", "load_config", "test", "train"]
 
 # The top-level settings that are read.
 SETTINGS = frozenset(
@@ -159,6 +159,41 @@ def test(args: argparse.Namespace) -> int:
         check_config(cfg, checkpoint=Path(args.checkpoint))
         prepare_data(cfg)
         evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
+
+    return _guarded(work)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Set finished runs side by side; see `tools/compare.py` for the arguments."""
+
+    def work() -> None:
+        from tove.comparing import (
+            choose_metric,
+            cost_table,
+            entries_of,
+            remarks,
+            score_table,
+            write_csv,
+            write_json,
+        )
+        from tove.report.comparison import write_comparison
+        from tove.rows import make_console
+        from tove.runs import read_runs, settings_of
+
+        console = make_console()
+        runs = read_runs(args.work_dirs)
+        settings, metric = settings_of(runs, args.pool), choose_metric(runs, args.metric)
+        entries = entries_of(settings, metric)
+        for path, write in ((args.json, write_json), (args.csv, write_csv)):
+            if path:
+                write(path, entries, metric)
+        write_comparison(args.plot, entries, metric)
+        for table in (score_table(entries, metric), cost_table(entries)):
+            if table:
+                console.print(table)
+        for remark in remarks(settings):
+            console.print(remark, highlight=False)
+        console.print(f"{args.plot}: cost against gain", highlight=False)
 
     return _guarded(work)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "Picture", "Theme", "draw", "slot_colours"]
+__all__ = ["DARK", "LIGHT", "Picture", "Theme", "draw", "png", "slot_colours"]
 
 # Okabe-Ito without black and yellow, which vanish on one of the two backgrounds.
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -81,10 +81,11 @@ def slot_colours(slots: Sequence[str]) -> dict[str, str]:
 
 def draw(name: str, alt: str, caption: str, figure: Callable[[Theme], "Figure"]) -> Picture:
     """Draw a figure in both dresses; a figure is made for one theme by `figure`."""
-    return Picture(name, alt, caption, _png(figure, LIGHT), _png(figure, DARK))
+    return Picture(name, alt, caption, png(figure, LIGHT), png(figure, DARK))
 
 
-def _png(figure: Callable[[Theme], "Figure"], theme: Theme) -> bytes:
+def png(figure: Callable[[Theme], "Figure"], theme: Theme) -> bytes:
+    """Draw a figure in one dress."""
     import matplotlib
 
     with matplotlib.rc_context(_settings(theme)):
