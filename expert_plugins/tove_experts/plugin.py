@@ -2,12 +2,34 @@
 
 from collections.abc import Iterator
 
-from tove_experts.catalogue import tiny
+from tove_experts.catalogue import (
+    contrastive,
+    depth,
+    detection,
+    dino,
+    maps,
+    openmmlab,
+    segmentation,
+    timm_backbone,
+    tiny,
+    transformers_backbone,
+)
 from tove_plugins import ExpertSpec, hookimpl
 
 __all__ = ["tove_experts"]
 
-FAMILIES = (tiny,)
+FAMILIES = (
+    tiny,
+    timm_backbone,
+    contrastive,
+    segmentation,
+    detection,
+    openmmlab,
+    dino,
+    depth,
+    maps,
+    transformers_backbone,
+)
 
 
 @hookimpl

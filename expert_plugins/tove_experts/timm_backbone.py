@@ -152,8 +152,7 @@ def resolve(
     with torch.device("meta"):
         net = _create(model, weights, tower, pretrained=False)
         cfg = net.pretrained_cfg
-        # A network of the expert's own, its stand-in for a tiny build too, takes the same image.
-        own = weights is None and model in (spec.options.get("model"), spec.tiny.get("model"))
+        own = weights is None and model == spec.options.get("model")
         image = spec.image if own else _image(cfg)
         image = replace(image, size=as_size(image_size) or image.size)
         resize(net, image.size)
