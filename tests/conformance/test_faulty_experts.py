@@ -85,6 +85,33 @@ class OffByOne(Right):
         return super().forward(images).roll(-1, dims=1)
 
 
+class RegistersAsPatches(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return torch.cat([tokens.mean(1, keepdim=True).expand(-1, 3, -1), tokens], 1)[:, :-3]
+
+
+class OneRowLate(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).roll(GRID[1], dims=1)
+
+
+class CropsTheCentre(Right):
+    """As evaluation pipelines do: resized to 8/7 and cut."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        middle = images[..., height // 16 : -height // 16, width // 16 : -width // 16]
+        return super().forward(nn.functional.interpolate(middle, (height, width), mode="bilinear"))
+
+
+class CropsOneSide(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        kept = images[..., :-8, :]
+        resized = nn.functional.interpolate(kept, images.shape[2:], mode="bilinear")
+        return super().forward(resized)
+
+
 class Blind(Right):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(torch.zeros_like(images))
@@ -260,6 +287,15 @@ class Phones(Right):
         socket.getaddrinfo("example.invalid", 443)
 
 
+class PhonesLater(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+
+    def forward(self, images: Tensor) -> Tensor:
+        socket.getaddrinfo("example.invalid", 443)
+        return super().forward(images)
+
+
 class NumpyWeights(Right):
     def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
         super().__init__()
@@ -278,6 +314,10 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (UpsideDown, "spatial_order", "rows are flipped"),
     (Mirrored, "spatial_order", "columns are flipped"),
     (OffByOne, "spatial_order", "one early"),
+    (RegistersAsPatches, "spatial_order", "3 late: class and register tokens"),
+    (OneRowLate, "spatial_order", "one row late"),
+    (CropsTheCentre, "spatial_order", "sees the top and bottom and left and right of the image"),
+    (CropsOneSide, "spatial_order", "sees the bottom of the image: it is cropped"),
     (Blind, "spatial_order", "do not see the image"),
     (NormalisesAgain, "normalisation", "normalises again, with ImageNet's"),
     (DividesBy255, "normalisation", "divides by 255"),
@@ -302,6 +342,7 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (KeptBuffer, "output_not_reused", "overwrites"),
     (LazyLayer, "state_dict_stable", "adds or removes"),
     (Phones, "offline_build", "network"),
+    (PhonesLater, "offline_build", "network"),
     (NumpyWeights, "deterministic", "one seed"),
 ]
 
@@ -314,7 +355,7 @@ def test_each_fault_is_named_by_the_right_check(
     fault: type[nn.Module], check: str, words: str
 ) -> None:
     torch.manual_seed(0)
-    if fault in (Phones, NumpyWeights):
+    if fault in (Phones, PhonesLater, NumpyWeights):
         results = check_expert(
             make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
         )
@@ -357,6 +398,11 @@ def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> 
     check_expert(right().eval(), make_spec(image=getattr(right, "image", IMAGE)))
 
 
+def test_every_check_of_the_built_expert_has_a_fault_that_it_names() -> None:
+    built = {check.name for check in all_checks() if check.stage == "built"}
+    assert {check for _, check, _ in FAULTS} == built
+
+
 def test_the_error_names_every_failed_check() -> None:
     class TwoFaults(DropoutAlways, AlwaysFloat32):
         pass
@@ -368,7 +414,9 @@ def test_the_error_names_every_failed_check() -> None:
 
 
 def test_checks_are_named_and_say_what_they_protect() -> None:
-    assert all(check.protects.endswith(".") for check in all_checks())
+    for check in all_checks():
+        told = (check.protects, check.does, check.mend)
+        assert all(sentence.endswith(".") for sentence in told), check.name
     with pytest.raises(ValueError, match="No check is called 'spatial'"):
         check_expert(Right(), make_spec(), checks=["spatial"])
     with pytest.raises(TypeError, match="together with its spec"):

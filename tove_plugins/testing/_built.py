@@ -28,22 +28,22 @@ def _difference(one_BND: Tensor, other_BND: Tensor) -> float:
 def check_offline_build(subject: Subject) -> None:
     """The small build runs in tests and on machines without a network.
 
-    The expert is built while every attempt to open a connection fails.
+    The expert is built and called while every attempt to open a connection fails.
 
-    Mend: Give `tiny` options that make a random network, and fetch nothing in the factory; the
-    weights arrive as a path.
+    Mend: Give `tiny` options that make a random network, and fetch nothing in the factory or
+    the forward; the weights arrive as a path.
     """
     if subject.rebuild is None:
         raise SkipCheck("A built module was given.")
 
     def refuse(*_: object, **__: object) -> None:
-        fail("Building its small form opens a network connection; `tiny` must need none.")
+        fail("Its small form opens a network connection; `tiny` must need none.")
 
     with (
         patch.object(socket.socket, "connect", refuse),
         patch.object(socket, "getaddrinfo", refuse),
     ):
-        subject.build()
+        run_as_core(subject.build().to(subject.device), subject.images(1))
 
 
 @expert_check("built")
