@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from torch import nn
+
 from tove.errors import ConfigError, close_matches
 
 __all__ = ["check_arguments", "check_known", "check_model"]
@@ -34,7 +36,7 @@ def check_arguments(
 
     Args:
         target: what is going to be called with them; with `**options` in a class, its base's
-            arguments count as well.
+            arguments count as well, and where no base takes any, so does every name.
         settings: the config's arguments; `type` is none of them.
         where: their place in the config, for messages.
         filled: arguments that the caller gives itself.
@@ -67,15 +69,19 @@ def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     if not inspect.isclass(target):
         yield from inspect.signature(target).parameters.values()
         return
+    options = None
     for cls in inspect.getmro(target):
         if "__init__" not in vars(cls):
             continue
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in own)
-        if not passes_on or cls is object:
-            yield from own if cls is not object else ()
-            return
+        if cls in (nn.Module, object):  # take nothing: options that came so far go elsewhere
+            break
+        own = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
         yield from (p for p in own if p.kind is not p.VAR_KEYWORD)
+        options = next((p for p in own if p.kind is p.VAR_KEYWORD), None)
+        if options is None:
+            return
+    if options is not None:
+        yield options
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""A config's arguments are held against what takes them, and against nothing more."""
+
+import pytest
+from torch import nn
+
+from tove.arguments import check_arguments
+from tove.errors import ConfigError
+
+
+class Backbone(nn.Module):
+    def __init__(self, name: str, **options: object) -> None:
+        """Options are those of a library's own factory."""
+        super().__init__()
+
+
+class Base:
+    def __init__(self, width: int = 3) -> None:
+        self.width = width
+
+
+class Child(Base):
+    def __init__(self, depth: int, **options: int) -> None:
+        super().__init__(**options)
+
+
+class Bare(nn.Module):
+    pass
+
+
+def test_options_that_no_base_takes_may_be_any():
+    check_arguments(Backbone, {"type": "Backbone", "name": "vit", "img_size": 336}, "model.encoder")
+    with pytest.raises(ConfigError, match="lacks 'name'"):
+        check_arguments(Backbone, {"img_size": 336}, "model.encoder")
+
+
+def test_options_that_a_base_takes_are_its_arguments():
+    check_arguments(Child, {"depth": 1, "width": 2}, "model")
+    with pytest.raises(ConfigError, match=r"model\.widht is unknown. Did you mean 'width'"):
+        check_arguments(Child, {"depth": 1, "widht": 2}, "model")
+
+
+def test_a_class_without_arguments_takes_none():
+    with pytest.raises(ConfigError, match=r"model\.depth is unknown"):
+        check_arguments(Bare, {"depth": 1}, "model")
