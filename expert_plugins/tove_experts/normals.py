@@ -8,11 +8,11 @@ tangents is, up to a positive factor,
 
 towards the camera: x to the right, y down, z away, so a wall that one looks at straight has
 (0, 0, -1). On a plane w is linear in u and v, and central differences of its means over cells are
-exact; scale drops out. d is the network's, so that no noise of single pixels is differentiated and
-the stem gets one unit vector from each cell.
+exact; scale drops out. Means also keep out the noise of single pixels and most of the rounding of a
+network in bfloat16: it costs the normals of planes a degree on average.
 
 f comes of the field of view, which an image does not tell: the camera of the weights' training
-images is assumed. Another one tilts all normals the same way, which the stem can learn away.
+images is assumed. Another one makes all slopes steeper, or all flatter, by one factor.
 
 Shapes: B batch, C = 3 channels, H x W the image, h x w the tokens' grid, N = h * w.
 """
@@ -72,9 +72,11 @@ class NormalExpert(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give the tokens [B, N, 3]."""
         depth_BHW = self.model(pixel_values=images_BCHW).predicted_depth
+        depth_BHW = depth_BHW.to(torch.promote_types(depth_BHW.dtype, torch.float32))
         inverse_BN1 = map_to_grid(1 / depth_BHW.clamp(min=NEAREST).unsqueeze(1), self.grid)
         inverse_Bhw = inverse_BN1.squeeze(2).unflatten(1, self.grid)
-        return normals_of(inverse_Bhw, self.focal).flatten(2).transpose(1, 2)
+        normals_B3hw = normals_of(inverse_Bhw, self.focal)
+        return normals_B3hw.flatten(2).transpose(1, 2).to(images_BCHW.dtype)
 
 
 def normals_of(inverse_depth_Bhw: Tensor, focal: float) -> Tensor:
