@@ -2,16 +2,16 @@
 
 Both libraries register their classes in an mmengine scope of their own and look names up in the
 run's default scope. That of a tove run is `tove`, which holds none of them, so it is changed for
-the moment of building and put back. Importing `SCOPE.registry` is enough: mmengine imports the
-modules that fill it on the first look-up.
+the moment of building and put back.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -40,7 +40,10 @@ def build_model(
     from mmengine.registry import DefaultScope
 
     registry = importlib.import_module(f"{scope}.registry").MODELS
+    importlib.import_module("mmcv.ops")  # here, so that a fallback is told in the log
     with DefaultScope.overwrite_default_scope(scope):
+        with _quiet(), redirect_stdout(sys.stderr):
+            registry.import_from_location()  # which tells what else could be compiled
         model: nn.Module = registry.build(cfg)
         if initialise:
             with _quiet():
@@ -50,7 +53,7 @@ def build_model(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep mmengine from logging how each single parameter was drawn."""
+    """Keep from the log what modules lack and how each single parameter was drawn."""
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()

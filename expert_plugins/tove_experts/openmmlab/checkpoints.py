@@ -1,10 +1,11 @@
 """Load checkpoints in the format of mmengine's Runner: dict(state_dict=..., meta=..., ...).
 
 Files are read as data: safetensors, or `torch.load(weights_only=True)`. Beside tensors a Runner
-saves its log of losses (`HistoryBuffer`, with numpy arrays inside); these few classes, which hold
-numbers only, are allowed while one file is read.
+saves numpy's numbers and its log of losses, a `HistoryBuffer` that names its methods by `getattr`.
+While one file is read numbers are allowed, and these two names stand for stand-ins that do nothing.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -41,13 +42,13 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
         return load_file(path)
     try:
-        with torch.serialization.safe_globals(list(_number_classes())):
+        with torch.serialization.safe_globals(list(_harmless())):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
-            f"The checkpoint {path} holds objects that are not plain data, so it is not loaded: "
-            f"{str(error).splitlines()[0]} If you trust it, keep its 'state_dict' alone with "
-            "torch.save() or as safetensors."
+            f"The checkpoint {path} holds what is not plain data ({_named(error)}), so it is not "
+            "loaded. If you trust it, keep its 'state_dict' alone, by torch.save() or as "
+            "safetensors."
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -57,14 +58,29 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _number_classes() -> Iterator[Any]:
-    """Give what a Runner's log of losses is made of."""
-    from mmengine.logging import HistoryBuffer
+def _named(error: UnpicklingError) -> str:
+    """Give the name that torch refused, which its long message hides."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else str(error).partition("\n")[0]
 
-    yield from (HistoryBuffer, np.ndarray, np.dtype)
+
+class _Log:
+    """Stands for HistoryBuffer; keeps what is put into it."""
+
+
+def _method(owner: object, name: str) -> None:
+    """Stand for the getattr by which a pickled HistoryBuffer names its methods."""
+
+
+def _harmless() -> Iterator[Any]:
+    """Give what a file may name, as `torch.serialization.safe_globals` takes it."""
+    from numpy._core import multiarray  # where numpy 2 keeps what pickled arrays name
+
+    yield (_Log, "mmengine.logging.history_buffer.HistoryBuffer")
+    for builtins in ("builtins", "__builtin__"):  # pickles of protocol 2 use Python 2's name
+        yield (_method, f"{builtins}.getattr")
+    yield from (np.ndarray, np.dtype)
     yield from (type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32))
-    from numpy._core import multiarray  # where numpy 2 keeps what a pickled array names
-
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
         yield (multiarray._reconstruct, f"{module}._reconstruct")
         yield (multiarray.scalar, f"{module}.scalar")

@@ -17,8 +17,6 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST = torch.finfo(torch.float32).tiny  # FLT_MIN of the CUDA kernels, below every probability
-
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
     """Give every other op of the extension as a function that tells why it cannot be called."""
@@ -236,29 +234,6 @@ def _deform_conv(
     )
 
 
-def sigmoid_focal_loss_forward(
-    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
-) -> None:
-    """Write the focal loss of each class [N, C], arXiv:1708.02002 equation 5, into `output`.
-
-    Args:
-        input: Logits [N, C].
-        target: Class of each row [N]; C stands for none of them.
-        weight: By class [C], or empty.
-        output: Written.
-        gamma: How much sure answers count less.
-        alpha: Share of the positive class.
-    """
-    p_NC = _wide(input).sigmoid()
-    classes_C = torch.arange(p_NC.shape[1], device=p_NC.device)
-    positive_NC = -alpha * (1 - p_NC) ** gamma * p_NC.clamp(min=SMALLEST).log()
-    negative_NC = -(1 - alpha) * p_NC**gamma * (1 - p_NC).clamp(min=SMALLEST).log()
-    loss_NC = torch.where(target[:, None] == classes_C, positive_NC, negative_NC)
-    if weight.numel():
-        loss_NC = loss_NC * weight[target][:, None]
-    output.copy_(loss_NC)
-
-
 def ms_deform_attn_forward(
     value: Tensor,
     value_spatial_shapes: Tensor,
@@ -281,16 +256,16 @@ def ms_deform_attn_forward(
         [B, Q, H * D].
     """
     batch, _, heads, width = value.shape
-    queries, _, levels, points = sampling_locations.shape[1:5]
-    places = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # [B*H, Q, L, P, 2]
-    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels, points)
-    out = value.new_zeros(batch * heads, width, queries)
+    queries = sampling_locations.shape[1]
+    places = _wide(2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # [B*H, Q, L, P, 2]
+    weights = _wide(attention_weights).transpose(1, 2).flatten(0, 1).unsqueeze(1)
+    out = places.new_zeros(batch * heads, width, queries)
     shapes = value_spatial_shapes.tolist()  # the sizes come as a tensor only
-    for level, part in enumerate(value.split([h * w for h, w in shapes], dim=1)):
-        map_h_w = part.flatten(2).transpose(1, 2).reshape(-1, width, *shapes[level])
-        sampled = F.grid_sample(map_h_w, places[:, :, level], align_corners=False)
-        out = out + (sampled * weights[:, :, :, level]).sum(dim=-1)
-    return out.view(batch, heads * width, queries).transpose(1, 2).contiguous()
+    for level, part in enumerate(_wide(value).split([h * w for h, w in shapes], dim=1)):
+        maps = part.flatten(2).transpose(1, 2).reshape(-1, width, *shapes[level])
+        sampled = F.grid_sample(maps, places[:, :, level], align_corners=False)
+        out += (sampled * weights[:, :, :, level]).sum(dim=-1)
+    return out.view(batch, heads * width, queries).transpose(1, 2).to(value.dtype)
 
 
 def get_compiler_version() -> str:
@@ -309,6 +284,5 @@ _SERVED = (
     "roi_align_forward",
     "deform_conv_forward",
     "modulated_deform_conv_forward",
-    "sigmoid_focal_loss_forward",
     "ms_deform_attn_forward",
 )
