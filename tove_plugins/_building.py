@@ -70,7 +70,7 @@ def build_from_spec(
     path = _weights_path(spec, tiny, weights, sha256, label)
     kwargs = _merged(spec, tiny, options)
     factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
-    _check_options(factory, spec, path, kwargs, label)
+    _check_options(factory, spec.factory, spec, path, kwargs, label)
     try:
         expert = factory(spec=spec, weights=path, **kwargs)
     except KeyboardInterrupt:
@@ -111,7 +111,7 @@ def check_build(
     spec = _resolved(entry.spec, tiny, weights, options, label)
     path = _weights_path(spec, tiny, weights, sha256, label)
     factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
-    _check_options(factory, spec, path, _merged(spec, tiny, options), label)
+    _check_options(factory, spec.factory, spec, path, _merged(spec, tiny, options), label)
 
 
 def resolve_expert(
@@ -160,12 +160,18 @@ def _resolved(
     resolve = import_named(spec.resolve, f"resolve function {spec.resolve} of {label}")
     path = None if weights is None else _weights_path(spec, tiny, weights, None, label)
     kwargs = _merged(spec, tiny, options)
-    _check_options(resolve, spec, path, kwargs, label)
+    _check_options(resolve, spec.resolve, spec, path, kwargs, label)
     try:
         found = resolve(spec=spec, weights=path, **kwargs)
     except (ValueError, OSError) as error:
         raise ExpertBuildError(
             f"The {label} cannot be built with these options: {error}"
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the stranger's own fault, as a factory's is
+        raise ExpertBuildError(
+            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(found, ExpertSpec) or found.name != spec.name:
         raise ExpertBuildError(
@@ -242,22 +248,23 @@ def import_named(reference: str, what: str) -> Callable[..., Any]:
 
 
 def _check_options(
-    factory: Callable[..., Any],
+    function: Callable[..., Any],
+    name: str,
     spec: ExpertSpec,
     path: Path | None,
     kwargs: Mapping[str, Any],
     label: str,
 ) -> None:
-    """Tell a wrong option from an error inside the factory."""
+    """Tell a wrong option from an error inside the factory or resolve function of that name."""
     try:
-        signature = inspect.signature(factory)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C: the call itself will tell
         return
     try:
         signature.bind(spec=spec, weights=path, **kwargs)
     except TypeError as error:
-        accepted = [name for name in signature.parameters if name not in ("spec", "weights")]
+        accepted = [option for option in signature.parameters if option not in ("spec", "weights")]
         raise ExpertBuildError(
             f"The {label} cannot be built with these options: {error}. "
-            f"{spec.factory} takes: {', '.join(accepted) or 'none'}."
+            f"{name} takes: {', '.join(accepted) or 'none'}."
         ) from error

@@ -133,8 +133,18 @@ def test_a_resolved_spec_reaches_the_factory() -> None:
     assert build_from_spec(spec, options={"width": 4}).spec.tokens.width == 4
     with pytest.raises(ExpertBuildError, match=r"with these options: width is 3; give an even"):
         build_from_spec(spec, options={"width": 3})
-    with pytest.raises(ExpertBuildError, match="takes: width, mode"):
+    with pytest.raises(ExpertBuildError, match="resolve_width takes: width, mode"):
         build_from_spec(spec, options={"wdth": 4})
+
+
+def resolve_badly(spec: ExpertSpec, weights: Path | None, **options: object):
+    return {}["hidden_size"]
+
+
+def test_a_resolve_function_that_fails_is_named_as_a_factory_is() -> None:
+    spec = make(resolve=f"{__name__}:resolve_badly")
+    with pytest.raises(ExpertBuildError, match=r"resolve_badly of expert 'mine'.*KeyError"):
+        build_from_spec(spec, options={"width": 3})
 
 
 def test_a_digest_of_the_config_is_checked(tmp_path: Path) -> None:
