@@ -55,14 +55,15 @@ class PackageNames:
 
     def put_into(self, text: bytes) -> bytes:
         """Write these names where the template has its own."""
-        for old, new in (
-            ("tove-my-expert", self.distribution),
-            ("tove_my_expert", self.package),
-            ("my_expert", self.expert),
-            ("MyExpert", self.factory),
-        ):
-            text = text.replace(old.encode(), new.encode())
-        return text
+        names = {
+            b"tove-my-expert": self.distribution,
+            b"tove_my_expert": self.package,
+            b"my_expert": self.expert,
+            b"MyExpert": self.factory,
+        }
+        # At once: one after the other would find the template's name within a dummy_expert's.
+        old = re.compile(b"|".join(names))
+        return old.sub(lambda match: names[match[0]].encode(), text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -41,6 +41,14 @@ def test_another_name_is_put_everywhere(elsewhere: Path, name: str) -> None:
     assert b"class SeaIceExpert(" in files["src/tove_sea_ice/expert.py"]
 
 
+@pytest.mark.parametrize("name", ["dummy-expert", "my-expert-2"])
+def test_a_name_that_holds_the_templates_own_is_put_in_once(elsewhere: Path, name: str) -> None:
+    assert main(["new", name]) == 0
+    package = "tove_" + name.replace("-", "_")
+    assert [path.name for path in (elsewhere / f"tove-{name}/src").iterdir()] == [package]
+    assert f'"{package}.plugin"' in (elsewhere / f"tove-{name}/pyproject.toml").read_text()
+
+
 def test_it_tells_what_to_do_next(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "sea-ice", "--to", "a folder"]) == 0
     assert (elsewhere / "a folder/tove-sea-ice/pyproject.toml").is_file()
