@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # importing the kit imports torch
 
 __all__ = ["add_arguments", "run"]
 
-NAME_COLUMNS = 28
+NAME_COLUMNS = 29
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
