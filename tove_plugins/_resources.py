@@ -101,8 +101,12 @@ def _from_hub(source: str) -> Path:
 
 def _from_url(url: str) -> Path:
     """Find a URL's file in the cache, or fetch it there, whole or not at all."""
+    import hashlib  # listing needs no digest, and OpenSSL takes milliseconds to load
+
     name = url.partition("?")[0].rpartition("/")[2]
     folder = Path(os.environ.get("TOVE_CACHE", "~/.cache/tove")).expanduser() / "weights"
+    if not _DIGEST_IN_NAME.search(name):  # half of all weights are called model.safetensors
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:12]
     target = folder / name
     if target.is_file():
         return target
@@ -134,6 +138,9 @@ def _fetch(url: str, target: Path) -> None:
 
     with urlopen(url, timeout=60) as answer, target.open("wb") as stream:
         shutil.copyfileobj(answer, stream)
+        told, came = answer.headers.get("Content-Length"), stream.tell()
+    if told is not None and came != int(told):  # a connection that breaks off raises nothing
+        raise OSError(f"the connection broke off after {came} of {told} bytes")
 
 
 def _check_name(name: str, digest: str) -> None:

@@ -75,14 +75,25 @@ def test_offline_tells_what_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         find_weights("hub:org/name")
 
 
-def fake_web(monkeypatch: pytest.MonkeyPatch, content: bytes | Exception) -> list[str]:
-    asked = []
+class Answer(io.BytesIO):
+    """What a server sends: all of a file, or less than it said."""
 
-    def urlopen(url: str, timeout: float) -> io.BytesIO:
+    def __init__(self, content: bytes, size: int | None) -> None:
+        super().__init__(content)
+        self.headers = {} if size is None else {"Content-Length": str(size)}
+
+
+def fake_web(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | Exception | None, size: int | None = None
+) -> list[str]:
+    """Serve the content, or of None the URL itself."""
+    asked: list[str] = []
+
+    def urlopen(url: str, timeout: float) -> Answer:
         asked.append(url)
         if isinstance(content, Exception):
             raise content
-        return io.BytesIO(content)
+        return Answer(url.encode() if content is None else content, size)
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -110,10 +121,32 @@ def test_a_url_that_cannot_be_had_tells_where_to_put_it(
 ) -> None:
     monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
     fake_web(monkeypatch, ConnectionError("no route"))
-    wanted = f"put it at {tmp_path}/weights/net.pth"
+    wanted = f"put it at {tmp_path}/weights/[0-9a-f]+/net.pth"
     with pytest.raises(FileNotFoundError, match=f"no route.*{wanted}"):
         find_weights("https://zoo.example/net.pth")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=f"forbids fetching.*{wanted}"):
         find_weights("https://zoo.example/net.pth")
-    assert not list((tmp_path / "weights").iterdir())
+    assert not list((tmp_path / "weights").rglob("*.pth"))
+
+
+def test_urls_of_one_file_name_are_different_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    fake_web(monkeypatch, None)
+    urls = [f"https://hub.example/{name}/model.safetensors" for name in ("depth", "edges")]
+    for url in [*urls, *urls, "https://hub.example/model.safetensors?of=depth"]:
+        assert find_weights(url).read_text() == url
+        assert find_weights(url).name == "model.safetensors"
+
+
+def test_a_download_that_breaks_off_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    fake_web(monkeypatch, b"numb", size=7)
+    with pytest.raises(FileNotFoundError, match="broke off after 4 of 7 bytes"):
+        find_weights("https://zoo.example/net.pth")
+    fake_web(monkeypatch, b"numbers", size=7)
+    assert find_weights("https://zoo.example/net.pth").read_bytes() == b"numbers"
