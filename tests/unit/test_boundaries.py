@@ -83,7 +83,8 @@ def test_the_sdk_imports_torch_in_the_conformance_kit_only() -> None:
 
 
 def test_the_core_names_no_expert() -> None:
-    names = set(discover().experts)
+    # An expert for any model of a library has the library's name, which the core may say.
+    names = set(discover().experts) - BUILD_TIME
     assert names
     wrong = [
         f"{file.relative_to(ROOT)}:{node.lineno} says {node.value!r}"
