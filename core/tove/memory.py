@@ -5,7 +5,7 @@
 
 On CUDA the second term is the allocator's own account, kernels' workspace included. Elsewhere no
 allocator keeps one: every tensor that an operator returns is followed from its birth to its death,
-which leaves a kernel's private workspace out.
+which leaves a kernel's private workspace and sparse tensors out.
 """
 
 import weakref
@@ -93,7 +93,10 @@ class _LiveTensors(TorchDispatchMode):
         return out
 
     def _follow(self, tensor: Tensor, counts: bool) -> None:
-        storage = tensor.untyped_storage()
+        try:
+            storage = tensor.untyped_storage()
+        except NotImplementedError:  # sparse and opaque tensors have none that can be told
+            return
         if storage._cdata in self._known:
             return
         num_bytes = storage.nbytes() if counts else 0

@@ -73,6 +73,11 @@ def test_views_and_changes_in_place_need_no_memory():
     assert peak_bytes(lambda: x.view(100, 10).t().add_(1), []) == 0
 
 
+def test_sparse_tensors_do_not_stop_the_measuring():
+    adjacency, x = torch.eye(8).to_sparse(), torch.rand(8, 4)
+    assert peak_bytes(lambda: torch.sparse.mm(adjacency.coalesce() * 2, x), []) >= 8 * 4 * 4
+
+
 def test_a_shared_weight_is_held_once():
     shared = nn.Linear(4, 4, bias=False)
     assert module_bytes([shared, nn.Sequential(shared)]) == 4 * 16
