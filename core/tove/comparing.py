@@ -159,7 +159,7 @@ def _entry(setting: str, name: str, matched: Matched, metric: str) -> Entry:
         part=_part(run, row),
         experts=tuple(row["experts"]),
         types={slot: str(experts.get(slot, {}).get("type")) for slot in row["experts"]},
-        seeds=tuple(row["seed"] for row in rows),
+        seeds=tuple(sorted(row["seed"] for row in rows)),
         score=_estimate([row["metrics"][metric] for row in rows]),
         gain=_estimate([gain[metric] for gain in gains]) if gains else None,
         over=gains[0]["over"] if gains else "",

@@ -1,6 +1,9 @@
 """The wheel in a clean environment, used through mim as a stranger would."""
 
+import itertools
 import json
+import re
+import shlex
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -14,6 +17,7 @@ pytest.importorskip("mim", reason="mim is an extra: pip install -e '.[mim]'")
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
+DEMO = "configs/tiny/tove-tiny_scenes.py"
 MIM = ("-c", "from mim.cli import cli; cli()")
 
 
@@ -80,17 +84,38 @@ def test_mim_trains_and_tests(smoke: dict[str, Any], stranger: Stranger, tmp_pat
     assert tested["metrics"] == row["metrics"]
 
 
-def test_mim_gridsearch_swaps_an_expert(smoke: dict[str, Any], stranger: Stranger, tmp_path: Path):
+def test_the_commands_of_the_page_on_comparing_runs(
+    smoke: dict[str, Any], stranger: Stranger, tmp_path: Path
+):
     Config(smoke).dump(tmp_path / "grid.py")
-    result = stranger(
-        *(*MIM, "gridsearch", "tove_plugins", tmp_path / "grid.py"),
-        *("--work-dir", tmp_path / "grid"),
-        *("--search-args", "--model.experts.depth.type tiny_depth tiny_segmentation"),
-    )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    found = {path.parent.name.rpartition("_search_")[2] for path in tmp_path.rglob("results.json")}
-    prefix = "model.experts.depth.type"
-    assert found == {f"{prefix}_tiny_depth", f"{prefix}_tiny_segmentation"}
+    page = (REPOSITORY / "docs/comparing-runs.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S)
+    commands = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    grid, *more = [shlex.split(command.replace(DEMO, "grid.py")) for command in commands]
+
+    def run(words: list[str]) -> str:
+        found = [sorted(map(str, tmp_path.glob(w))) if "*" in w else [w] for w in words[1:]]
+        done = stranger(*MIM, *itertools.chain(*found), cwd=tmp_path)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    run(grid)
+    swapped = [path.parent.name for path in sorted(tmp_path.rglob("results.json"))]
+    key = "swap_search_model.experts.depth.type"
+    assert swapped == [f"{key}_tiny_depth", f"{key}_tiny_detection"]
+    told, *_ = [run(words) for words in more]
+    assert "depth=tiny_depth" in told
+    table = json.loads((tmp_path / "comparison.json").read_text())
+    entries = {entry["setting"]: entry for entry in table}
+    assert [(name, entry["seeds"]) for name, entry in sorted(entries.items())] == [
+        ("depth=tiny_depth", [0]),
+        ("depth=tiny_detection", [0, 1]),
+    ]
+    for setting, entry in entries.items():
+        assert entry["types"]["depth"] == setting.removeprefix("depth=")
+        assert entry["parts"]["expert depth"]["forward_ms"] > 0
+    for picture in ("comparison.png", "captions.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
 
 
 def test_mim_finds_the_demo_s_config_by_name(stranger: Stranger):
