@@ -4,7 +4,9 @@
 
 The last stage is what the classifier reads, the usual choice for transfer; earlier stages of a
 convolutional or windowed backbone are finer and know less of what is there. Vision transformers
-give their patch tokens, without class token, after the final norm where the stage is the last.
+give their patch tokens, without class token, and ConvNeXts their map before the mean, both after
+the final norm where the stage is the last. Swin and ConvNeXt put a norm behind every exposed stage,
+and a classifier's checkpoint has the last one only: their earlier stages need a file with them all.
 
 Shapes: B batch, C = 3 channels, H x W the image, D width, N = h * w tokens.
 """
@@ -192,6 +194,8 @@ def _backbone(cfg: Config, arch: str, stage: int, *, initialise: bool) -> Any:  
     settings = inspect.signature(MODELS.get(cfg.model.backbone.type)).parameters
     if "out_type" in settings:  # a vision transformer gives its class token unless told otherwise
         cfg.model.backbone.out_type = "featmap"
+    if "gap_before_final_norm" in settings:  # a ConvNeXt gives the mean of its map
+        cfg.model.backbone.gap_before_final_norm = False
     if stage >= 0:
         cfg.model.backbone.out_indices = (stage,)
     cfg.model.neck = cfg.model.head = None

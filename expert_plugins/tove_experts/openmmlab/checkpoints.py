@@ -31,8 +31,9 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     if missing:
         named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise ValueError(
-            f"The checkpoint {path} lacks {len(missing)} weights of the model ({named}); it "
-            "belongs to another config. Give the config that it was trained with."
+            f"The checkpoint {path} lacks {len(missing)} weights of the model ({named}). Give the "
+            "config that it was trained with; if only the norm of a stage is missing, choose "
+            "another stage."
         )
 
 

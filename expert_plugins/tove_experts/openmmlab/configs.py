@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def read_config(path: Path, overrides: Mapping[str, Any]) -> Config:
 
     Args:
         path: The file; like every OpenMMLab config it is Python that is run.
-        overrides: Dotted keys under `model`, as in {"backbone.depth": 18}.
+        overrides: Dotted keys under `model`, as in {"backbone.depth": 18}; a dictionary is merged
+            into the config's unless it has the entry "_delete_": True, as mmengine has it.
 
     Raises:
         ValueError: It has no `model`.
@@ -70,7 +72,9 @@ def read_config(path: Path, overrides: Mapping[str, Any]) -> Config:
     cfg = Config.fromfile(path)
     if "model" not in cfg:
         raise ValueError(f"The config {path} has no `model`; give that of a model.")
-    cfg.merge_from_dict({f"model.{key}": value for key, value in overrides.items()})
+    # mmengine takes keys such as "_delete_" out of the dictionaries that it merges.
+    changes = deepcopy(dict(overrides))
+    cfg.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
     _forget_pretrained(cfg.model)
     return cfg
 

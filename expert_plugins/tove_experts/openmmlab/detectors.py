@@ -134,8 +134,14 @@ def _shapes(
 ) -> list[MapShape]:
     """Tell the shapes of a tap's maps by running the model without data; cached, as it is built."""
     tap = _tap(read_config(Path(path), json.loads(overrides)), features, initialise=False)
-    with torch.no_grad():
-        return tap.to("meta").outline(torch.empty(1, 3, *size, device="meta"))
+    try:
+        with torch.no_grad():
+            return tap.to("meta").outline(torch.empty(1, 3, *size, device="meta"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"The model cannot take images of {size[0]} x {size[1]} pixels ({error}); choose an "
+            "image_size that its strides divide, a multiple of 32 as a rule."
+        ) from error
 
 
 def _tap(cfg: Config, features: str | None, *, initialise: bool) -> Any:  # noqa: ANN401
