@@ -27,10 +27,10 @@ def test_the_page_is_up_to_date(tool: dict[str, Any]):
 def test_a_row_tells_the_spec(tool: dict[str, Any]):
     spec = discover().get("tiny_depth").spec
     weights = replace(spec.weights, licence="CC-BY-NC-4.0", commercial_use=False, size_mb=1234.5)
-    changed = replace(spec, weights=weights, requires=("torch>=2", "onedl-mmcv>=2.3", "scipy>1"))
+    changed = replace(spec, weights=weights, requires=("torch>=2", "onedl-mmcv>=2.3", "einops>1"))
     assert tool["row"](changed) == (
         *("`tiny_depth`", "depth", "8 x 8 x 64", "64 x 64", "1,234 MB", "CC-BY-NC-4.0 (nc)"),
-        *(spec.weights.trained_on, "torch", "`[mm]`, `scipy>1`"),
+        *(spec.weights.trained_on, "torch", "`[mm]`, `einops>1`"),
     )
 
 
