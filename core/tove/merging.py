@@ -14,6 +14,7 @@ Shapes: B batch, N tokens, D language width.
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -21,13 +22,14 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tove.arguments import check_known
 from tove.errors import ConfigError
 from tove.model import Fused, Sample, ToVE, build_part
 from tove.preprocess import to_unit_range
 from tove.registry import MODELS
 from tove.trainable import keep_frozen_weights_out, load_trainable
 
-__all__ = ["LOSSES", "Merge", "fold_lora"]
+__all__ = ["LOSSES", "Merge", "check_student", "fold_lora"]
 
 
 def _cosine(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
@@ -39,6 +41,35 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": _cosine,
     "smooth_l1": F.smooth_l1_loss,
 }
+
+
+def check_student(choice: str | Mapping[str, Any], where: str) -> None:
+    """Check what a config says of the student, without an encoder to copy.
+
+    Raises:
+        ConfigError: neither "full" nor "lora", or an option that LoRA does not take.
+    """
+    options = _lora_options(choice)
+    if options:
+        from peft import LoraConfig
+
+        check_known(options, [entry.name for entry in fields(LoraConfig)], where)
+
+
+def _lora_options(choice: str | Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give LoRA's arguments; None where the student trains in full."""
+    if not isinstance(choice, str) and "trainable" in choice:
+        choice = choice["trainable"]
+    options = {"type": choice} if isinstance(choice, str) else dict(choice)
+    trainable = options.pop("type", "full")
+    if trainable == "lora":
+        return options
+    if trainable == "full" and not options:
+        return None
+    raise ConfigError(
+        f"model.student is {choice!r}, but it must be 'full', 'lora', or "
+        "dict(type='lora', r=..., ...)."
+    )
 
 
 def _inject_lora(encoder: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
@@ -121,21 +152,13 @@ class Merge(BaseModel):
         Blocks above the encoder's `layer` and its post-layernorm reach no loss: they stay as they
         are, for those who use the exported checkpoint's other outputs.
         """
-        if not isinstance(choice, str) and "trainable" in choice:
-            choice = choice["trainable"]
-        options = {"type": choice} if isinstance(choice, str) else dict(choice)
-        trainable = options.pop("type", "full")
+        options = _lora_options(choice)
         student = deepcopy(self.teacher.encoder).requires_grad_(False)
-        if trainable == "lora":
+        if options is not None:
             _inject_lora(student, options)
-        elif trainable == "full" and not options:
+        else:
             for _, parameter in student.used_parameters():
                 parameter.requires_grad_(True)
-        else:
-            raise ConfigError(
-                f"model.student is {choice!r}, but it must be 'full', 'lora', or "
-                "dict(type='lora', r=..., ...)."
-            )
         return student
 
     def predict_tokens(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ The row `merged` is measured on what a user would load: the exported folder, rea
 ordinary encoder, in front of the transfer stage's P_clip and language adapters.
 """
 
+import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,12 @@ from mmengine.dist import barrier, is_main_process
 from tove.accounting import count_parameters
 from tove.arguments import check_model
 from tove.checkpoint import save_checkpoint
+from tove.encoder import OpenCLIP, TransformersCLIP
 from tove.errors import ConfigError
-from tove.merging import Merge
+from tove.merging import Merge, check_student
 from tove.model import ToVE
 from tove.optim import Schedule
-from tove.registry import MODELS, STAGES
+from tove.registry import ENCODERS, MODELS, STAGES
 from tove.stages.context import (
     Row,
     StageContext,
@@ -34,6 +36,7 @@ from tove.training import RunPlan, build_stage_runner, images_seen
 __all__ = ["MergeStage"]
 
 EXPORT = "export"
+EXPORTABLE = (TransformersCLIP, OpenCLIP)
 
 
 @STAGES.register_module()
@@ -88,7 +91,17 @@ class MergeStage:
             )
         self._schedule(context)
         settings = merged_settings(plain_settings(context.cfg.merging.model), self.model)
-        check_model(MODELS.get(settings["type"]), settings, f"stages.{self.name}.model")
+        model = MODELS.get(settings["type"])
+        check_model(model, settings, f"stages.{self.name}.model")
+        if model is Merge:
+            check_student(settings.get("student", "full"), f"stages.{self.name}.model.student")
+        encoder = ENCODERS.get(context.cfg.model.encoder["type"])
+        if not (inspect.isclass(encoder) and issubclass(encoder, EXPORTABLE)):
+            raise ConfigError(
+                f"Stage '{self.name}' exports the merged encoder as CLIP, which model.encoder of "
+                f"type {context.cfg.model.encoder['type']} cannot be; use "
+                f"{' or '.join(kind.__name__ for kind in EXPORTABLE)}, or take the stage out."
+            )
 
     def _schedule(self, context: StageContext) -> Schedule:
         settings = plain_settings(context.cfg.merging)
