@@ -2,7 +2,7 @@
 
 Every network is random, and anew for every seed; a seed draws the check's cells and noise as well.
 
-    python benchmarks/spatial_check.py [--seeds 20] [--only vit resnet]
+    python benchmarks/spatial_check.py --seeds 20 [--only vit resnet]
 """
 
 import argparse
@@ -241,7 +241,7 @@ def measure(name: str, seeds: int) -> tuple[int, Counter[str], Counter[str]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), metavar="NETWORK")
     parsed = parser.parse_args()
     warnings.filterwarnings("ignore")

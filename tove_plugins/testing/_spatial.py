@@ -31,7 +31,7 @@ NUM_ROUNDS = 3  # of other cells and noise, before a failure is told
 MIN_AGREEMENT = 0.6
 MAX_DRIFT = 0.9  # cells: strided convolutions give 0.5, pyramids 0.8, even kernels -0.5
 MAX_SKEW = 0.6  # cells between the drifts along the two axes
-MAX_STRETCH = 0.8  # cells between the drifts of the image's two halves
+MAX_STRETCH = (0.8, 0.05)  # cells, and of the grid's side, between the drifts of two halves
 THRESHOLD = 0.25  # of the strongest response; weaker ones are the network's mixing
 MAX_EXTRA_TOKENS = 5
 WINDOW = 3  # cells around the changed one that the drift is taken over
@@ -158,20 +158,22 @@ def _fault(cells: list[Cell], moved_Phw: Tensor, *, flipped: bool = False) -> st
     """
     agreement, drift = _agreement(cells, moved_Phw), _drift(cells, moved_Phw)
     stretch = [_stretch(cells, moved_Phw, axis) for axis in (0, 1)]
+    limits = [max(MAX_STRETCH[0], MAX_STRETCH[1] * side) for side in moved_Phw.shape[1:]]
+    stretched = any(abs(s) >= limit for s, limit in zip(stretch, limits, strict=True))
     if flipped:
         drift = (abs(drift[0]), abs(drift[1]))
     if (
         agreement >= MIN_AGREEMENT
         and all(abs(along) < MAX_DRIFT for along in drift)
         and abs(drift[0] - drift[1]) < MAX_SKEW
-        and all(abs(along) < MAX_STRETCH for along in stretch)
+        and not stretched
     ):
         return None
     sentence = (
         f"Of {len(cells)} changed image cells {agreement:.0%} move a token at or beside that cell; "
         f"the tokens lie ({drift[0]:+.1f}, {drift[1]:+.1f}) rows and columns off."
     )
-    if any(abs(along) >= MAX_STRETCH for along in stretch):
+    if stretched:
         sentence += f" The image's halves differ in that by ({stretch[0]:+.1f}, {stretch[1]:+.1f})."
     return sentence
 
