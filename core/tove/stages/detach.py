@@ -19,6 +19,7 @@ from tove.registry import STAGES
 from tove.rows import write_rows
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
+from tove.stages.source import check_source
 
 __all__ = ["DetachStage", "mean_gate_weights"]
 
@@ -49,6 +50,10 @@ class DetachStage:
         self.name = name
         self.source = source
         self.budget = [budget] if isinstance(budget, int) else budget
+
+    def check(self, context: StageContext) -> None:
+        """Check that there is a model to take apart."""
+        check_source(context, self.name, self.source)
 
     def run(self, context: StageContext) -> list[Row]:
         """Rank, then build, measure and save the model after each removal."""

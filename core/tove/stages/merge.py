@@ -31,6 +31,7 @@ from tove.stages.context import (
     plain_settings,
 )
 from tove.stages.measure import evaluation_runner, measure_row
+from tove.stages.source import check_source
 from tove.training import RunPlan, build_stage_runner, images_seen
 
 __all__ = ["MergeStage"]
@@ -89,6 +90,7 @@ class MergeStage:
                 f"Stage '{self.name}' needs the settings `merging` and `unlabelled_dataloader`; "
                 "configs/tiny/tove-tiny_scenes.py shows them."
             )
+        check_source(context, self.name, self.source)
         self._schedule(context)
         settings = merged_settings(plain_settings(context.cfg.merging.model), self.model)
         model = MODELS.get(settings["type"])

@@ -61,3 +61,20 @@ def test_an_encoder_that_no_export_holds(settings: Settings, tmp_path: Path, not
     settings["model"]["encoder"] = {"type": not_clip}
     with pytest.raises(ConfigError, match="NotCLIP cannot be; use TransformersCLIP or OpenCLIP"):
         check(settings, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["detach", "merge"])
+def test_a_source_that_no_earlier_stage_is(settings: Settings, tmp_path: Path, stage: str):
+    entry = next(entry for entry in settings["stages"] if entry["name"] == stage)
+    entry["source"] = "trasnfer"
+    with pytest.raises(ConfigError, match=f"'{stage}' takes .* 'trasnfer'.*mean 'transfer'"):
+        check(settings, tmp_path)
+    (tmp_path / "trasnfer").mkdir()  # a stage of an earlier call, with another config
+    (tmp_path / "trasnfer/model.pth").touch()
+    check(settings, tmp_path)
+
+
+def test_a_source_that_comes_later(settings: Settings, tmp_path: Path):
+    settings["stages"].reverse()
+    with pytest.raises(ConfigError, match="none of that name comes before it"):
+        check(settings, tmp_path)
