@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tove import launch
 from tove.checkpoint import read_checkpoint
 from tove.stages.record import EARLIER
 
@@ -21,20 +22,30 @@ W_DEPTH = "projector.first.depth.weight"
 Train = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def train(write_config: Callable, capsys: pytest.CaptureFixture) -> Train:
-    """Train as the command does; give the exit status and what was said."""
-    from tove.launch import train as command
-
-    parse = runpy.run_path(str(REPOSITORY / "tools" / "train.py"))["parse_args"]
+def command(name: str, write_config: Callable, capsys: pytest.CaptureFixture) -> Train:
+    """Give a function that runs a tool as its command does: exit status, and what was said."""
+    parse = runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"))["parse_args"]
 
     def run(settings: dict[str, Any], work: Path, *options: str) -> tuple[int, str, str]:
         path = write_config(settings)
-        status = command(parse([str(path), "--work-dir", str(work), *options]))
+        args = parse([str(path), *options, "--work-dir", str(work)])
+        status = getattr(launch, name)(args)
         said = capsys.readouterr()
         return status, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def train(write_config: Callable, capsys: pytest.CaptureFixture) -> Train:
+    """Train as the command does."""
+    return command("train", write_config, capsys)
+
+
+@pytest.fixture
+def evaluate(write_config: Callable, capsys: pytest.CaptureFixture) -> Train:
+    """Test a checkpoint as the command does."""
+    return command("test", write_config, capsys)
 
 
 @pytest.fixture
@@ -213,3 +224,20 @@ def test_a_commercial_run_is_refused_before_any_work(
     assert "model.experts.depth" in err
     assert "your own file" in err
     assert not (tmp_path / "work").exists()
+
+
+def test_a_commercial_test_is_refused_unless_the_expert_is_detached(
+    transfer_only: dict[str, Any], train: Train, evaluate: Train, tmp_path: Path
+):
+    transfer_only["stages"].append(dict(type="DetachStage", name="detach"))
+    assert train(transfer_only, tmp_path)[0] == 0
+    terms = dict(name="CC-BY-NC-4.0", commercial_use=False)
+    (removed, *_) = json.loads((tmp_path / "detach" / "ranking.json").read_text())
+    transfer_only["model"]["experts"][removed["slot"]]["licence"] = terms
+    transfer_only["hub"] = dict(allow_noncommercial=False)
+    status, _, err = evaluate(transfer_only, tmp_path, str(tmp_path / "transfer" / "model.pth"))
+    assert status == 2
+    assert f"model.experts.{removed['slot']} is expert" in err
+    assert "CC-BY-NC-4.0, which does not allow commercial use" in err
+    status, _, err = evaluate(transfer_only, tmp_path, str(tmp_path / "detach" / "slim_1.pth"))
+    assert status == 0, err

@@ -172,7 +172,7 @@ def _published(arch: str, file: Path) -> Weights:
             f"mmpretrain's index names no weights for arch={arch!r}; give the checkpoint as "
             "`weights`."
         )
-    return Weights(source=listed.weights, licence=UNTOLD, trained_on=UNTOLD)
+    return Weights(source=listed.weights, trained_on=UNTOLD)
 
 
 def _preprocessor(cfg: Config) -> Mapping[str, Any]:

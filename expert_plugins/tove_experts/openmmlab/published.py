@@ -34,7 +34,7 @@ def published_weights(config: Path) -> Weights:
         if model.get("Weights") and Path(model.get("Config", "")).name == config.name:
             family = families.get(model.get("In Collection"), {})
             trained_on = _training_data(model) or _training_data(family) or UNTOLD
-            return Weights(source=model["Weights"], licence=UNTOLD, trained_on=trained_on)
+            return Weights(source=model["Weights"], trained_on=trained_on)
     raise ValueError(
         f"{index_file} names no weights for the config {config.name}; give the checkpoint as "
         "`weights`."
