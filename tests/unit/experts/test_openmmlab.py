@@ -123,6 +123,7 @@ def library_detector(config, narrow):
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = init_detector(cfg, None, palette="random", device="cpu")
+        model.init_weights()  # or some parameters are what the memory held
     unlike_new(model)
     return model
 
