@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.metadata import EntryPoint
+from typing import Any
 
 from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord, mend_conflict
 from tove_plugins._hooks import ENTRY_POINT_GROUP
@@ -183,7 +184,7 @@ def _normal(name: str) -> str:
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
     """Give the name and version of the distribution, its metadata being parsed once only."""
     try:
-        told = entry_point.dist.metadata if entry_point.dist else {}
+        told: Any = entry_point.dist.metadata if entry_point.dist else {}
         return told["Name"] or "unknown", told["Version"] or "unknown"
     except Exception:  # a stranger's metadata, without a name perhaps
         return "unknown", "unknown"

@@ -118,7 +118,7 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total

@@ -41,7 +41,7 @@ def _written(parameter: inspect.Parameter) -> str:
     annotation, default = parameter.annotation, parameter.default
     if not isinstance(annotation, str):
         annotation = inspect.formatannotation(annotation)
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     text = stars.get(parameter.kind, "") + parameter.name
     if parameter.annotation is not inspect.Parameter.empty:
         text += f": {annotation}"

@@ -155,7 +155,7 @@ def depth_layers(sample: GateSample, data_root: Path, num_layers: int = 6) -> Ar
         if any(stem not in stored for stem in stems):
             return None
         maps = [torch.from_numpy(stored[stem].astype(np.float64)) for stem in stems]
-    grid = sample.gates.shape[1:3]
+    grid = (sample.gates.shape[1], sample.gates.shape[2])
     depth_Ihw = torch.stack([F.adaptive_avg_pool2d(m[None], grid)[0] for m in maps]).numpy()
     edges = np.quantile(depth_Ihw, np.linspace(0, 1, num_layers + 1)[1:-1])
     layer_Ihw = np.digitize(depth_Ihw, edges)
