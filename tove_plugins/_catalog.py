@@ -109,7 +109,7 @@ class Catalog:
         if close:
             parts.append(f"Did you mean {' or '.join(repr(match) for match in close)}?")
         else:
-            parts.append(f"Available: {', '.join(known) or 'none'}.")
+            parts.append(f"None of the {len(known)} that are known comes close.")
         failed = [p for p in self.plugins if p.status != "active" and not p.experts]
         if failed:
             states = "; ".join(f"{p.label}: {p.status}" for p in failed)

@@ -162,8 +162,8 @@ def _look_up(cfg: Mapping[str, Any], registry: Registry) -> Any:  # noqa: ANN401
         return kind
     if not isinstance(kind, str):
         raise ExpertNotAvailable(
-            f"The config of an expert, {dict(cfg)!r}, names none; add type='NAME'. Available: "
-            f"{', '.join(sorted(registry.module_dict))}."
+            f"The config of an expert, {dict(cfg)!r}, names none; add type='NAME'. "
+            "`python -m tove_plugins list` tells the names."
         )
     try:
         found = registry.get(kind)

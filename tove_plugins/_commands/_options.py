@@ -41,8 +41,8 @@ def _written(parameter: inspect.Parameter) -> str:
     annotation, default = parameter.annotation, parameter.default
     if not isinstance(annotation, str):
         annotation = inspect.formatannotation(annotation)
-    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    text = stars.get(parameter.kind, "") + parameter.name
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+    text = stars.get(parameter.kind.name, "") + parameter.name
     if parameter.annotation is not inspect.Parameter.empty:
         text += f": {annotation}"
     return text if default is inspect.Parameter.empty else f"{text} = {default!r}"

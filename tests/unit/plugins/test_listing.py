@@ -113,7 +113,8 @@ def test_the_table_fits_the_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= columns
     row = next(line for line in lines if line.startswith("an_expert_with_a_long_name_too "))
-    assert "1.2 GB" in row
+    if columns >= 100:  # the sizes are the first to give way
+        assert "1.2 GB" in row
     assert row.endswith(" active")
     assert "(nc)" in row
     assert any("no commercial use" in line for line in lines)

@@ -66,7 +66,7 @@ def test_widths_and_grids_come_without_building(monkeypatch: pytest.MonkeyPatch)
     [
         ({"type": "tiny_dpeth"}, "Did you mean 'tiny_depth'"),
         ({"type": "tove.tiny_dpeth"}, "Did you mean 'tiny_depth'"),
-        ({"type": "elsewhere.Model"}, "Available: tiny_depth"),
+        ({"type": "elsewhere.Model"}, "None of the .* comes close"),
         ({"tpye": "tiny_depth"}, "add type='NAME'"),
     ],
 )
