@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tove_plugins._catalog import ExpertEntry
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError
 from tove_plugins._requirements import unmet_requirements
@@ -50,7 +49,7 @@ def build_expert(
         weights=weights,
         sha256=sha256,
         options=options,
-        origin=_origin(entry),
+        origin=entry.origin,
     )
 
 
@@ -78,6 +77,7 @@ def build_from_spec(
     except BaseException as error:  # a factory that calls sys.exit() is named as well
         raise ExpertBuildError(
             f"The factory {spec.factory} of {label} raised {type(error).__name__}: {error}"
+            f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     from torch import nn  # the factory has paid for it by now
 
@@ -106,7 +106,7 @@ def check_build(
         ExpertBuildError: One of them fails.
     """
     entry = discover().get(name)
-    label = f"expert '{name}' ({_origin(entry)})"
+    label = f"expert '{name}' ({entry.origin})"
     _check_requirements(entry.spec, label)
     spec = _resolved(entry.spec, tiny, weights, options, label)
     path = _weights_path(spec, tiny, weights, sha256, label)
@@ -132,14 +132,10 @@ def resolve_expert(
         ExpertBuildError: A requirement, the weights or an option failed.
     """
     entry = discover().get(name)
-    label = f"expert '{name}' ({_origin(entry)})"
+    label = f"expert '{name}' ({entry.origin})"
     if entry.spec.resolve and (weights is not None or options):
         _check_requirements(entry.spec, label)
     return _resolved(entry.spec, tiny, weights, options, label)
-
-
-def _origin(entry: ExpertEntry) -> str:
-    return f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
 
 
 def _merged(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -166,12 +162,14 @@ def _resolved(
     except (ValueError, OSError) as error:
         raise ExpertBuildError(
             f"The {label} cannot be built with these options: {error}"
+            f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the stranger's own fault, as a factory's is
         raise ExpertBuildError(
             f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: {error}"
+            f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     if not isinstance(found, ExpertSpec) or found.name != spec.name:
         raise ExpertBuildError(
@@ -179,6 +177,17 @@ def _resolved(
             "return the spec of the same name with what the options change replaced."
         )
     return found
+
+
+def _tiny_hint(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> str:
+    """Say what the small form brought besides the caller's options, where both were given."""
+    brought = ", ".join(f"{k}={v!r}" for k, v in spec.tiny.items() if k not in (options or {}))
+    if not (tiny and options and brought):
+        return ""
+    return (
+        f" (tiny=True adds {brought}, made for the expert's default model; give what suits yours "
+        "beside it, or leave tiny out.)"
+    )
 
 
 def _check_requirements(spec: ExpertSpec, label: str) -> None:

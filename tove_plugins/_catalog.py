@@ -10,11 +10,12 @@ from tove_plugins.specs import ExpertSpec
 __all__ = ["Catalog", "ExpertEntry", "PluginRecord", "Status"]
 
 Status = Literal["active", "blocked", "error", "incompatible", "conflict"]
+MAX_CAUSES = 3  # plugins that did not load and whose reasons one message tells
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertEntry:
-    """An expert that can be built, with where it comes from.
+    """An expert, with where it comes from.
 
     Args:
         spec: What the plugin says about it.
@@ -27,6 +28,11 @@ class ExpertEntry:
     distribution: str
     version: str
     plugin: str
+
+    @property
+    def origin(self) -> str:
+        """The plugin as messages name it."""
+        return f"plugin '{self.plugin}' of {self.distribution} {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +71,13 @@ class Catalog:
     Args:
         experts: Entries by the expert's name, in alphabetical order.
         plugins: One record per plugin, the built-in one first.
-        contested: For names that several plugins claim, the records of all claimants.
+        contested: For names that several plugins claim, the entries of all claimants.
         notes: Remarks on the environment, a block list that names nothing, for example.
     """
 
     experts: Mapping[str, ExpertEntry]
     plugins: tuple[PluginRecord, ...]
-    contested: Mapping[str, tuple[PluginRecord, ...]]
+    contested: Mapping[str, tuple[ExpertEntry, ...]]
     notes: tuple[str, ...] = ()
 
     def get(self, name: str) -> ExpertEntry:
@@ -89,7 +95,7 @@ class Catalog:
     def _contested(self, name: str) -> str:
         claimants = self.contested[name]
         return (
-            f"Expert '{name}' is claimed by {' and by '.join(c.label for c in claimants)}, and "
+            f"Expert '{name}' is claimed by {' and by '.join(c.origin for c in claimants)}, and "
             f"none of them is preferred; {mend_conflict(claimants)}."
         )
 
@@ -110,20 +116,34 @@ class Catalog:
             parts.append(f"Did you mean {' or '.join(repr(match) for match in close)}?")
         else:
             parts.append(f"None of the {len(known)} that are known comes close.")
-        failed = [p for p in self.plugins if p.status != "active" and not p.experts]
-        if failed:
-            states = "; ".join(f"{p.label}: {p.status}" for p in failed)
-            parts.append(f"It may belong to a plugin that did not load ({states}).")
+        parts += self._causes(name)
         parts.append(
             "If another package brings it, install that package; "
             "`python -m tove_plugins list` tells what is installed."
         )
         return " ".join(parts)
 
+    def _causes(self, name: str) -> list[str]:
+        """Say which plugins did not load and why, those first that name the expert."""
+        failed = [
+            p
+            for p in self.plugins
+            if p.status == "incompatible" or (p.status != "active" and not p.experts)
+        ]
+        failed.sort(key=lambda p: (f"'{name}'" not in p.reason, p.status == "blocked"))
+        sentences = [
+            f"It may belong to {p.label}, which did not load [{p.status}]: {p.reason}"
+            + f" Try pip install -U {p.distribution}." * (p.status == "error")
+            for p in failed[:MAX_CAUSES]
+        ]
+        others = [f"'{p.name}' [{p.status}]" for p in failed[MAX_CAUSES:]]
+        return [*sentences, *([f"Nor did {', '.join(others)}."] if others else [])]
 
-def mend_conflict(claimants: tuple[PluginRecord, ...]) -> str:
+
+def mend_conflict(claimants: Iterable[ExpertEntry]) -> str:
     """Say how to choose between plugins that claim one name."""
-    names = [claimant.name for claimant in claimants]
+    claimants = list(claimants)
+    names = [claimant.plugin for claimant in claimants]
     if len(set(names)) < len(names):
         names = [claimant.distribution for claimant in claimants]
     return f"set TOVE_BLOCK_PLUGINS={names[-1]} (or ={names[0]}), or uninstall one of them"

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -92,32 +92,21 @@ def _entry_points(notes: list[str]) -> list[EntryPoint]:
 
 
 def _catalog(loaded: list[tuple[PluginSource, LoadedPlugin]], notes: tuple[str, ...]) -> Catalog:
-    claims: dict[str, list[int]] = defaultdict(list)
-    for index, (_, plugin) in enumerate(loaded):
+    claims: dict[str, list[ExpertEntry]] = defaultdict(list)
+    for source, plugin in loaded:
         for spec in plugin.specs:
-            claims[spec.name].append(index)
-    records = tuple(_record(index, loaded, claims) for index in range(len(loaded)))
-    experts = {
-        spec.name: ExpertEntry(spec, source.distribution, source.version, source.name)
-        for source, plugin in loaded
-        for spec in plugin.specs
-        if len(claims[spec.name]) == 1
-    }
-    contested = {
-        name: tuple(records[index] for index in indices)
-        for name, indices in claims.items()
-        if len(indices) > 1
-    }
-    return Catalog(dict(sorted(experts.items())), records, contested, notes)
+            entry = ExpertEntry(spec, source.distribution, source.version, source.name)
+            claims[spec.name].append(entry)
+    experts = {name: entries[0] for name, entries in sorted(claims.items()) if len(entries) == 1}
+    contested = {name: tuple(entries) for name, entries in claims.items() if len(entries) > 1}
+    records = tuple(_record(source, plugin, contested) for source, plugin in loaded)
+    return Catalog(experts, records, contested, notes)
 
 
 def _record(
-    index: int,
-    loaded: list[tuple[PluginSource, LoadedPlugin]],
-    claims: dict[str, list[int]],
+    source: PluginSource, plugin: LoadedPlugin, contested: Mapping[str, tuple[ExpertEntry, ...]]
 ) -> PluginRecord:
-    source, plugin = loaded[index]
-    free = tuple(spec.name for spec in plugin.specs if len(claims[spec.name]) == 1)
+    free = tuple(spec.name for spec in plugin.specs if spec.name not in contested)
     record = PluginRecord(
         source.name,
         source.distribution,
@@ -127,10 +116,10 @@ def _record(
         free,
         source.entry_point.value,
     )
-    taken = [spec.name for spec in plugin.specs if len(claims[spec.name]) > 1]
+    taken = [spec.name for spec in plugin.specs if spec.name in contested]
     if not taken:
         return record
-    sentences = [_conflict(name, [loaded[other][0] for other in claims[name]]) for name in taken]
+    sentences = [_conflict(name, contested[name]) for name in taken]
     reason = " ".join(filter(None, [*sentences, plugin.reason]))
     return PluginRecord(
         record.name,
@@ -143,12 +132,9 @@ def _record(
     )
 
 
-def _conflict(name: str, sources: list[PluginSource]) -> str:
-    claimants = tuple(
-        PluginRecord(s.name, s.distribution, s.version, "conflict", "", ()) for s in sources
-    )
+def _conflict(name: str, claimants: tuple[ExpertEntry, ...]) -> str:
     return (
-        f"'{name}' is claimed by {' and by '.join(c.label for c in claimants)}; "
+        f"'{name}' is claimed by {' and by '.join(c.origin for c in claimants)}; "
         f"{mend_conflict(claimants)}."
     )
 

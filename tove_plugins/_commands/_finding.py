@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tove_plugins._catalog import Catalog, ExpertEntry
+from tove_plugins._catalog import Catalog, ExpertEntry, Status
 from tove_plugins._discovery import discover
 
-__all__ = ["find_experts", "plugin_status"]
+__all__ = ["expert_status", "find_experts"]
 
 STDOUT, STDERR = 1, 2
 
@@ -32,10 +32,6 @@ def _stdout_is_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def plugin_status(catalog: Catalog, entry: ExpertEntry) -> str:
-    """Give the status of the plugin that the expert comes from."""
-    return next(
-        record.status
-        for record in catalog.plugins
-        if record.name == entry.plugin and entry.spec.name in record.experts
-    )
+def expert_status(catalog: Catalog, entry: ExpertEntry) -> Status:
+    """Say whether the expert can be built; its plugin may be unwell for another one's sake."""
+    return "conflict" if entry.spec.name in catalog.contested else "active"

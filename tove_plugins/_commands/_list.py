@@ -3,10 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from tove_plugins._catalog import Catalog, ExpertEntry
-from tove_plugins._commands._finding import find_experts, plugin_status
+from tove_plugins._commands._finding import expert_status, find_experts
 from tove_plugins._commands._text import fit_table, line_width, wrap
 from tove_plugins.specs import API_VERSION
 
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """List the experts."""
     catalog = find_experts()
-    entries = [e for e in catalog.experts.values() if _is_wanted(e, parsed.words, parsed.task)]
+    every = [*catalog.experts.values(), *chain.from_iterable(catalog.contested.values())]
+    every.sort(key=lambda entry: entry.spec.name)
+    entries = [entry for entry in every if _is_wanted(entry, parsed.words, parsed.task)]
     if parsed.json:
         print(json.dumps(_as_json(catalog, entries), indent=2))
     else:
@@ -53,7 +56,7 @@ def _as_json(catalog: Catalog, entries: list[ExpertEntry]) -> dict[str, Any]:
                 "distribution": entry.distribution,
                 "version": entry.version,
                 "plugin": entry.plugin,
-                "status": plugin_status(catalog, entry),
+                "status": expert_status(catalog, entry),
             }
             for entry in entries
         ],
@@ -108,7 +111,7 @@ def _row(catalog: Catalog, entry: ExpertEntry) -> dict[str, str]:
         "SIZE": _size(spec.weights.size_mb) if spec.weights else "-",
         "LICENCE": f"(nc) {licence}" if _non_commercial(entry) else licence,
         "DISTRIBUTION": f"{entry.distribution} {entry.version}",
-        "STATUS": plugin_status(catalog, entry),
+        "STATUS": expert_status(catalog, entry),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tove_plugins._catalog import Catalog, ExpertEntry
-from tove_plugins._commands._finding import find_experts, plugin_status
+from tove_plugins._commands._finding import expert_status, find_experts
 from tove_plugins._commands._options import describe_options
 from tove_plugins._commands._text import wrap
 from tove_plugins.specs import ImageSpec, Weights
@@ -53,8 +53,8 @@ def _card(catalog: Catalog, entry: ExpertEntry) -> Iterator[tuple[str, str]]:
         yield "resolve", f"{spec.resolve} tells what other weights and options take and give"
     yield "needs", ", ".join(spec.requires) or "nothing beyond its distribution's requirements"
     yield "factory", f"{spec.factory}, written for API {spec.api}"
-    yield "from", f"plugin '{entry.plugin}' of {entry.distribution} {entry.version}"
-    yield "status", plugin_status(catalog, entry)
+    yield "from", entry.origin
+    yield "status", expert_status(catalog, entry)
     slot = re.sub(r"\W", "_", spec.task)
     yield "config", f'experts=dict({slot}=dict(type="{spec.name}"))'
     yield "", f"--cfg-options model.experts.{slot}.type={spec.name}"

@@ -57,6 +57,19 @@ def test_options_go_spec_then_tiny_then_caller() -> None:
     assert build_from_spec(spec, tiny=True, options={"width": 4}).arguments[2] == 4
 
 
+def picky(spec: ExpertSpec, weights: Path | None, model: str = "a", depth: int = 9) -> nn.Module:
+    if (model, depth) == ("b", 1):
+        raise TypeError("b has no depth")
+    return nn.Identity()
+
+
+def test_a_tiny_build_of_another_model_says_what_tiny_brought() -> None:
+    spec = make("picky", tiny={"depth": 1})
+    with pytest.raises(ExpertBuildError, match=r"b has no depth \(tiny=True adds depth=1, made"):
+        build_from_spec(spec, tiny=True, options={"model": "b"})
+    build_from_spec(spec, tiny=True, options={"model": "b", "depth": 2})
+
+
 def test_weights_are_verified_before_use(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(b"numbers")

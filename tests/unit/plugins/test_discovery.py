@@ -182,12 +182,27 @@ def test_a_plugin_that_needs_a_newer_sdk_is_incompatible(install: Install) -> No
 
 
 def test_an_unknown_name_gets_close_matches_and_what_did_not_load(install: Install) -> None:
-    install("broken-thing", "raise ValueError")
+    install("broken-thing", "raise ValueError('no licence server')")
     with pytest.raises(ExpertNotAvailable) as caught:
         discover().get("tiny-depth")
     message = str(caught.value)
     assert "Did you mean 'tiny_depth'?" in message
-    assert "broken-thing 1.0: error" in message
+    assert "of broken-thing 1.0, which did not load [error]" in message
+    assert "ValueError: no licence server. Try pip install -U broken-thing." in message
+
+
+def test_asked_for_an_expert_that_failed_its_own_plugin_is_told_first(install: Install) -> None:
+    for number in range(4):
+        install(f"broken-{number}", "raise ValueError")
+    install("newer-api", GOOD.replace('"good_one"', '"good_one", api=2'))
+    with pytest.raises(ExpertNotAvailable) as caught:
+        discover().get("good_one")
+    message = str(caught.value)
+    assert message.index("newer-api 1.0, which did not load [incompatible]") < message.index(
+        "broken-0 1.0"
+    )
+    assert "pip install -U tove_plugins" in message
+    assert "Nor did 'broken_2' [error], 'broken_3' [error]." in message
 
 
 SUBPROCESS = """

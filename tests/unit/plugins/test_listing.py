@@ -40,6 +40,28 @@ def test_table_has_a_row_per_expert_and_a_line_per_remark(
     assert any("broken-thing 1.0 [error]" in line and "no luck" in line for line in lines)
 
 
+def test_a_conflict_is_told_of_the_name_that_two_claim_and_of_no_other(
+    install: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("rival", PLAIN.format(name="tiny_depth", more=""))
+    assert main(["list", "--json"]) == 0
+    experts = json.loads(capsys.readouterr().out)["experts"]
+    states = [
+        (e["name"], e["distribution"], e["status"])
+        for e in experts
+        if e["name"].startswith("tiny_")
+    ]
+    assert states == [
+        ("tiny_depth", "tove_plugins", "conflict"),
+        ("tiny_depth", "rival", "conflict"),
+        ("tiny_detection", "tove_plugins", "active"),
+        ("tiny_dino", "tove_plugins", "active"),
+        ("tiny_segmentation", "tove_plugins", "active"),
+    ]
+    assert main(["show", "tiny_dino"]) == 0
+    assert "status    active" in capsys.readouterr().out
+
+
 def test_json_is_whole_and_alone_on_stdout(
     install: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
