@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, Hook, RuntimeInfoHook
 from mmengine.runner import Runner
 
 from tove.checkpoint import check_provenance, write_text
@@ -22,6 +22,7 @@ from tove.registry import HOOKS
 
 __all__ = [
     "AtomicCheckpointHook",
+    "DeferredRuntimeInfoHook",
     "LossCurveHook",
     "ProvenanceHook",
     "ReseedHook",
@@ -68,8 +69,22 @@ class ReseedHook(Hook):
 
 
 @HOOKS.register_module()
+class DeferredRuntimeInfoHook(RuntimeInfoHook):
+    """mmengine's RuntimeInfoHook, except that a step's losses are left to `LossCurveHook`.
+
+    The stock hook reads each of them at each step, and the device is waited for.
+    """
+
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
+        """Leave the step's outputs alone."""
+
+
+@HOOKS.register_module()
 class LossCurveHook(Hook):
     """Appends one JSON line per step: iteration (from 1), losses as means over ranks, rate.
+
+    A gradient norm that the optimiser's wrapper keeps is a term like the losses. The same numbers
+    go to mmengine's message hub, from which the console and TensorBoard get theirs.
 
     Losses stay on their device and are written every `interval` steps: reading each at once would
     make the device wait for every step. On resumption, lines past the resumed iteration are
@@ -112,7 +127,8 @@ class LossCurveHook(Hook):
             for key, value in (outputs or {}).items()
             if _is_scalar(value)
         }
-        self._losses.append(losses)
+        grad_norm = getattr(runner.optim_wrapper, "grad_norm", None)
+        self._losses.append(losses if grad_norm is None else losses | {"grad_norm": grad_norm})
         self._steps.append((runner.iter + 1, runner.optim_wrapper.get_lr()["lr"][0]))
         if (runner.iter + 1) % self.interval == 0 or runner.iter + 1 == runner.max_iters:
             self.write(runner)
@@ -122,14 +138,19 @@ class LossCurveHook(Hook):
         if not self._steps:
             return
         every = [value for losses in self._losses for value in losses.values()]
-        flat = torch.stack([value.double().flatten()[0] for value in every])
+        # A term may be a plain number, on the CPU beside losses on an accelerator.
+        device = next((value.device for value in every if value.device.type != "cpu"), "cpu")
+        flat = torch.stack([value.double().flatten()[0].to(device) for value in every])
         if runner.world_size > 1:
             all_reduce(flat, op="mean")
         values = iter(flat.tolist())
+        rows = [{name: next(values) for name in losses} for losses in self._losses]
+        for row in rows:
+            for name, value in row.items():
+                runner.message_hub.update_scalar(f"train/{name}", value)
         if is_main_process():
             with self.path.open("a") as stream:
-                for (iteration, rate), losses in zip(self._steps, self._losses, strict=True):
-                    row = {name: next(values) for name in losses}  # steps may have other terms
+                for (iteration, rate), row in zip(self._steps, rows, strict=True):
                     stream.write(json.dumps({"iter": iteration, **row, "lr": rate}) + "\n")
         self._steps, self._losses = [], []
 

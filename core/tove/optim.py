@@ -12,14 +12,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
-from torch import nn
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor, nn
 
 from tove.errors import ConfigError
-from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 __all__ = [
+    "DeferredAmpOptimWrapper",
+    "DeferredOptimWrapper",
     "Schedule",
     "TrainableOnlyConstructor",
     "carried_optimizer",
@@ -66,6 +68,28 @@ class Schedule:
             )
 
 
+class _Deferred:
+    """Clips without reading the gradient's norm: mmengine's wrappers wait for it at each step."""
+
+    grad_norm: Tensor | None = None
+    """Of the last step, before clipping, on its device; `LossCurveHook` reads it."""
+
+    def _clip_grad(self: Any) -> None:
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        self.grad_norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class DeferredOptimWrapper(_Deferred, OptimWrapper):
+    """mmengine's OptimWrapper, its gradient norm left on the device as `grad_norm`."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class DeferredAmpOptimWrapper(_Deferred, AmpOptimWrapper):
+    """mmengine's AmpOptimWrapper, its gradient norm left on the device as `grad_norm`."""
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOnlyConstructor:
     """Builds the optimiser over parameters that require a gradient, each once.
@@ -93,7 +117,7 @@ class TrainableOnlyConstructor:
             )
         self.optimizer_cfg["params"] = groups
         optimizer = OPTIMIZERS.build(self.optimizer_cfg)
-        self.optim_wrapper_cfg.setdefault("type", "OptimWrapper")
+        self.optim_wrapper_cfg.setdefault("type", "DeferredOptimWrapper")
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
 
 
@@ -142,7 +166,7 @@ def carried_optimizer(
 def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
     """Give mmengine's optimiser config of a schedule."""
     cfg: dict[str, Any] = {
-        "type": "AmpOptimWrapper" if amp else "OptimWrapper",
+        "type": "DeferredAmpOptimWrapper" if amp else "DeferredOptimWrapper",
         "constructor": "tove.TrainableOnlyConstructor",
         "optimizer": {
             "type": "AdamW",

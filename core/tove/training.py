@@ -180,6 +180,7 @@ def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
 def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
     interval = schedule.log_interval if schedule else 50
     hooks: dict[str, Any] = {
+        "runtime_info": {"type": "DeferredRuntimeInfoHook"},
         "logger": {
             "type": "LoggerHook",
             "interval": interval,

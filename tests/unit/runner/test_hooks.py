@@ -30,9 +30,13 @@ def test_a_step_draws_the_same_whatever_came_before():
 
 
 def fake_runner(folder: Path, iteration: int) -> SimpleNamespace:
-    wrapper = SimpleNamespace(get_lr=lambda: {"lr": [0.1]})
     return SimpleNamespace(
-        work_dir=str(folder), iter=iteration, world_size=1, optim_wrapper=wrapper, max_iters=7
+        work_dir=str(folder),
+        iter=iteration,
+        world_size=1,
+        max_iters=7,
+        optim_wrapper=SimpleNamespace(get_lr=lambda: {"lr": [0.1]}),
+        message_hub=SimpleNamespace(update_scalar=lambda name, value: None),
     )
 
 
