@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,13 +214,18 @@ def _weights_path(
     except FileNotFoundError as error:
         raise ExpertBuildError(f"The {label} cannot be built. {error}") from error
     own = None if override is not None or spec.weights is None else spec.weights.sha256
-    declared = sha256 or own
+    declared = own if sha256 is None else str(sha256)
     if declared is not None:
         _check_digest(path, declared, label)
     return path
 
 
 def _check_digest(path: Path, declared: str, label: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", declared):
+        raise ExpertBuildError(
+            f"The sha256 {declared!r} given for {label} is no digest; give 64 hexadecimal digits "
+            "in lower case, as `sha256sum FILE` prints them."
+        )
     found = sha256_of(path)
     if found != declared:
         raise ExpertBuildError(

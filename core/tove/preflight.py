@@ -157,10 +157,28 @@ def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
         raise ConfigError(f"model.experts.{slot}.type must be the name of an expert, not {name!r}.")
     if name in registry.EXPERTS.module_dict and name not in discover().experts:
         return  # research code, registered through custom_imports
+    _check_placement(f"model.experts.{slot}", expert)
     try:
         check_build(name, **expert_options(expert))
     except ExpertBuildError as error:
         raise ExpertBuildError(f"model.experts.{slot}: {error}") from error
+
+
+def _check_placement(where: str, expert: Mapping[str, Any]) -> None:
+    """Check that there is such a dtype, and that the device can be used here."""
+    dtype, device = expert.get("dtype"), expert.get("device")
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ConfigError(f"{where}.dtype is {dtype!r}; give float32, bfloat16 or float16.")
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"{where}.device is {device!r}, which cannot be used here: {reason} Leave it out "
+                "to have the expert where the model is."
+            ) from error
 
 
 def _check_image_size(encoder: Mapping[str, Any]) -> None:

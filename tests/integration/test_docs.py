@@ -36,6 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
 PUBLISH = REPOSITORY / "docs/publish-an-expert.md"
 EXPERTS = REPOSITORY / "docs/experts.md"
 TEMPLATE = REPOSITORY / "templates/expert"
+OPTIONAL = "optional-dependencies"
 PAGE_EXPERT = "my_expert"  # the expert of the template and of that page
 DEMO = "configs/tiny/tove-tiny_scenes.py"
 PAGES = [
@@ -230,13 +231,16 @@ def check_torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_pip(words: list[str], _: pytest.MonkeyPatch) -> None:
     assert words.pop(0) == "install"
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    known = [
+        set(tomllib.loads((folder / "pyproject.toml").read_text())["project"][OPTIONAL])
+        for folder in (REPOSITORY, TEMPLATE)
+    ]
     for word in words:
         extras = re.fullmatch(r"\.\[(.*)\]", word)
         if extras:
-            assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+            assert any(set(extras[1].split(",")) <= names for names in known)
         else:
-            assert word in ("-e", ".") or word.endswith(".whl")
+            assert word in ("-e", ".", "build") or word.endswith(".whl")
 
 
 def check_development(words: list[str], _: pytest.MonkeyPatch) -> None:

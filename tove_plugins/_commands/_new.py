@@ -98,7 +98,7 @@ def run(parsed: argparse.Namespace) -> int:
     print(
         f"Wrote {folder}, the package of an expert called '{names.expert}'. Next:\n"
         f"  cd {shlex.quote(str(folder))}\n"
-        "  pip install -e .\n"
+        "  pip install -e '.[test]'\n"
         "  pytest\n"
         f"Then make it yours: src/{names.package}/expert.py is the network, plugin.py beside it "
         "says what it takes and gives."

@@ -63,6 +63,14 @@ def picky(spec: ExpertSpec, weights: Path | None, model: str = "a", depth: int =
     return nn.Identity()
 
 
+@pytest.mark.parametrize("digest", ["", 0, "e3b0c4"])
+def test_what_is_no_digest_is_not_taken_for_none(tmp_path: Path, digest: object) -> None:
+    file = tmp_path / "w.bin"
+    file.write_bytes(b"x")
+    with pytest.raises(ExpertBuildError, match="is no digest; give 64"):
+        build_from_spec(make(), weights=file, sha256=digest)  # type: ignore[arg-type]
+
+
 def test_a_tiny_build_of_another_model_says_what_tiny_brought() -> None:
     spec = make("picky", tiny={"depth": 1})
     with pytest.raises(ExpertBuildError, match=r"b has no depth \(tiny=True adds depth=1, made"):

@@ -53,7 +53,7 @@ def test_it_tells_what_to_do_next(elsewhere: Path, capsys: pytest.CaptureFixture
     assert main(["new", "sea-ice", "--to", "a folder"]) == 0
     assert (elsewhere / "a folder/tove-sea-ice/pyproject.toml").is_file()
     commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert commands == ["  cd 'a folder/tove-sea-ice'", "  pip install -e .", "  pytest"]
+    assert commands == ["  cd 'a folder/tove-sea-ice'", "  pip install -e '.[test]'", "  pytest"]
 
 
 def test_what_is_there_is_left_alone(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

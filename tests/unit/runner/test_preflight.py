@@ -74,6 +74,16 @@ MISTAKES = {
         ExpertBuildError,
         r"model\.experts\.depth: .*'dept'",
     ),
+    "expert's dtype": (
+        set_expert(type="tiny_depth", dtype="float13"),
+        ConfigError,
+        r"model\.experts\.depth\.dtype is 'float13'; give float32",
+    ),
+    "expert's device": (
+        set_expert(type="tiny_depth", device="cuda:99"),
+        ConfigError,
+        r"model\.experts\.depth\.device is 'cuda:99', which cannot be used here: ",
+    ),
     "merging's switch": (
         lambda s: s["merging"].update(schedul={}),
         ConfigError,
