@@ -30,6 +30,9 @@ def build_model(
 ) -> nn.Module:
     """Build a model from its config, in eval mode.
 
+    SyncBatchNorm becomes BatchNorm, the same with running statistics: torch's DDP refuses a model
+    on the CPU that holds any of it, a frozen expert included.
+
     Args:
         scope: The library.
         cfg: The model's part of a config, with nothing in it that would be fetched.
@@ -37,6 +40,7 @@ def build_model(
             parameters are whatever the memory held, until a checkpoint fills them.
     """
     serve_mmcv_ops()
+    from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import DefaultScope
 
     registry = importlib.import_module(f"{scope}.registry").MODELS
@@ -48,7 +52,8 @@ def build_model(
         if initialise:
             with _quiet():
                 model.init_weights()  # type: ignore[operator]
-    return model.eval()
+    plain: nn.Module = revert_sync_batchnorm(model)
+    return plain.eval()
 
 
 @contextmanager

@@ -225,6 +225,8 @@ def test_shipped_configs_build_as_they_are(name):
     assert spec.tokens.width >= 96
     assert tokens.isfinite().all()
     assert tokens.std(dim=1).mean() > 0
+    # torch's DDP refuses a model on the CPU that holds any of it, frozen or not
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in expert.modules())
 
 
 def test_a_model_that_reads_opencvs_channels_has_its_mean_told_in_rgb():

@@ -23,6 +23,7 @@ def spec(name, factory="torch.nn:Identity", **more):
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("TOVE_BLOCK_PLUGINS", "TOVE_LOAD_PLUGINS", "TOVE_PLUGIN_TIMEOUT"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")  # what is told is not to wrap differently elsewhere
 
 
 @pytest.fixture
