@@ -67,7 +67,7 @@ class Questions(ImageDataset):
                 prompt=self.prompt.replace("{question}", row["question"]),
                 target=row["answer"],
                 label=places.get(row["answer"], -1),
-                relation=row.get("relation", "unknown"),
+                relation=str(row.get("relation") or "unknown"),
             )
             for number, row in enumerate(rows, start=1)
         ]

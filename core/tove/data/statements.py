@@ -77,5 +77,5 @@ class VSRStatements(ImageDataset):
             target=self.candidates[label],
             candidates=self.candidates,
             label=label,
-            relation=row.get("relation", "unknown"),
+            relation=str(row.get("relation") or "unknown"),
         )

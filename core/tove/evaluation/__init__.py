@@ -6,6 +6,7 @@ from tove.evaluation.intervals import (
     Interval,
     bootstrap_interval,
     paired_interval,
+    share_interval,
     wilson_interval,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "bootstrap_interval",
     "caption_words",
     "paired_interval",
+    "share_interval",
     "wilson_interval",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from tove.evaluation.intervals import wilson_interval
+from tove.evaluation.intervals import image_of, item_name, share_interval
 from tove.registry import METRICS
 
 __all__ = ["AnswerAccuracy", "StatementAccuracy"]
@@ -15,13 +15,15 @@ __all__ = ["AnswerAccuracy", "StatementAccuracy"]
 class StatementAccuracy(BaseMetric):
     """Share of statements answered right, in [0, 1], with Wilson's 95 % interval.
 
+    The interval allows for statements that share an image, see `tove.evaluation.intervals`.
+
     Samples of other tasks are left out. Every sample leaves one entry behind, empty ones included:
     mmengine merges the processes' results item by item.
 
     Attributes:
         item_metric: the score that `item_scores` are the items of.
         item_scores: after `evaluate`, on the main process: 0.0 or 1.0 for each statement by
-            "image_id | prompt", for `paired_interval`.
+            its `item_name`, for `paired_interval`.
 
     Args:
         per_relation: report the accuracy of each relation too.
@@ -46,7 +48,7 @@ class StatementAccuracy(BaseMetric):
             counts = sample["task"] == self.task and not sample.get("skipped")
             item = None
             if counts:
-                key = f"{sample['image_id']} | {sample['prompt']}"
+                key = item_name(sample["image_id"], sample["prompt"])
                 item = (key, sample["relation"], sample["label"], int(sample["prediction"]))
             self.results.append(item)
 
@@ -57,7 +59,7 @@ class StatementAccuracy(BaseMetric):
         if not items:
             return {}
         right = [(relation, label == answer) for relation, label, answer in items.values()]
-        overall = wilson_interval(sum(ok for _, ok in right), len(right))
+        overall = share_interval([ok for _, ok in right], [image_of(key) for key in items])
         scores: dict[str, float] = dict(
             accuracy=overall.value,
             accuracy_low=overall.low,
