@@ -1,6 +1,6 @@
 """The optimiser over what trains, and its schedule: linear warm-up, then a cosine to zero.
 
-    lr(t) = lr . t / warmup                                   for t < warmup
+    lr(t) = lr . (t + 1) / (warmup + 1)                          for t < warmup, from step 0
     lr(t) = lr . (1 + cos(pi (t - warmup)/(steps - warmup)))/2   after it
 
 mmengine's own constructor hands frozen parameters to the optimiser as well: memory for nothing, and
@@ -198,7 +198,7 @@ def param_scheduler_cfg(schedule: Schedule) -> list[dict[str, Any]]:
         "type": "LinearLR",
         "by_epoch": False,
         "begin": 0,
-        "end": warmup,
+        "end": warmup + 1,  # mmengine counts the step that has the whole rate
         "start_factor": 1.0 / (warmup + 1),
     }
     return [linear, cosine]
