@@ -29,11 +29,12 @@ $(STAMP): pyproject.toml $(MIM_SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[mim]'
 	@touch $@
 
-# mmcv brings the opencv-python that needs libGL, in the same folder as the headless build: the last one wins.
+# mmcv brings the opencv-python that needs libGL, in the same folder as the headless build: the last one
+# wins. The bound is that of imaug, which mmdet brings.
 $(DEV_STAMP): $(STAMP)
 	@echo '[set-up] installing what the tests need: the dev extra, and the libraries of every expert'
 	$(BIN)/python -m pip install -q -e '.[dev,mim,experts]'
-	$(BIN)/python -m pip install -q --force-reinstall --no-deps opencv-python-headless
+	$(BIN)/python -m pip install -q --force-reinstall --no-deps 'opencv-python-headless<4.13'
 	@touch $@
 
 demo: $(STAMP)
