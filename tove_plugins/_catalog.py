@@ -130,13 +130,14 @@ class Catalog:
             for p in self.plugins
             if p.status == "incompatible" or (p.status != "active" and not p.experts)
         ]
-        failed.sort(key=lambda p: (f"'{name}'" not in p.reason, p.status == "blocked"))
+        failed.sort(key=lambda p: f"'{name}'" not in p.reason)
+        told = [p for p in failed if p.status != "blocked"][:MAX_CAUSES] or failed[:MAX_CAUSES]
         sentences = [
             f"It may belong to {p.label}, which did not load [{p.status}]: {p.reason}"
             + f" Try pip install -U {p.distribution}." * (p.status == "error")
-            for p in failed[:MAX_CAUSES]
+            for p in told
         ]
-        others = [f"'{p.name}' [{p.status}]" for p in failed[MAX_CAUSES:]]
+        others = [f"'{p.name}' [{p.status}]" for p in failed if p not in told]
         return [*sentences, *([f"Nor did {', '.join(others)}."] if others else [])]
 
 

@@ -132,7 +132,7 @@ def train(args: argparse.Namespace) -> int:
 
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         distributed = init_processes(args.launcher, args.local_rank)
-        check_config(cfg, amp=args.amp)
+        check_config(cfg, amp=args.amp, only=args.stage)
         runner = StagedRunner(
             cfg,
             resume=args.resume,

@@ -21,6 +21,7 @@ from tove.arguments import check_known, check_model
 from tove.checkpoint import attached_slots, read_checkpoint
 from tove.encoder import check_image_size
 from tove.errors import ConfigError, close_matches
+from tove.licences import check_licences, run_experts
 from tove.plugins import expert_options
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
@@ -30,13 +31,16 @@ _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled
 _NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
 
 
-def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None) -> None:
+def check_config(
+    cfg: Config, amp: bool = False, checkpoint: Path | None = None, only: str | None = None
+) -> None:
     """Check a config and fill in what its data sets and loaders leave open.
 
     Args:
         cfg: changed in place, see `fill_in`.
         amp: whether mixed precision is asked for.
         checkpoint: that is to be evaluated; experts that it has no parameters for are not needed.
+        only: the one stage that is to run.
 
     Raises:
         ConfigError: or an error of `tove_plugins`; the first problem found.
@@ -51,7 +55,7 @@ def check_config(cfg: Config, amp: bool = False, checkpoint: Path | None = None)
     fill_in(cfg)
     for entry in cfg.stages:
         _check_type(registry.STAGES, entry, "stages")
-    _check_model(cfg, checkpoint)
+    _check_model(cfg, checkpoint, only)
     for loader in _LOADERS:
         check_known(cfg.get(loader, {}), _loader_settings(), loader)
     for loader, dataset in _datasets(cfg):
@@ -117,7 +121,7 @@ def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
     check_model(found, entry, where)
 
 
-def _check_model(cfg: Config, checkpoint: Path | None) -> None:
+def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None:
     model = cfg.model
     _check_part(registry.MODELS, model, "model")
     _check_part(registry.ENCODERS, model.encoder, "model.encoder")
@@ -130,9 +134,10 @@ def _check_model(cfg: Config, checkpoint: Path | None) -> None:
     _check_weights("model.init_from", model.get("init_from"))
     _check_image_size(model.encoder)
     needed = attached_slots(read_checkpoint(checkpoint)) if checkpoint else None
+    runs = {slot for slot, _ in run_experts(cfg, only)} if needed is None else needed
     for slot, expert in model.get("experts", {}).items():
         if needed is None or slot in needed:
-            _check_expert(slot, expert)
+            _check_expert(slot, expert, cfg if slot in runs else Config())
 
 
 def _check_weights(where: str, source: str | None) -> None:
@@ -150,8 +155,11 @@ def _check_weights(where: str, source: str | None) -> None:
         )
 
 
-def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
-    """Find the expert and its weights, and bind its options, without building it."""
+def _check_expert(slot: str, expert: Mapping[str, Any], policy: Config) -> None:
+    """Find the expert and its weights, and bind its options, without building it.
+
+    The licence comes first: what the policy's `hub` refuses is not fetched.
+    """
     name = expert.get("type")
     if not isinstance(name, str):
         raise ConfigError(f"model.experts.{slot}.type must be the name of an expert, not {name!r}.")
@@ -159,8 +167,9 @@ def _check_expert(slot: str, expert: Mapping[str, Any]) -> None:
         return  # research code, registered through custom_imports
     _check_placement(f"model.experts.{slot}", expert)
     try:
+        check_licences(policy, [(slot, expert)])
         check_build(name, **expert_options(expert))
-    except ExpertBuildError as error:
+    except (ExpertBuildError, FileNotFoundError) as error:
         raise ExpertBuildError(f"model.experts.{slot}: {error}") from error
 
 
@@ -196,20 +205,25 @@ def _check_image_size(encoder: Mapping[str, Any]) -> None:
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Yield every data set's config, those inside a ConcatDataset too, with its loader's name."""
+    """Yield every data set's config, those inside mmengine's wrappers too, with its loader's name."""
     for loader in _LOADERS:
         if loader in cfg:
             stack = [cfg[loader].dataset]
             while stack:
                 dataset = stack.pop()
                 yield loader, dataset
-                stack.extend(dataset.get("datasets", []))
+                stack.extend(_wrapped(dataset))
+
+
+def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
+    """Give the data sets inside a wrapper: ConcatDataset's `datasets`, the others' `dataset`."""
+    return [*dataset.get("datasets", []), *([dataset["dataset"]] if "dataset" in dataset else [])]
 
 
 def fill_in(cfg: Config) -> None:
     """Give data root, image size and batch size to the data sets and loaders that name none."""
     for _, dataset in _datasets(cfg):
-        if "datasets" not in dataset:
+        if not _wrapped(dataset):
             dataset.setdefault("data_root", cfg.data_root)
             dataset.setdefault("image_size", cfg.image_size)
     for loader in _LOADERS:

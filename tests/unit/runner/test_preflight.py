@@ -84,6 +84,14 @@ MISTAKES = {
         ConfigError,
         r"model\.experts\.depth\.device is 'cuda:99', which cannot be used here: ",
     ),
+    "a licence that is refused, before its weights are looked for": (
+        lambda s: (
+            set_expert(type="depth_anything_v2_base")(s),
+            s.update(hub={"allow_noncommercial": False}),
+        ),
+        ConfigError,
+        r"model\.experts\.depth is .* under CC-BY-NC-4\.0, which does not allow",
+    ),
     "merging's switch": (
         lambda s: s["merging"].update(schedul={}),
         ConfigError,
