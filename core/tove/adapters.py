@@ -3,6 +3,8 @@
 Bottleneck adapter (Houlsby et al., arXiv 1902.00751), after the MLP of every layer:
     h <- h + W_up . GELU(W_down h + b_down) + b_up        W_up = b_up = 0 at the start
 LoRA (Hu et al., arXiv 2106.09685) comes from the package peft.
+Both train in float32, whatever dtype the frozen weights have; their input is cast on the way in and
+their correction on the way out.
 
 Shapes: B samples, L tokens, D model width.
 """
@@ -67,7 +69,8 @@ def attach_adapters(
         hooks; None for LoRA, which lives inside the model.
 
     Raises:
-        ConfigError: unknown type, or no list of layers with a known kind of MLP was found.
+        ConfigError: unknown type, no list of layers with a known kind of MLP was found, or LoRA's
+            options would train weights of the model in less than float32.
     """
     if not options:
         return None
@@ -86,13 +89,27 @@ def attach_adapters(
             adapters.append(adapter)
         return adapters
     if kind == "lora":
-        from peft import LoraConfig, inject_adapter_in_model
-
-        transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
-        defaults = dict(exclude_modules=trained_in_full, fan_in_fan_out=transposed)
-        inject_adapter_in_model(LoraConfig(**{**defaults, **arguments}), model)
+        _inject_lora(model, arguments, trained_in_full)
         return None
     raise ConfigError(f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'.")
+
+
+def _inject_lora(model: nn.Module, arguments: dict[str, Any], trained_in_full: str | None) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
+    defaults = dict(exclude_modules=trained_in_full, fan_in_fan_out=transposed)
+    inject_adapter_in_model(LoraConfig(**{**defaults, **arguments}), model)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad or parameter.dtype.itemsize >= 4:
+            continue
+        if "lora_" not in name:
+            raise ConfigError(
+                f"language.adapters would train {name} in {parameter.dtype}, its small steps lost "
+                "to rounding; leave out the options of LoRA that train more than its own matrices "
+                "(bias, modules_to_save), or leave language.dtype out."
+            )
+        parameter.data = parameter.data.float()  # peft made it in the dtype of the frozen weight
 
 
 def _mlp_outputs(model: nn.Module, num_layers: int) -> list[nn.Module]:

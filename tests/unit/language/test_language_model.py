@@ -217,6 +217,34 @@ def test_lora_trains_only_lora_and_cross_attention(make, family, fusion) -> None
     assert model.generate(memory(1), ["a"], max_new_tokens=3)
 
 
+@pytest.mark.parametrize("options", [dict(type="lora", r=2), dict(type="bottleneck", width=4)])
+@pytest.mark.parametrize(("family", "fusion"), [("llama", "prefix"), ("gpt2", "cross_attention")])
+def test_adapters_of_a_half_precision_model_train_in_float32(make, family, fusion, options) -> None:
+    frozen = dict(dtype="bfloat16", train_cross_attention=False)
+    model = make(family, fusion, adapters=options, **frozen).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert trained
+    assert {p.dtype for p in trained} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    vision = memory(requires_grad=True)
+    model.loss(vision, PROMPTS, TARGETS).backward()
+    assert vision.grad.isfinite().all()
+    learned = {p: p.detach().clone() for p in trained if p.grad.abs().sum() > 0}
+    assert learned
+    torch.optim.Adam(trained, lr=1e-5).step()  # so small a step is lost in bfloat16
+    assert all((p - old).abs().max() < 2e-5 for p, old in learned.items())
+    assert all((p != old).float().mean() > 0.9 for p, old in learned.items())
+    assert model.rank(vision, PROMPTS, [["yes", "no"]] * 4)
+    assert model.generate(vision, PROMPTS, max_new_tokens=2)
+
+
+def test_lora_that_would_train_half_precision_weights_is_refused(make) -> None:
+    options = dict(adapters=dict(type="lora", r=2, bias="all"), dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"would train .*bias in torch\.bfloat16"):
+        make("gpt2", "prefix", **options)
+    make("gpt2", "prefix", adapters=dict(type="lora", r=2, bias="all"))
+
+
 def test_frozen_cross_attention_leaves_adapters_alone_to_train(make) -> None:
     options = dict(adapters=dict(type="bottleneck", width=4), train_cross_attention=False)
     model = make("gpt2", "cross_attention", **options)
