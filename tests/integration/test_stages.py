@@ -1,7 +1,10 @@
 """A whole run: what it leaves, what a second call keeps, what its checkpoints are good for."""
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 
 from tove.checkpoint import read_checkpoint
+from tove.model import ToVE
+from tove.preflight import check_config
+from tove.runner import StagedRunner
 
 pytestmark = pytest.mark.slow
 
@@ -224,3 +230,29 @@ def test_an_encoder_that_cannot_be_exported_is_refused_before_the_merge_trains(
     assert "ls_init_value" in result.stderr
     assert not (work / "merge" / "loss.jsonl").exists()
     assert (work / "transfer" / "model.pth").exists()
+
+
+@pytest.mark.slow
+def test_no_model_of_an_earlier_measurement_is_alive_when_the_next_is_built(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    built: list[weakref.ref] = []
+    alive: list[int] = []
+    build = ToVE.__init__
+
+    def counted(model: ToVE, *args: Any, **kwargs: Any) -> None:
+        alive.append(sum(other() is not None for other in built))
+        built.append(weakref.ref(model))
+        build(model, *args, **kwargs)
+
+    monkeypatch.setattr(ToVE, "__init__", wraps(build)(counted))  # configs are checked by it
+    cfg = Config(settings | {"work_dir": str(tmp_path)})
+    check_config(cfg)
+    runner = StagedRunner(cfg)
+    gc.disable()  # whether it happens to run in time must not decide
+    try:
+        runner.run()
+    finally:
+        gc.enable()
+    assert len(alive) == 8
+    assert set(alive) == {0}

@@ -3,6 +3,7 @@
 A stage has a name, says which settings its outcome depends on, and returns the rows it measured.
 """
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -223,6 +224,7 @@ class StageContext:
                     f"has {', '.join(experts) or 'none'}; use the config it was trained with."
                 )
             settings["experts"] = {slot: experts[slot] for slot in slots}
+        _free_finished()
         seed_everything(self.seed)
         model: ToVE = MODELS.build(settings).to(self.device)
         self._share_cache(model, settings)
@@ -277,6 +279,13 @@ class StageContext:
             "cfg": self.cfg.pretty_text,
             **entries,
         }
+
+
+def _free_finished() -> None:
+    """Free the models that are done with: mmengine's Runner and loops hold each other in cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load_checkpoint_into(model: ToVE, checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
+from torch import Tensor
 
 from tove.accounting import count_parameters
 from tove.arguments import check_model
@@ -20,7 +21,6 @@ from tove.checkpoint import save_checkpoint
 from tove.encoder import OpenCLIP, TransformersCLIP
 from tove.errors import ConfigError
 from tove.merging import Merge, check_student
-from tove.model import ToVE
 from tove.optim import Schedule
 from tove.registry import ENCODERS, MODELS, STAGES
 from tove.stages.context import (
@@ -122,9 +122,11 @@ class MergeStage:
         self._export(context, model)
         seen |= self._seen_by_teacher(context)
         entries = {"training_images": len(seen), "steps": meta.get("steps", 0) + schedule.steps}
-        row = self._measure(context, teacher, entries)
         # What trained is the student; in front of the language model nothing trains any more.
-        return [row | {"trainable_parameters": count_parameters(model)[0]}]
+        trained, state = count_parameters(model)[0], teacher.state_dict()
+        del teacher, model  # what is measured needs the room
+        row = self._measure(context, state, entries)
+        return [row | {"trainable_parameters": trained}]
 
     def _train(self, context: StageContext, model: Merge, schedule: Schedule) -> set[str]:
         if not schedule.steps:
@@ -170,12 +172,13 @@ class MergeStage:
         listed = context.model_path(self.source).parent / "images_seen.txt"
         return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
 
-    def _measure(self, context: StageContext, teacher: ToVE, entries: Mapping[str, int]) -> Row:
-        """Read the export as any encoder and give it the teacher's language side."""
+    def _measure(
+        self, context: StageContext, state: Mapping[str, Tensor], entries: Mapping[str, int]
+    ) -> Row:
+        """Read the export as any encoder and give it the language side of the teacher's state."""
         folder = context.folder(self.name)
         exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.export)
         model = context.build_model({"arm": "plain", "encoder": exported}, slots=[])
-        state = teacher.state_dict()
         model.load_trainable({name: state[name] for name in model.state_dict()})
         if is_main_process():
             meta = context.meta(
