@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tove.errors import ConfigError
 
-__all__ = ["BottleneckAdapter", "attach_adapters"]
+__all__ = ["BottleneckAdapter", "attach_adapters", "set_adapter_mode"]
 
 # Where the families of transformers keep the last module of a layer's MLP, before the residual sum:
 # GPT-2, Llama, OPT, BERT and RoBERTa, T5-like.
@@ -92,6 +92,22 @@ def attach_adapters(
         _inject_lora(model, arguments, trained_in_full)
         return None
     raise ConfigError(f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'.")
+
+
+def set_adapter_mode(model: nn.Module, mode: bool) -> None:
+    """Set the mode of LoRA's own modules, its dropout above all, and of nothing else in the model.
+
+    Args:
+        model: a language model, in which LoRA may live.
+        mode: True to train.
+    """
+    for module in model.modules():
+        if not hasattr(module, "lora_dropout"):
+            continue
+        module.training = mode  # DoRA and other variants look at the layer's own flag
+        for name, child in module.named_children():
+            if name != "base_layer":
+                child.train(mode)
 
 
 def _inject_lora(model: nn.Module, arguments: dict[str, Any], trained_in_full: str | None) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from tove.adapters import attach_adapters
+from tove.adapters import attach_adapters, set_adapter_mode
 from tove.errors import ConfigError
 from tove.pretrained import (
     CROSS_ATTENTION,
@@ -114,6 +114,7 @@ class CausalLanguageModel(nn.Module):
         """Set the mode of the adapters; the language model itself stays in eval (no dropout)."""
         super().train(mode)
         self.lm.eval()
+        set_adapter_mode(self.lm, mode)
         return self
 
     def trainable_names(self) -> list[str]:

@@ -217,6 +217,21 @@ def test_lora_trains_only_lora_and_cross_attention(make, family, fusion) -> None
     assert model.generate(memory(1), ["a"], max_new_tokens=3)
 
 
+@pytest.mark.parametrize("variant", [{}, dict(use_dora=True)])
+def test_dropout_of_lora_follows_the_mode_and_no_other_dropout_does(make, variant) -> None:
+    options = dict(type="lora", r=2, lora_dropout=0.5, init_lora_weights=False, **variant)
+    model = make("roberta", "prefix", adapters=options).train()
+    active = {name for name, m in model.lm.named_modules() if m.training and not list(m.children())}
+    assert any("lora_dropout" in name for name in active)
+    assert all("lora_" in name for name in active)
+    first = model.loss(memory(), PROMPTS, TARGETS)
+    assert not torch.equal(first, model.loss(memory(), PROMPTS, TARGETS))
+    model.eval()
+    assert not any(module.training for module in model.modules())
+    first = model.loss(memory(), PROMPTS, TARGETS)
+    assert torch.equal(first, model.loss(memory(), PROMPTS, TARGETS))
+
+
 @pytest.mark.parametrize("options", [dict(type="lora", r=2), dict(type="bottleneck", width=4)])
 @pytest.mark.parametrize(("family", "fusion"), [("llama", "prefix"), ("gpt2", "cross_attention")])
 def test_adapters_of_a_half_precision_model_train_in_float32(make, family, fusion, options) -> None:
