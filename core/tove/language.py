@@ -124,9 +124,10 @@ class CausalLanguageModel(nn.Module):
     def loss(self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
         """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
 
-        The sum over this process's tokens (or samples, see `loss_mean`) is divided by their mean
-        number over processes, so that the gradient averaged by DDP is that of one process with
-        the whole batch.
+        A target without a token in the tokenizer counts for nothing, nor does one that its prompt
+        leaves no room for. The sum over this process's tokens (or samples, see `loss_mean`) is
+        divided by their mean number over processes, so that the gradient averaged by DDP is that
+        of one process with the whole batch.
 
         Args:
             memory_BND: vision tokens.
@@ -137,12 +138,11 @@ class CausalLanguageModel(nn.Module):
             A scalar.
         """
         limit = self._text_limit(memory_BND)
-        rows, starts = [], []
-        for prompt, target in zip(prompts, targets, strict=True):
-            start = self.text.prompt(prompt)
-            row = (*start, *self.text.target(prompt, target), self.text.eos)
-            rows.append(row[:limit])  # a caption longer than the model's positions is cut
-            starts.append(len(start))
+        samples = [
+            self.text.sample(prompt, target, limit)
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        rows, starts = zip(*samples, strict=True)
         ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
         place_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
         counts_BL = mask_BL.bool() & (place_L >= place_L.new_tensor(starts)[:, None])
@@ -319,7 +319,14 @@ class CausalLanguageModel(nn.Module):
         if positions is None:
             return 2**31
         taken = memory_BND.shape[1] if self.fusion == "prefix" else 0
-        return positions - self._offset - taken
+        limit = positions - self._offset - taken
+        if limit < 2:
+            raise ConfigError(
+                f"The {taken} vision tokens leave no room for text among the {positions} positions "
+                "of the language model; use language.fusion='cross_attention', a smaller "
+                "model.encoder.image_size or a model with more positions."
+            )
+        return limit
 
 
 def _mean_over_processes(number: Tensor) -> Tensor:

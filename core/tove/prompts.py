@@ -7,12 +7,16 @@ kept, since training meets the same prompts, answers and captions in every epoch
 Shapes: B samples, L text tokens.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from tove.errors import ConfigError
 
 __all__ = ["PromptTokenizer", "pad_rows"]
 
@@ -39,11 +43,11 @@ def pad_rows(
         ids_BL and mask_BL, int64; the mask is 1 on tokens and 0 on padding.
 
     Raises:
-        ValueError: a row is longer than `limit`.
+        ConfigError: a row is longer than `limit`.
     """
     length = max(len(row) for row in rows)
     if limit is not None and length > limit:
-        raise ValueError(
+        raise ConfigError(
             f"A prompt with its answer has {length} tokens, but the language model has room for "
             f"{limit}; shorten the prompt, or use a model with more positions."
         )
@@ -64,7 +68,7 @@ class PromptTokenizer:
             always masked).
 
     Raises:
-        ValueError: the tokenizer has no token that could end a sequence.
+        ConfigError: the tokenizer has no token that could end a sequence.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -74,6 +78,7 @@ class PromptTokenizer:
         self.pad = _first_known(tokenizer.pad_token_id, self.eos)
         self._prompts: dict[str, tuple[int, ...]] = {}
         self._targets: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._left_out: dict[str, tuple[int, ...]] = {}
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """Encode a prompt as `[BOS] tokens`; an empty prompt is `[BOS]` alone."""
@@ -87,23 +92,57 @@ class PromptTokenizer:
         """Encode what follows `prompt`, without special tokens.
 
         Raises:
-            ValueError: the text holds no token at all.
+            ConfigError: the text holds no token at all.
         """
-        ids = self._targets.get((prompt, text))
-        if ids is None:
-            ids = self._continuation(prompt.rstrip(), text.strip())
-            if not ids:
-                raise ValueError(
-                    f"The target {text!r} after the prompt {prompt!r} has no token in this "
-                    "tokenizer; give every caption and candidate at least one word it knows."
-                )
-            _keep(self._targets, (prompt, text), ids)
+        ids = self._target(prompt, text)
+        if not ids:
+            raise ConfigError(
+                f"The candidate {text!r} after the prompt {prompt!r} has no token in this "
+                "tokenizer, so it has no likelihood; give every candidate at least one word that "
+                "the tokenizer knows."
+            )
         return ids
+
+    def sample(self, prompt: str, target: str, limit: int) -> tuple[tuple[int, ...], int]:
+        """Lay out one training sample as `[BOS] prompt target [EOS]`, cut to `limit` tokens.
+
+        A target that leaves nothing to learn, because it has no token or its prompt leaves no room
+        for one, is left out with a warning: one such caption among millions ends no training.
+
+        Returns:
+            The row, and the place in it where the target begins; its end where nothing is to be
+            learned.
+        """
+        start, ids = self.prompt(prompt), self._target(prompt, target)
+        if not ids:
+            self._leave_out(target, "has no token in this tokenizer")
+        elif len(start) >= limit:
+            self._leave_out(
+                target,
+                f"finds no room: its prompt {prompt!r} has {len(start)} of {limit} tokens already",
+            )
+        else:
+            return (*start, *ids, self.eos)[:limit], len(start)
+        start = start[:limit]
+        return start, len(start)
 
     def decode(self, ids_BL: Tensor) -> list[str]:
         """Turn generated ids_BL into one string per row, without special tokens."""
         texts = self.tokenizer.batch_decode(ids_BL.tolist(), skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _target(self, prompt: str, text: str) -> tuple[int, ...]:
+        ids = self._targets.get((prompt, text))
+        if ids is None:
+            ids = self._continuation(prompt.rstrip(), text.strip())
+            _keep(self._targets, (prompt, text), ids)
+        return ids
+
+    def _leave_out(self, target: str, reason: str) -> None:
+        if target not in self._left_out:
+            _keep(self._left_out, target, ())
+            remark = f"The target {target!r} {reason}; it is left out of the loss."
+            print_log(remark, logger="current", level=logging.WARNING)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
@@ -121,7 +160,7 @@ def _first_known(*ids: int | None) -> int:
     for candidate in ids:
         if candidate is not None:
             return candidate
-    raise ValueError(
+    raise ConfigError(
         "The tokenizer has neither an end-of-sequence nor a separator token, so no text could end; "
         "set `eos_token` in its tokenizer_config.json."
     )

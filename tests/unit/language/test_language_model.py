@@ -150,11 +150,53 @@ def test_generation_respects_length_limits_and_the_position_table(make) -> None:
 
 def test_a_prompt_longer_than_the_positions_is_refused_in_a_sentence(make) -> None:
     model = make("gpt2", "prefix")
-    with pytest.raises(ValueError, match="room for 35"):
+    with pytest.raises(ConfigError, match="room for 35"):
         model.rank(memory(1), ["ball " * 60], [["yes"]])
-    with pytest.raises(ValueError, match="room for 34"):
+    with pytest.raises(ConfigError, match="room for 34"):
         model.generate(memory(1), ["ball " * 60])
     assert model.loss(memory(1), [""], ["ball " * 60]).isfinite()
+    with pytest.raises(ConfigError, match="200 vision tokens leave no room for text among the 40"):
+        model.loss(torch.zeros(1, 200, 16), [""], ["ball"])
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    seen: list[str] = []
+    monkeypatch.setattr("tove.prompts.print_log", lambda text, **_: seen.append(text))
+    return seen
+
+
+@pytest.mark.parametrize("loss_mean", ["tokens", "samples"])
+@pytest.mark.parametrize(
+    ("prompt", "target", "words"),
+    [("a", "\u2028", "'\\u2028' has no token"), ("ball " * 60, "red", "'red' finds no room")],
+)
+def test_a_target_with_nothing_to_learn_is_left_out_with_one_warning(
+    make, warnings, loss_mean, prompt, target, words
+) -> None:
+    model = make("gpt2", "cross_attention", loss_mean=loss_mean)
+    prompts, targets = PROMPTS.copy(), TARGETS.copy()
+    prompts[2], targets[2] = prompt, target
+    others = [0, 1, 3]
+    expected = model.loss(
+        memory()[others], [prompts[i] for i in others], [targets[i] for i in others]
+    )
+    for _ in range(2):
+        torch.testing.assert_close(model.loss(memory(), prompts, targets), expected)
+    assert len(warnings) == 1
+    assert words in warnings[0]
+    vision = memory(1, requires_grad=True)
+    nothing = model.loss(vision, [prompt], [target])
+    nothing.backward()
+    assert nothing == 0
+    assert not vision.grad.any()
+
+
+def test_a_candidate_without_a_token_is_refused_in_a_sentence(make) -> None:
+    model = make("gpt2", "cross_attention")
+    with pytest.raises(ConfigError, match=r"candidate '\\u2028' after the prompt 'the'"):
+        model.rank(memory(1), ["the"], [["yes", "\u2028"]])
+    assert isinstance(model.generate(memory(1), ["\u2028"], max_new_tokens=2)[0], str)
 
 
 @pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)

@@ -3,6 +3,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tove.errors import ConfigError
 from tove.prompts import PromptTokenizer, pad_rows
 
 
@@ -20,14 +21,14 @@ def test_special_tokens_fall_back_sanely(word_tokenizer) -> None:
     assert only_end.bos == only_end.pad == only_end.eos
     bert = PromptTokenizer(word_tokenizer(cls_token="<s>", sep_token="</s>", pad_token="<pad>"))
     assert (bert.bos, bert.eos, bert.pad) == (0, 2, 1)
-    with pytest.raises(ValueError, match="eos_token"):
+    with pytest.raises(ConfigError, match="eos_token"):
         PromptTokenizer(word_tokenizer(unk_token="<unk>"))
 
 
 def test_an_empty_prompt_is_the_start_token_and_an_empty_target_is_refused(word_tokenizer) -> None:
     text = PromptTokenizer(word_tokenizer())
     assert text.prompt("") == (text.bos,)
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ConfigError, match="no token"):
         text.target("a picture of", " ")
 
 
