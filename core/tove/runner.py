@@ -73,13 +73,17 @@ class StagedRunner:
         """Run the stages, print the table, and give the rows."""
         init_default_scope(SCOPE)
         stages = [self._build(entry) for entry in self.entries]
-        self._write_config()
+        records = [self._record(*pair) for pair in zip(stages, self.entries, strict=True)]
+        # A stage that repeats gives no rows: alone it leaves those there are, and their config.
+        if not any(stage.repeats and stage.name == self.only for stage in stages):
+            for stage, record in zip(stages, records, strict=True):
+                self._check_kept(stage, record)
+            self._write_config()
         if self.context.terms:
             self.console.print(licence_table(self.context.terms))
-        for stage, entry in zip(stages, self.entries, strict=True):
-            record = self._record(stage, entry)
+        for stage, record in zip(stages, records, strict=True):
             if self.only not in (None, stage.name):
-                self.context.rows += record.rows()
+                self.context.rows += record.rows() if record.finished else []
             elif self._is_done(stage, record):
                 self.console.print(f"{stage.name}: finished earlier, kept")
                 self.context.rows += record.rows()
@@ -106,12 +110,27 @@ class StagedRunner:
         settings["stage"] = entry
         source = getattr(stage, "source", None)
         settings["source"] = [other for other in self.entries if other["name"] == source]
-        if self.context.checkpoint:
+        if self.context.checkpoint and self.only in (None, stage.name):
             settings["checkpoint"] = str(self.context.checkpoint)
         return StageRecord(self.work_dir / stage.name, stage.name, plain_settings(settings))
 
+    def _check_kept(self, stage: Stage, record: StageRecord) -> None:
+        """Refuse a stage whose rows or checkpoints would be kept and are of other settings."""
+        if stage.repeats or not record.started:
+            return
+        if self.only not in (None, stage.name):
+            if record.finished:
+                keeps = self._with_other_experts(stage) == "keep"
+                record.check(other_experts=keeps, other_checkpoint=True)
+        elif self.resume:
+            record.check()
+
+    def _with_other_experts(self, stage: Stage) -> str:
+        decide = getattr(stage, "with_other_experts", None)
+        return decide(self.context) if decide else "begin again"
+
     def _is_done(self, stage: Stage, record: StageRecord) -> bool:
-        """Tell whether a stage can be kept; check the settings of one that has begun."""
+        """Tell whether a stage can be kept, which `_check_kept` has allowed."""
         if not self.resume or stage.repeats:
             return False
         if record.started and record.check():
@@ -120,8 +139,7 @@ class StagedRunner:
 
     def _meet_other_experts(self, stage: Stage, record: StageRecord) -> None:
         """Prepare a stage that has begun for experts that came, went or changed since."""
-        decide = getattr(stage, "with_other_experts", None)
-        answer = decide(self.context) if decide else "begin again"
+        answer = self._with_other_experts(stage)
         finished = record.finished
         barrier()
         if is_main_process():

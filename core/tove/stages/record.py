@@ -22,6 +22,7 @@ __all__ = ["EARLIER", "StageRecord", "flatten"]
 
 EARLIER = "earlier.pth"
 _MODEL, _SETTINGS = "model.pth", "config.json"
+_CHECKPOINT = "checkpoint"  # the setting that the user's --checkpoint is noted as
 
 # Settings that change how a stage runs and not what comes out of it.
 _IRRELEVANT = {
@@ -90,8 +91,12 @@ class StageRecord:
         """Whether the stage began in this folder."""
         return (self.folder / _SETTINGS).exists()
 
-    def check(self) -> bool:
+    def check(self, other_experts: bool = True, other_checkpoint: bool = False) -> bool:
         """Compare the settings with those that the stage began with.
+
+        Args:
+            other_experts: whether it may have begun with other experts.
+            other_checkpoint: whether it may have begun from another checkpoint of the user's.
 
         Returns:
             Whether there are other experts now; all else is as it was.
@@ -100,12 +105,14 @@ class StageRecord:
             ConfigError: something else differs.
         """
         then = json.loads((self.folder / _SETTINGS).read_text())
+        if other_checkpoint:
+            then.pop(_CHECKPOINT, None)
         changed = [
             key
             for key in sorted(then.keys() | self.settings.keys())
             if then.get(key) != self.settings.get(key)
         ]
-        others = [key for key in changed if not _EXPERTS.fullmatch(key)]
+        others = [key for key in changed if not (other_experts and _EXPERTS.fullmatch(key))]
         if not others:
             return bool(changed)
         state = "finished" if self.finished else "began"
@@ -114,7 +121,7 @@ class StageRecord:
         raise ConfigError(
             f"Stage '{self.name}' in {self.folder} {state} with other settings "
             f"({'; '.join(shown)}{more}); take another --work-dir, restore the "
-            "settings, or run without --resume to begin again."
+            "settings, or run without --resume and --stage to begin again."
         )
 
     def begin(self, afresh: bool) -> None:
