@@ -1,10 +1,12 @@
 """Check requirements as pip writes them against what is installed.
 
-`packaging` is imported where it is used: a listing reads no requirement unless a plugin failed.
+`packaging` is imported where it is used: a listing needs it for unusual requirements only, and
+where a plugin failed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -13,23 +15,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["distribution_asks_for_newer_sdk", "unmet_requirements"]
+__all__ = ["distribution_asks_for_newer_sdk", "is_requirement", "unmet_requirements"]
 
 SDK_DISTRIBUTION = "tove-plugins"
+# "timm", "timm>=1.0", "timm[extra]>=1.0,<2": what nearly all are, read without `packaging`.
+_USUAL = re.compile(
+    r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(\[[A-Za-z0-9]+(-[A-Za-z0-9]+)*\])?"
+    r"(VERSION(,VERSION)*)?".replace("VERSION", r"(==|!=|<=|>=|<|>)[0-9]+(\.[0-9]+)*")
+)
+
+
+def is_requirement(text: str) -> bool:
+    """Tell whether pip can read a requirement."""
+    if _USUAL.fullmatch(text):
+        return True
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        return False
+    return True
 
 
 def unmet_requirements(requirements: Iterable[str]) -> list[tuple[str, str]]:
     """Give (requirement, what is wrong with it) for each one that does not hold."""
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
 
     unmet = []
     for text in requirements:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            unmet.append((text, "it is not a requirement that pip can read"))
-            continue
-        problem = _problem(requirement)
+        problem = _problem(Requirement(text))
         if problem:
             unmet.append((text, problem))
     return unmet

@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from tove_plugins._errors import ExpertSpecError
+from tove_plugins._checks import (
+    check_keywords,
+    is_digest,
+    is_number,
+    is_numbers,
+    is_positive,
+    is_reference,
+    is_size,
+    is_text,
+    require,
+)
+from tove_plugins._requirements import is_requirement
 
 __all__ = ["API_VERSION", "ExpertSpec", "ImageSpec", "TokenSpec", "Weights"]
 
@@ -20,32 +31,6 @@ Interpolation = Literal["bicubic", "bilinear"]
 Kind = Literal["features", "map"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_RESERVED = frozenset(
-    {"spec", "weights", "sha256", "name", "tiny", "type", "device", "dtype", "licence"}
-)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ExpertSpecError(message)
-
-
-def _is_size(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(type(side) is int and side > 0 for side in value)
-    )
-
-
-def _is_triple(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 3
-        and all(isinstance(number, int | float) for number in value)
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +48,15 @@ class TokenSpec:
     kind: Kind = "features"
 
     def __post_init__(self) -> None:
-        _require(
-            type(self.width) is int and self.width > 0,
+        require(
+            is_positive(self.width),
             f"TokenSpec.width is {self.width!r}; give a positive integer.",
         )
-        _require(
-            _is_size(self.grid),
+        require(
+            is_size(self.grid),
             f"TokenSpec.grid is {self.grid!r}; give a tuple (rows, columns) of positive integers.",
         )
-        _require(
+        require(
             self.kind in get_args(Kind),
             f"TokenSpec.kind is {self.kind!r}; give 'features' or 'map'.",
         )
@@ -101,26 +86,25 @@ class ImageSpec:
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        _require(
-            _is_size(self.size),
+        require(
+            is_size(self.size),
             f"ImageSpec.size is {self.size!r}; give a tuple (height, width) of positive integers.",
         )
         for name, value in (("mean", self.mean), ("std", self.std)):
-            _require(
-                _is_triple(value),
+            require(
+                is_numbers(value, 3),
                 f"ImageSpec.{name} is {value!r}; give a tuple of three numbers (red, green, blue).",
             )
-        _require(
+        require(
             all(number > 0 for number in self.std),
             f"ImageSpec.std is {self.std!r}; each of the three must be above zero.",
         )
-        _require(
-            isinstance(self.value_range, tuple)
-            and len(self.value_range) == 2
-            and self.value_range[0] < self.value_range[1],
-            f"ImageSpec.value_range is {self.value_range!r}; give (black, white), the lower first.",
+        require(
+            is_numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1],
+            f"ImageSpec.value_range is {self.value_range!r}; give a tuple of two numbers (black, "
+            "white), the lower first.",
         )
-        _require(
+        require(
             self.interpolation in get_args(Interpolation),
             f"ImageSpec.interpolation is {self.interpolation!r}; give 'bicubic' or 'bilinear'.",
         )
@@ -148,14 +132,28 @@ class Weights:
     commercial_use: bool = False
 
     def __post_init__(self) -> None:
-        _require(
-            isinstance(self.source, str) and bool(self.source.strip()),
+        require(
+            is_text(self.source),
             f"Weights.source is {self.source!r}; "
             "give 'hub:ORG/NAME', 'pkg:PACKAGE/FILE' or a path.",
         )
-        _require(
-            self.sha256 is None or bool(_SHA256.fullmatch(str(self.sha256))),
+        require(
+            self.sha256 is None or is_digest(self.sha256),
             f"Weights.sha256 is {self.sha256!r}; give 64 lower-case hexadecimal digits or None.",
+        )
+        require(
+            is_number(self.size_mb) and self.size_mb >= 0,
+            f"Weights.size_mb is {self.size_mb!r}; give a number of megabytes, 0 or more.",
+        )
+        for name, text in (("licence", self.licence), ("trained_on", self.trained_on)):
+            require(
+                isinstance(text, str),
+                f"Weights.{name} is {text!r}; give a string, 'unknown' where it is not known.",
+            )
+        require(
+            isinstance(self.commercial_use, bool),
+            f"Weights.commercial_use is {self.commercial_use!r}; give True or False, and False "
+            "where it is not known.",
         )
 
 
@@ -195,7 +193,7 @@ class ExpertSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             type(self.api) is int and self.api >= 1,
             f"ExpertSpec.api of {self.name!r} is {self.api!r}; give a positive integer, now 1.",
         )
@@ -208,58 +206,66 @@ class ExpertSpec:
         object.__setattr__(self, "tiny", dict(self.tiny))
 
     def _check_names(self) -> None:
-        _require(
+        require(
             isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)),
             f"ExpertSpec.name is {self.name!r}; use lower case letters, digits and underscores, "
             "a letter first.",
         )
-        _require(
-            isinstance(self.task, str) and bool(self.task.strip()),
+        require(
+            is_text(self.task),
             f"ExpertSpec.task of {self.name!r} is {self.task!r}; name the task, 'depth' say.",
         )
-        _require(
-            isinstance(self.factory, str) and bool(_FACTORY.fullmatch(self.factory)),
+        require(
+            is_reference(self.factory),
             f"ExpertSpec.factory of {self.name!r} is {self.factory!r}; "
             "give 'package.module:Class'.",
         )
-        _require(
-            self.resolve == ""
-            or (isinstance(self.resolve, str) and bool(_FACTORY.fullmatch(self.resolve))),
+        require(
+            self.resolve == "" or is_reference(self.resolve),
             f"ExpertSpec.resolve of {self.name!r} is {self.resolve!r}; "
             "give 'package.module:function' or nothing.",
+        )
+        require(
+            isinstance(self.description, str),
+            f"ExpertSpec.description of {self.name!r} is {self.description!r}; give a string, one "
+            "line for the listing.",
         )
 
     def _check_parts(self) -> None:
         for part, kind in (("tokens", TokenSpec), ("image", ImageSpec)):
-            _require(
+            require(
                 isinstance(getattr(self, part), kind),
                 f"ExpertSpec.{part} of {self.name!r} is a {type(getattr(self, part)).__name__}; "
                 f"give a {kind.__name__}.",
             )
-        _require(
+        require(
             self.weights is None or isinstance(self.weights, Weights),
             f"ExpertSpec.weights of {self.name!r} is a {type(self.weights).__name__}; "
             "give Weights(...) or None.",
         )
-        _require(
+        require(
             isinstance(self.requires, tuple) and all(isinstance(r, str) for r in self.requires),
             f"ExpertSpec.requires of {self.name!r} is {self.requires!r}; give a tuple of strings, "
             "('timm>=1.0',) say.",
         )
+        for text in self.requires:
+            require(
+                is_requirement(text),
+                f"ExpertSpec.requires of {self.name!r} holds {text!r}, which is not a requirement "
+                "that pip can read; write it as 'timm>=1.0'.",
+            )
         for part in ("options", "tiny"):
-            value = getattr(self, part)
-            _require(
-                isinstance(value, Mapping),
-                f"ExpertSpec.{part} of {self.name!r} is a {type(value).__name__}; give a mapping "
-                "of keyword arguments.",
-            )
-            taken = sorted(_RESERVED.intersection(value))
-            _require(
-                not taken,
-                f"ExpertSpec.{part} of {self.name!r} holds {', '.join(taken)}, which the SDK "
-                "or the core passes or reads itself; choose another name.",
-            )
+            check_keywords(getattr(self, part), f"ExpertSpec.{part} of {self.name!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Give the spec as plain data, for listings and for provenance."""
-        return asdict(self)
+        given = {name: getattr(self, name) for name in self.__slots__}
+        parts = {
+            "tokens": asdict(self.tokens),
+            "image": asdict(self.image),
+            "weights": None if self.weights is None else asdict(self.weights),
+            # Without asdict, which copies the values: a stranger's may not be copied.
+            "options": dict(self.options),
+            "tiny": dict(self.tiny),
+        }
+        return given | parts

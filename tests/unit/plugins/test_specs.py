@@ -30,7 +30,16 @@ def make(**changes: object) -> ExpertSpec:
         ({"requires": "timm"}, ["ExpertSpec.requires", "tuple"]),
         ({"options": [1]}, ["ExpertSpec.options", "mapping"]),
         ({"options": {"weights": 1}}, ["ExpertSpec.options", "weights"]),
+        ({"options": {"a-b": 1}}, ["ExpertSpec.options", "'a-b'", "parameter"]),
+        ({"tiny": {(0, 1): 2}}, ["ExpertSpec.tiny", "(0, 1)", "parameter"]),
         ({"api": 0}, ["ExpertSpec.api"]),
+        ({"api": "1"}, ["ExpertSpec.api"]),
+        ({"task": 3}, ["ExpertSpec.task"]),
+        ({"description": None}, ["ExpertSpec.description", "'x'", "a string"]),
+        ({"resolve": None}, ["ExpertSpec.resolve"]),
+        ({"requires": ("timm", 3)}, ["ExpertSpec.requires", "strings"]),
+        ({"requires": ("not a req!!",)}, ["ExpertSpec.requires", "'not a req!!'", "pip can read"]),
+        ({"requires": ("timm>=1.0>2",)}, ["ExpertSpec.requires", "pip can read"]),
     ],
 )
 def test_a_wrong_field_is_named_with_what_it_should_be(
@@ -55,11 +64,65 @@ def test_a_wrong_field_is_named_with_what_it_should_be(
         lambda: ImageSpec((4, 4), (0, 0, 0), (1, 1, 1), interpolation="cubic"),
         lambda: Weights(""),
         lambda: Weights("hub:a/b", sha256="ABC"),
+        lambda: Weights("hub:a/b", sha256=5),
     ],
 )
 def test_parts_refuse_nonsense(build: object) -> None:
     with pytest.raises(ExpertSpecError):
         build()
+
+
+INFINITE, NO_NUMBER = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        (TOKENS, "width", True),
+        (TOKENS, "kind", ["map"]),
+        (IMAGE, "mean", (NO_NUMBER,) * 3),
+        (IMAGE, "mean", (True,) * 3),
+        (IMAGE, "mean", ("0.5",) * 3),
+        (IMAGE, "mean", (10**400,) * 3),
+        (IMAGE, "std", (INFINITE,) * 3),
+        (IMAGE, "std", (NO_NUMBER,) * 3),
+        (IMAGE, "value_range", ("a", "b")),
+        (IMAGE, "value_range", (0, "b")),
+        (IMAGE, "value_range", (None, 1)),
+        (IMAGE, "value_range", (0, INFINITE)),
+        (IMAGE, "value_range", (False, True)),
+        (IMAGE, "interpolation", ["bicubic"]),
+        (Weights("p"), "size_mb", "big"),
+        (Weights("p"), "size_mb", -3),
+        (Weights("p"), "size_mb", True),
+        (Weights("p"), "size_mb", None),
+        (Weights("p"), "licence", None),
+        (Weights("p"), "trained_on", 3),
+        (Weights("p"), "commercial_use", "no"),
+        (Weights("p"), "commercial_use", 1),
+        (Weights("p"), "commercial_use", None),
+    ],
+)
+def test_a_value_of_another_type_is_named(part: object, field: str, value: object) -> None:
+    with pytest.raises(ExpertSpecError, match=f"{type(part).__name__}.{field} is ") as caught:
+        dataclasses.replace(part, **{field: value})
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        "timm",
+        "onedl-mmcv>=2.3",
+        "open_clip_torch>=3.0,<4",
+        "timm[extra]>=1",
+        "transformers ~= 4.56",
+        "acme @ https://acme.example/acme-1.0.whl",
+        "scipy>=1.9rc1; python_version >= '3.11'",
+    ],
+)
+def test_what_pip_reads_is_a_requirement(requirement: str) -> None:
+    assert make(requires=(requirement,)).requires == (requirement,)
 
 
 def test_specs_are_frozen_and_survive_copies() -> None:
