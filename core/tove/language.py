@@ -56,6 +56,9 @@ class CausalLanguageModel(nn.Module):
         loss_mean: over "tokens" of the batch, the usual; or over "samples", each a mean over its
             tokens, so that one-word answers are not drowned by the captions they are mixed with.
         dtype: torch dtype of the frozen weights by name, such as "bfloat16"; None is float32.
+        max_text_tokens: of a training sample, prompt and target together; what exceeds it is cut,
+            lest one long caption pads its whole batch. A prompt that fills it alone is left out of
+            the loss. None is as many as the model has positions for.
 
     Raises:
         ConfigError: unknown switch, no such model, or one that cannot do cross-attention.
@@ -70,6 +73,7 @@ class CausalLanguageModel(nn.Module):
         label_smoothing: float = 0.0,
         loss_mean: Literal["tokens", "samples"] = "tokens",
         dtype: str | None = None,
+        max_text_tokens: int | None = None,
     ) -> None:
         super().__init__()
         if fusion not in ("cross_attention", "prefix"):
@@ -81,7 +85,13 @@ class CausalLanguageModel(nn.Module):
             raise ConfigError(
                 f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
             )
+        if max_text_tokens is not None and max_text_tokens < 2:
+            raise ConfigError(
+                f"language.max_text_tokens is {max_text_tokens!r}, but it must be at least 2, for "
+                "the start token and one of the target; None does not cap the text."
+            )
         self.label_smoothing, self.loss_mean = label_smoothing, loss_mean
+        self.max_text_tokens = max_text_tokens
         self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
         self.text = PromptTokenizer(tokenizer)
         self.lm.requires_grad_(False)
@@ -138,6 +148,8 @@ class CausalLanguageModel(nn.Module):
             A scalar.
         """
         limit = self._text_limit(memory_BND)
+        if self.max_text_tokens is not None:
+            limit = min(limit, self.max_text_tokens)
         samples = [
             self.text.sample(prompt, target, limit)
             for prompt, target in zip(prompts, targets, strict=True)

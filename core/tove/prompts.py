@@ -119,7 +119,8 @@ class PromptTokenizer:
         elif len(start) >= limit:
             self._leave_out(
                 target,
-                f"finds no room: its prompt {prompt!r} has {len(start)} of {limit} tokens already",
+                f"finds no room after its prompt {prompt!r}, which has {len(start)} of at most "
+                f"{limit} tokens (language.max_text_tokens, or what the model has positions for)",
             )
         else:
             return (*start, *ids, self.eos)[:limit], len(start)

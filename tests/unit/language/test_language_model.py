@@ -192,6 +192,28 @@ def test_a_target_with_nothing_to_learn_is_left_out_with_one_warning(
     assert not vision.grad.any()
 
 
+def test_training_text_is_cut_at_the_cap_and_answers_are_not(make, warnings, monkeypatch) -> None:
+    model = make("gpt2", "cross_attention", max_text_tokens=6)
+    uncapped = make("gpt2", "cross_attention")
+    widths, forward = [], model._logits
+    monkeypatch.setattr(
+        model, "_logits", lambda *args: widths.append(args[1].shape[1]) or forward(*args)
+    )
+    loss = model.loss(memory(2), ["a", "a"], ["ball " * 30, "red ball"])
+    assert widths == [6]
+    parts = [(0, "ball " * 4, False), (1, "red ball", True)]  # [BOS] a and four tokens; the end
+    with torch.no_grad():
+        total = sum(
+            log_likelihood(uncapped, memory()[i : i + 1], "a", text, end) for i, text, end in parts
+        )
+    torch.testing.assert_close(loss.detach(), -total / 7, rtol=1e-4, atol=1e-5)
+    assert not warnings
+    assert model.loss(memory(1), ["a red ball is left of"], ["box"]) == 0
+    assert "'box' finds no room" in warnings[0]
+    long = (memory(1), ["a red ball is left of the"], [["box", "blue box"]])
+    assert model.rank(*long) == uncapped.rank(*long)
+
+
 def test_a_candidate_without_a_token_is_refused_in_a_sentence(make) -> None:
     model = make("gpt2", "cross_attention")
     with pytest.raises(ConfigError, match=r"candidate '\\u2028' after the prompt 'the'"):
@@ -343,6 +365,7 @@ def test_builds_from_a_config(lm_folder) -> None:
         (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
         (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
         (dict(dtype="bfloat16"), ConfigError, "its small steps lost to rounding"),
+        (dict(max_text_tokens=0), ConfigError, "must be at least 2"),
         (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
 )
