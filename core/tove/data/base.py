@@ -25,7 +25,7 @@ from tove.data.loading import (
 )
 from tove.errors import ConfigError
 
-__all__ = ["ImageDataset"]
+__all__ = ["ImageDataset", "numbered_lines"]
 
 
 class ImageDataset(BaseDataset):
@@ -91,10 +91,14 @@ class ImageDataset(BaseDataset):
                 "check that it holds what this data set reads."
             )
         numbers: dict[str, int] = {}
+        real: dict[str, str] = {}
         for sample in samples:
             path = sample["image_path"]
             sample["image_index"] = numbers.setdefault(path, len(numbers))
-            sample["image_id"] = os.path.realpath(path)  # a linked image is the same image
+            if path not in real:  # once an image, not once a caption: it asks the file system
+                real[path] = os.path.realpath(path)
+            sample["image_id"] = real[path]  # a linked image is the same image
+            sample["view"] = self.view
         self._check_files(list(numbers))
         self.num_images = len(numbers)
         self._failures = CorruptLog(len(numbers))
@@ -176,3 +180,18 @@ def _existing_root(data_root: str | None, name: str) -> str:
             "set it with --cfg-options data_root=FOLDER."
         )
     return folder
+
+
+def numbered_lines(path: str) -> list[tuple[int, str]]:
+    """Read the lines of an annotation file that are not blank, with their numbers from 1.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The annotation file {path!r} cannot be read ({error}); it must be text in UTF-8."
+        ) from error

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tove.data.base import ImageDataset
+from tove.data.base import ImageDataset, numbered_lines
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
@@ -94,15 +94,7 @@ class Questions(ImageDataset):
 
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file of questions, their words separated by single spaces."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [(n, line) for n, line in enumerate(file, start=1) if line.strip()]
-    except OSError as error:
-        raise ConfigError(
-            f"The questions {path!r} cannot be read ({error.strerror or error}); correct ann_file "
-            "or answers."
-        ) from error
-    for number, line in lines:
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
             texts = {key: " ".join(row[key].split()) for key in ("question", "answer")}

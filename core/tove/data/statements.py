@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any
 
-from tove.data.base import ImageDataset
+from tove.data.base import ImageDataset, numbered_lines
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
@@ -49,18 +49,14 @@ class VSRStatements(ImageDataset):
         """Read the statements, in the order of the file."""
         path = self._annotation_path()
         samples = []
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    samples.append(self._sample(json.loads(line), number))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise ConfigError(
-                        f"Line {number} of {path!r} is not a VSR statement "
-                        f"({type(error).__name__}: {error}); it needs image, caption, and label "
-                        "0 or 1."
-                    ) from error
+        for number, line in numbered_lines(path):
+            try:
+                samples.append(self._sample(json.loads(line), number))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"Line {number} of {path!r} is not a VSR statement ({type(error).__name__}: "
+                    f"{error}); it needs image, caption, and label 0 or 1."
+                ) from error
         return samples
 
     def _sample(self, row: dict[str, Any], number: int) -> dict[str, Any]:

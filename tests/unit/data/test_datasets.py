@@ -260,3 +260,33 @@ def test_a_bad_statement_is_named_by_its_line(root, line) -> None:
 def test_a_template_without_its_field_is_refused(root) -> None:
     with pytest.raises(ConfigError, match="statement"):
         build(root, "VSRStatements", prompt="true ?")
+
+
+def test_a_folder_that_links_to_itself_is_walked_once(root) -> None:
+    (root / "images/again").symlink_to(root / "images")
+    (root / "images/other").symlink_to(root / "annotations")
+    data = build(root, "UnlabelledImages")
+    assert len(data) == data.num_images == 6
+
+
+def test_annotations_in_another_encoding_are_a_sentence(root) -> None:
+    path = root / "annotations/statements_train.json"
+    path.write_bytes(path.read_bytes().replace(b"ball", b"b\xe4ll"))
+    with pytest.raises(ConfigError, match=r"cannot be read .*UTF-8"):
+        build(root, "VSRStatements")
+
+
+def test_the_real_path_is_asked_once_an_image(root, monkeypatch) -> None:
+    asked = []
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
+    build(root)
+    assert len(asked) == len(set(asked)) == 5
+
+
+def test_a_relation_may_be_missing_or_null(root) -> None:
+    rows = [dict(image="000.png", caption="It is red.", label=1, relation=None)]
+    rows.append(dict(image="001.png", caption="It is red.", label=1))
+    write(root, "statements", "\n".join(map(json.dumps, rows)))
+    data = build(root, "VSRStatements")
+    assert {data[i]["sample"]["relation"] for i in range(2)} == {"unknown"}
