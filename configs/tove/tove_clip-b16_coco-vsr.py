@@ -14,7 +14,7 @@ seed = 0
 data_root = "data/coco_vsr"
 image_size = 224
 batch_size = 128  # in each process; 8 of them make 1,024
-workers = dict(num_workers=8, persistent_workers=True, pin_memory=True)
+workers = dict(num_workers=8, persistent_workers=True)
 
 # --- model ----------------------------------------------------------------------------------------
 # Frozen, so half the bytes and no loss of gradients; leave dtype out where bfloat16 is slow.

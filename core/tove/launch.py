@@ -208,9 +208,18 @@ def _guarded(work: Callable[[], None]) -> int:
             raise
         if os.environ.get("TOVE_TRACEBACK") == "1":
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """Give an error's message; that of a loader's worker comes as its whole traceback."""
+    text = str(error)
+    if not (text.startswith("Caught ") and "Traceback (most recent call last)" in text):
+        return text
+    kind = type(error).__name__
+    return text.rpartition(f"{kind}: ")[2].strip()

@@ -8,9 +8,11 @@ weight decay on tensors that must not move.
 """
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Literal
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIMIZERS
@@ -46,6 +48,10 @@ class Schedule:
         keep_checkpoints: how many of them stay.
         log_interval: steps between lines on the console.
         val_interval: steps between evaluations on the validation split; 0 for none.
+        amp_dtype: "float16" or "bfloat16", of mixed precision (`--amp`).
+
+    Raises:
+        ConfigError: a value of the wrong kind or out of its range.
     """
 
     steps: int
@@ -58,14 +64,48 @@ class Schedule:
     keep_checkpoints: int = 2
     log_interval: int = 50
     val_interval: int = 0
+    amp_dtype: Literal["float16", "bfloat16"] = "float16"
 
     def __post_init__(self) -> None:
-        """Check the numbers against each other."""
-        if self.steps < 0 or (self.steps and self.warmup >= self.steps):
+        """Check the numbers, alone and against each other."""
+        for name, least in _WHOLE.items():
+            if not _is_number(getattr(self, name), int) or getattr(self, name) < least:
+                raise _wrong(name, getattr(self, name), f"a whole number, {least} or more")
+        if not _is_number(self.lr) or self.lr <= 0:
+            raise _wrong("lr", self.lr, "a number above 0")
+        if not _is_number(self.weight_decay) or self.weight_decay < 0:
+            raise _wrong("weight_decay", self.weight_decay, "a number, 0 or more")
+        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
+            raise _wrong("clip", self.clip, "a number above 0, or None")
+        pair = self.betas if isinstance(self.betas, tuple | list) else ()
+        if len(pair) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in pair):
+            raise _wrong("betas", self.betas, "two numbers in [0, 1)")
+        if self.amp_dtype not in ("float16", "bfloat16"):
+            raise _wrong("amp_dtype", self.amp_dtype, "'float16' or 'bfloat16'")
+        if self.steps and self.warmup >= self.steps:
             raise ConfigError(
                 f"A schedule of {self.steps} steps cannot warm up for {self.warmup}; set "
                 "schedule.warmup below schedule.steps."
             )
+
+
+_WHOLE = {
+    "steps": 0,
+    "warmup": 0,
+    "checkpoint_interval": 1,
+    "keep_checkpoints": 1,
+    "log_interval": 1,
+    "val_interval": 0,
+}
+"""What a schedule counts, with the least that each may be."""
+
+
+def _is_number(value: Any, kind: type | UnionType = int | float) -> bool:  # noqa: ANN401
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(name: str, value: object, instead: str) -> ConfigError:
+    return ConfigError(f"schedule.{name} is {value!r}, but it must be {instead}.")
 
 
 class _Deferred:
@@ -176,6 +216,8 @@ def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
             "fused": True,  # one call for all parameters: on a CPU the loop costs a tenth of a step
         },
     }
+    if amp:
+        cfg["dtype"] = schedule.amp_dtype
     if schedule.clip is not None:
         cfg["clip_grad"] = {"max_norm": schedule.clip}
     return cfg

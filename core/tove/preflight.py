@@ -76,6 +76,8 @@ def _check_keys(cfg: Config) -> None:
         value = cfg.get(key, 1)
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{key} is {value!r}; give a positive whole number.")
+    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise ConfigError(f"seed is {cfg.seed!r}; give a whole number, 0 or more.")
     names = [entry.get("name") for entry in cfg.stages]
     if None in names or len(set(names)) < len(names):
         raise ConfigError(
@@ -205,9 +207,11 @@ def _check_image_size(encoder: Mapping[str, Any]) -> None:
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Yield every data set's config, those inside mmengine's wrappers too, with its loader's name."""
+    """Yield every data set's config with its loader's name, those inside wrappers too."""
     for loader in _LOADERS:
         if loader in cfg:
+            if "dataset" not in cfg[loader]:
+                raise ConfigError(f"{loader} of the config has no 'dataset'; say what it loads.")
             stack = [cfg[loader].dataset]
             while stack:
                 dataset = stack.pop()
@@ -221,7 +225,7 @@ def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
 
 
 def fill_in(cfg: Config) -> None:
-    """Give data root, image size and batch size to the data sets and loaders that name none."""
+    """Give data root, image size, batch size and pinning to what names none."""
     for _, dataset in _datasets(cfg):
         if not _wrapped(dataset):
             dataset.setdefault("data_root", cfg.data_root)
@@ -229,6 +233,10 @@ def fill_in(cfg: Config) -> None:
     for loader in _LOADERS:
         if loader in cfg and "batch_size" in cfg:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
+        if (
+            loader in cfg
+        ):  # pinned memory is what a copy to the device needs to be waited for by none
+            cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
 
 
 def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:

@@ -63,3 +63,32 @@ def test_the_rate_warms_up_to_its_peak_then_falls(warmup: int):
 def test_a_warm_up_longer_than_the_training_is_refused():
     with pytest.raises(ConfigError, match=r"schedule\.warmup below"):
         Schedule(steps=10, warmup=10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("steps", 1e5),
+        ("steps", -1),
+        ("steps", True),
+        ("warmup", 2.5),
+        ("checkpoint_interval", 0),
+        ("log_interval", 0),
+        ("lr", "abc"),
+        ("lr", float("nan")),
+        ("weight_decay", -0.1),
+        ("clip", 0),
+        ("betas", 0.9),
+        ("betas", (0.9, 1.0)),
+        ("amp_dtype", "half"),
+    ],
+)
+def test_a_wrong_number_is_told_before_it_costs_a_training(setting: str, value: object):
+    with pytest.raises(ConfigError, match=rf"^schedule\.{setting} is .*, but it must be "):
+        Schedule(**{"steps": 40, setting: value})
+
+
+def test_mixed_precision_has_the_schedule_s_dtype():
+    schedule = Schedule(steps=4, amp_dtype="bfloat16")
+    assert optim_wrapper_cfg(schedule, amp=True)["dtype"] == "bfloat16"
+    assert "dtype" not in optim_wrapper_cfg(schedule)

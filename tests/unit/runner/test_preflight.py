@@ -92,6 +92,12 @@ MISTAKES = {
         ConfigError,
         r"model\.experts\.depth is .* under CC-BY-NC-4\.0, which does not allow",
     ),
+    "a loader of nothing": (
+        lambda s: s["val_dataloader"].pop("dataset"),
+        ConfigError,
+        r"val_dataloader of the config has no 'dataset'",
+    ),
+    "seed": (lambda s: s.update(seed=1.5), ConfigError, r"seed is 1\.5; give a whole number"),
     "merging's switch": (
         lambda s: s["merging"].update(schedul={}),
         ConfigError,
@@ -253,3 +259,18 @@ def test_an_option_that_would_change_nothing_is_refused(
 def test_a_missing_config_file_is_told():
     with pytest.raises(ConfigError, match=r"no config file nowhere\.py"):
         load_config("nowhere.py")
+
+
+def test_a_worker_s_error_is_its_sentence(capsys):
+    from tove.data import TooManyCorruptImages
+    from tove.launch import _guarded
+
+    def fail() -> None:
+        raise TooManyCorruptImages(
+            "Caught TooManyCorruptImages in DataLoader worker process 0.\nOriginal Traceback (most "
+            "recent call last):\n  File x\ntove.data.loading.TooManyCorruptImages: 3 images of "
+            "'data' could not be read.\n"
+        )
+
+    assert _guarded(fail) == 2
+    assert capsys.readouterr().err == "error: 3 images of 'data' could not be read.\n"
