@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "close_matches"]
+__all__ = ["CheckpointError", "ConfigError", "TrainingError", "close_matches"]
 
 
 class ConfigError(ValueError):
@@ -12,6 +12,10 @@ class ConfigError(ValueError):
 
 class CheckpointError(ConfigError):
     """A checkpoint cannot be written, read, or does not belong to this config."""
+
+
+class TrainingError(ConfigError):
+    """A training has gone wrong in a way that other settings mend."""
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:

@@ -2,22 +2,23 @@
 
 An interrupted run that resumes must give the losses of an uninterrupted one: weights, optimiser and
 schedule come from the checkpoint, the data order from the seeded sampler that mmengine skips
-forward, and every random draw within a step from seed and iteration (`ReseedHook`).
+forward, and every random draw within a step from `tove.randomness`.
 """
 
 import json
-import random
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook, RuntimeInfoHook
 from mmengine.runner import Runner
 
-from tove.checkpoint import check_provenance, write_text
+from tove.checkpoint import check_provenance, way_of_training, write_text
+from tove.errors import TrainingError
+from tove.randomness import end_step, seed_step
 from tove.registry import HOOKS
 
 __all__ = [
@@ -26,28 +27,14 @@ __all__ = [
     "LossCurveHook",
     "ProvenanceHook",
     "ReseedHook",
-    "seed_everything",
 ]
 
-# numpy takes 32 bits.
-_SEED_RANGE = 2**32
-_SEED_STRIDE = 1_000_003  # above any number of steps of a stage, and prime
-
-
-def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch on every device."""
-    seed %= _SEED_RANGE
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global generator
-    torch.manual_seed(seed)
+_DIVERGED = 3  # steps without a finite loss: mixed precision skips single ones
 
 
 @HOOKS.register_module()
 class ReseedHook(Hook):
-    """Seeds every generator from seed and iteration before each step, alike on all ranks.
-
-    The two are mixed by a large prime: with their sum, run 1 would repeat run 0's draws one step
-    later, and seeds would not be independent.
+    """Seeds every generator from seed, iteration and rank before each step.
 
     Args:
         seed: the run's seed.
@@ -65,7 +52,11 @@ class ReseedHook(Hook):
         data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
     ) -> None:
         """Seed the step."""
-        seed_everything(self.seed * _SEED_STRIDE + runner.iter)
+        seed_step(self.seed, runner.iter)
+
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
+        """End what the step's seeds hold for."""
+        end_step()
 
 
 @HOOKS.register_module()
@@ -152,7 +143,19 @@ class LossCurveHook(Hook):
             with self.path.open("a") as stream:
                 for (iteration, rate), row in zip(self._steps, rows, strict=True):
                     stream.write(json.dumps({"iter": iteration, **row, "lr": rate}) + "\n")
+        _check_finite(Path(runner.work_dir).name, self._steps[-1][0], rows[-_DIVERGED:])
         self._steps, self._losses = [], []
+
+
+def _check_finite(stage: str, iteration: int, rows: Sequence[dict[str, float]]) -> None:
+    """Stop a training that has diverged, before a checkpoint of it is written."""
+    lost = [name for name in rows[-1] if "loss" in name and not math.isfinite(rows[-1][name])]
+    if any(all(not math.isfinite(row.get(name, 0.0)) for row in rows) for name in lost):
+        raise TrainingError(
+            f"Stage '{stage}' has diverged: {lost[0]} is {rows[-1][lost[0]]} at step {iteration}. "
+            "Lower schedule.lr, lengthen schedule.warmup or set schedule.clip, and train the stage "
+            "anew; its last checkpoint is from before this step."
+        )
 
 
 def _is_scalar(value: object) -> bool:
@@ -212,14 +215,15 @@ class ProvenanceHook(Hook):
 
     Args:
         meta: gives the entries; called when a checkpoint is written or read.
+        amp: whether precision is mixed; a checkpoint says so, and on how many processes it is.
     """
 
-    def __init__(self, meta: Callable[[], dict[str, Any]]) -> None:
-        self.meta = meta
+    def __init__(self, meta: Callable[[], dict[str, Any]], amp: bool = False) -> None:
+        self.meta, self.amp = meta, amp
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the entries."""
-        checkpoint["meta"].update(self.meta())
+        checkpoint["meta"].update(self.meta(), **way_of_training(self.amp))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the experts."""

@@ -12,6 +12,7 @@ D its width.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class FrozenExpert(nn.Module):
         spec: what the plugin says about it.
         expert: the built network.
         device: where it stays whatever the model does; None follows the model.
-        dtype: of its weights, which stays as well; None is float32.
+        dtype: of its weights, which stays as well, under autocast too; None is float32, or what
+            autocast makes of it.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class FrozenExpert(nn.Module):
         """Give tokens [B, M, D], on the images' device, of images in [0, 1]."""
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
-        tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
+        settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
+        with settled:
+            tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
         return _moved(tokens_BMD, home)
@@ -120,6 +124,10 @@ class FrozenExpert(nn.Module):
             f"{self.spec.tokens.grid[1]} grid, width); its factory {self.spec.factory} or its spec "
             "is wrong. Report it to its author, or detach the slot."
         )
+
+
+def _no_autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)
 
 
 def _moved(x: Tensor, device: torch.device) -> Tensor:

@@ -11,13 +11,14 @@ MLP on CLIP's tokens) and `plain` (t_fuse = v) are what the experts are measured
 Shapes: B batch, N tokens on CLIP's grid, D language width, K configured slots.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from tove.gating import GateOutput, TokenGate, balance_loss
 from tove.hub import ExpertHub, check_slots, expert_specs
 from tove.preprocess import to_unit_range
 from tove.projector import Projector, first_layer
+from tove.randomness import agreed_generator
 from tove.registry import ENCODERS, LANGUAGE_MODELS, MODELS, SCOPE
 from tove.trainable import keep_frozen_weights_out, load_initial, load_trainable, slot_of
 from tove.transfer import MatchedMLP, ResidualTransfer
@@ -75,7 +77,8 @@ class ToVE(BaseModel):
         token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
         init_from: safetensors file with some of the trained parameters to start from.
         generation: options of the language model's `generate`, for captions.
-        data_preprocessor: mmengine's; the default only moves a batch to the device.
+        data_preprocessor: mmengine's; the default only moves a batch to the device, without
+            waiting for it.
     """
 
     # Arguments that are those of a part, with what of them the model gives itself: a config is
@@ -107,7 +110,7 @@ class ToVE(BaseModel):
         generation: Mapping[str, Any] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor)
+        super().__init__(data_preprocessor or BaseDataPreprocessor(non_blocking=True))
         if arm not in ("tove", "baseline", "plain"):
             raise ConfigError(
                 f"model.arm is {arm!r}, but it must be 'tove', 'baseline' or 'plain'."
@@ -229,16 +232,16 @@ class ToVE(BaseModel):
         """Draw which experts sit this training step out.
 
         Every number of them is as likely, from one to all: detachment goes down to none, so the
-        model has to have met each. The draw is for the whole batch and from torch's CPU generator,
-        which the runner seeds alike on all ranks at every iteration, so that all ranks drop the
-        same experts.
+        model has to have met each. The draw is for the whole batch, and the same on all ranks.
         """
         if not (self.training and self.expert_dropout and self.slots):
             return frozenset()
-        if torch.rand(()).item() >= self.expert_dropout:
+        agreed = agreed_generator()
+        if torch.rand((), generator=agreed).item() >= self.expert_dropout:
             return frozenset()
-        number = int(torch.randint(1, len(self.slots) + 1, ()))
-        return frozenset(self.slots[i] for i in torch.randperm(len(self.slots))[:number].tolist())
+        number = int(torch.randint(1, len(self.slots) + 1, (), generator=agreed))
+        order = torch.randperm(len(self.slots), generator=agreed).tolist()
+        return frozenset(self.slots[i] for i in order[:number])
 
     def forward(
         self,
@@ -293,6 +296,11 @@ class ToVE(BaseModel):
             candidates = [sample["candidates"] for sample in samples]
             all_scores = self.language.rank(memory_BND, prompts, candidates)
             for sample, scores in zip(samples, all_scores, strict=True):
+                if any(math.isnan(score) for score in scores):
+                    raise ConfigError(
+                        f"The model gives {sample['image_id']} no likelihood (NaN), so its answers "
+                        "mean nothing; use a checkpoint of a training that did not diverge."
+                    )
                 sample.update(scores=scores, prediction=scores.index(max(scores)))
 
     def train(self, mode: bool = True) -> "ToVE":
@@ -326,4 +334,7 @@ def build_part(part: Mapping[str, Any] | nn.Module, registry: Registry) -> Any: 
 
 
 def _image_ids(data_samples: list[Sample] | None) -> list[str] | None:
-    return [sample["image_id"] for sample in data_samples] if data_samples else None
+    """Name each sample's view of its image, which frozen tokens are kept by."""
+    if not data_samples:
+        return None
+    return [f"{sample.get('view', '')} {sample['image_id']}" for sample in data_samples]

@@ -21,10 +21,10 @@ from tove import compat
 from tove.arguments import check_model
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError, close_matches
-from tove.hooks import seed_everything
 from tove.licences import Terms
 from tove.model import ToVE
 from tove.optim import Schedule
+from tove.randomness import seed_everything
 from tove.registry import ENCODERS, FUNCTIONS, MODELS
 
 __all__ = [

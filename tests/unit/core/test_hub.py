@@ -83,6 +83,19 @@ class CopiesToCpu(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+def test_a_dtype_of_the_config_holds_under_autocast(expert_types):
+    cfgs = {
+        "settled": {"type": expert_types["coarse"], "dtype": "float32"},
+        "open": {"type": expert_types["coarse"]},
+    }
+    hub = ExpertHub(cfgs)
+    plain = hub(IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = hub(IMAGES)
+    assert torch.equal(mixed["settled"], plain["settled"])
+    assert not torch.equal(mixed["open"].float(), plain["open"])
+
+
 def test_an_expert_on_the_cpu_waits_for_the_images(expert_types):
     hub = ExpertHub({"placed": {"type": expert_types["coarse"], "device": "cpu"}})
     with CopiesToCpu() as copies:

@@ -235,3 +235,22 @@ def test_builds_from_config_by_name(clip_folder, experts, fake_language):
         "_scope_": "tove",
     }
     assert count_parameters(MODELS.build(cfg))[0] > 0
+
+
+def test_two_views_of_an_image_are_kept_apart(make_model, batch):
+    cached, plain = make_model(token_cache=dict(max_gb=0.1)), make_model()
+    images = batch["images"]
+    for view, seen in (("crop", images), ("pad", images.flip(-1)), ("crop", images)):
+        samples = [dict(image_id=str(i), view=view) for i in range(len(images))]
+        assert torch.equal(cached(seen, samples), plain(seen, samples))
+
+
+def test_an_answer_without_a_likelihood_is_an_error(make_model, batch, monkeypatch):
+    model = make_model()
+    samples = [
+        dict(sample, task="statement", candidates=["no", "yes"]) for sample in batch["data_samples"]
+    ]
+    nothing = [[float("nan"), float("nan")] for _ in samples]
+    monkeypatch.setattr(model.language, "rank", lambda *_: nothing, raising=False)
+    with pytest.raises(ConfigError, match="no likelihood"):
+        model(batch["images"], samples, mode="predict")

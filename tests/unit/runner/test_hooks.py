@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tove.errors import CheckpointError
+from tove.errors import CheckpointError, TrainingError
 from tove.hooks import AtomicCheckpointHook, LossCurveHook, ReseedHook
+from tove.randomness import agreed_generator
 
 
 def draw() -> tuple:
@@ -27,6 +28,36 @@ def test_a_step_draws_the_same_whatever_came_before():
     assert draw() == first
     hook.before_train_iter(SimpleNamespace(iter=8), 8)
     assert draw() != first
+    hook.after_train_iter(runner)
+    assert agreed_generator() is None
+
+
+def test_ranks_draw_apart_except_where_they_have_to_agree(monkeypatch: pytest.MonkeyPatch):
+    own, agreed = [], []
+    for rank in range(3):
+        monkeypatch.setattr("tove.randomness.get_rank", lambda rank=rank: rank)
+        hook = ReseedHook(seed=5)
+        hook.before_train_iter(SimpleNamespace(iter=7), 7)
+        own.append(draw())
+        agreed.append(torch.rand(1, generator=agreed_generator()).item())
+        hook.after_train_iter(SimpleNamespace(iter=7))
+    assert len({numbers for rank in own for numbers in rank}) == 9
+    assert len(set(agreed)) == 1
+
+
+def losses(hook: LossCurveHook, folder: Path, values: list[float]) -> None:
+    hook.before_train(fake_runner(folder, 0))
+    for step, value in enumerate(values):
+        outputs = dict(loss=torch.tensor(value), loss_lm=torch.tensor(value), gate=torch.tensor(1))
+        hook.after_train_iter(fake_runner(folder, step), step, outputs=outputs)
+
+
+def test_a_training_that_diverged_stops_with_a_sentence(tmp_path: Path):
+    nan = float("nan")
+    with pytest.raises(TrainingError, match=r"has diverged: loss is nan at step 6\. Lower"):
+        losses(LossCurveHook(interval=3), tmp_path, [1.0, 1.0, 1.0, nan, nan, nan, 1.0])
+    assert len((tmp_path / "loss.jsonl").read_text().splitlines()) == 6
+    losses(LossCurveHook(interval=3), tmp_path, [1.0, nan, 1.0, 1.0, 1.0, nan, 1.0])
 
 
 def fake_runner(folder: Path, iteration: int) -> SimpleNamespace:
