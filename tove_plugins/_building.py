@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError
+from tove_plugins._frozen import thaw
 from tove_plugins._requirements import unmet_requirements
 from tove_plugins._resources import find_weights, sha256_of
 from tove_plugins.specs import ExpertSpec
@@ -140,8 +141,11 @@ def resolve_expert(
 
 
 def _merged(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Gather the factory's keyword arguments: the spec's, the tiny build's, the caller's."""
-    return {**spec.options, **(spec.tiny if tiny else {}), **(options or {})}
+    """Gather the factory's keyword arguments: the spec's, the tiny build's, the caller's.
+
+    A factory may change what it is given, so the spec's are copies.
+    """
+    return {**thaw(spec.options), **(thaw(spec.tiny) if tiny else {}), **(options or {})}
 
 
 def _resolved(

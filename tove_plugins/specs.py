@@ -20,6 +20,7 @@ from tove_plugins._checks import (
     is_text,
     require,
 )
+from tove_plugins._frozen import freeze, thaw
 from tove_plugins._requirements import is_requirement
 
 __all__ = ["API_VERSION", "ExpertSpec", "ImageSpec", "TokenSpec", "Weights"]
@@ -201,9 +202,9 @@ class ExpertSpec:
             return  # a newer contract may allow what this one forbids; discovery sets it aside
         self._check_names()
         self._check_parts()
-        # Copies, so that nothing that the plugin keeps can change a frozen spec.
-        object.__setattr__(self, "options", dict(self.options))
-        object.__setattr__(self, "tiny", dict(self.tiny))
+        # Copies at every depth, so that nothing that the plugin keeps can change a spec.
+        object.__setattr__(self, "options", freeze(self.options))
+        object.__setattr__(self, "tiny", freeze(self.tiny))
 
     def _check_names(self) -> None:
         require(
@@ -265,7 +266,7 @@ class ExpertSpec:
             "image": asdict(self.image),
             "weights": None if self.weights is None else asdict(self.weights),
             # Without asdict, which copies the values: a stranger's may not be copied.
-            "options": dict(self.options),
-            "tiny": dict(self.tiny),
+            "options": thaw(self.options),
+            "tiny": thaw(self.tiny),
         }
         return given | parts

@@ -57,6 +57,26 @@ def test_options_go_spec_then_tiny_then_caller() -> None:
     assert build_from_spec(spec, tiny=True, options={"width": 4}).arguments[2] == 4
 
 
+def greedy(spec: ExpertSpec, weights: Path | None, config: dict) -> nn.Module:
+    assert type(config) is dict
+    config["sizes"].append(config.pop("size"))
+    return nn.Identity()
+
+
+def greedy_resolve(spec: ExpertSpec, weights: Path | None, config: dict) -> ExpertSpec:
+    greedy(spec, weights, config)
+    return spec
+
+
+def test_a_factory_may_change_its_options_and_the_spec_keeps_them() -> None:
+    given = {"config": {"size": 3, "sizes": []}}
+    for options, tiny in ((given, {}), ({}, given)):
+        spec = make("greedy", options=options, tiny=tiny, resolve=f"{__name__}:greedy_resolve")
+        for _ in range(2):
+            build_from_spec(spec, tiny=True)
+        assert (spec.options, spec.tiny) == (options, tiny)
+
+
 def picky(spec: ExpertSpec, weights: Path | None, model: str = "a", depth: int = 9) -> nn.Module:
     if (model, depth) == ("b", 1):
         raise TypeError("b has no depth")

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import pickle
 
 import pytest
@@ -135,6 +136,42 @@ def test_specs_are_frozen_and_survive_copies() -> None:
     assert copy.deepcopy(spec) == pickle.loads(pickle.dumps(spec)) == spec
     assert isinstance(hash(spec), int)
     assert spec.tokens.num_tokens == 6
+
+
+CONFIG = {"config": {"depths": [2, 2], "sizes": ([7], 3), "norm": {"eps": 1e-6}}}
+CHANGES = {
+    "key": lambda options: options.__setitem__("c", 1),
+    "update": lambda options: options.update(c=1),
+    "removal": lambda options: options.pop("config"),
+    "nested": lambda options: options["config"]["norm"].__setitem__("eps", 1.0),
+    "list": lambda options: options["config"]["depths"].append(2),
+    "list_in_tuple": lambda options: options["config"]["sizes"][0].sort(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("part", ["options", "tiny"])
+def test_nobody_changes_the_options_of_a_spec(part: str, change: str) -> None:
+    given = copy.deepcopy(CONFIG)
+    spec = make(**{part: given})
+    for own in (spec, copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        with pytest.raises(TypeError, match=r"dataclasses\.replace"):
+            CHANGES[change](getattr(own, part))
+        assert getattr(own, part) == CONFIG
+    CHANGES[change](given)  # what the plugin keeps is its own
+    assert getattr(spec, part) == CONFIG
+
+
+def test_options_are_dicts_and_lists_to_all_that_read_them() -> None:
+    spec = make(options=CONFIG)
+    assert json.loads(json.dumps(spec.options))["config"]["depths"] == [2, 2]
+    assert dataclasses.replace(spec, task="edges").options == CONFIG
+    assert dataclasses.replace(spec, options={**spec.options, "c": 1}).options["c"] == 1
+    told = spec.as_dict()
+    told["options"]["config"]["depths"].append(3)
+    assert spec.options == CONFIG
+    assert told["tokens"] == {"width": 8, "grid": (2, 3), "kind": "features"}
+    assert told["name"] == "x"
 
 
 def test_a_newer_contract_may_hold_what_this_one_forbids() -> None:
