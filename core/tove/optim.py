@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import UnionType
 from typing import Any, Literal
 
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -69,7 +68,7 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check the numbers, alone and against each other."""
         for name, least in _WHOLE.items():
-            if not _is_number(getattr(self, name), int) or getattr(self, name) < least:
+            if not _is_whole(getattr(self, name)) or getattr(self, name) < least:
                 raise _wrong(name, getattr(self, name), f"a whole number, {least} or more")
         if not _is_number(self.lr) or self.lr <= 0:
             raise _wrong("lr", self.lr, "a number above 0")
@@ -100,8 +99,12 @@ _WHOLE = {
 """What a schedule counts, with the least that each may be."""
 
 
-def _is_number(value: Any, kind: type | UnionType = int | float) -> bool:  # noqa: ANN401
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _wrong(name: str, value: object, instead: str) -> ConfigError:
