@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -396,6 +397,55 @@ RIGHT = (Right, StridedConvolutions, NormalisesByItself, TakesGrey, TakesBGR, Re
 def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
     check_expert(right().eval(), make_spec(image=getattr(right, "image", IMAGE)))
+
+
+class KeepsByClosure(Right):
+    """Its features are collected by a hook that a copy would share with the original."""
+
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.kept: dict[str, Tensor] = {}
+        self.patch.register_forward_hook(lambda *given: self.kept.__setitem__("map", given[2]))
+
+    def grid(self, images: Tensor) -> Tensor:
+        self.patch(images)
+        return self.kept["map"]
+
+
+class WeightNorm(Right):
+    """Its weight is computed, and has a graph."""
+
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.patch = nn.utils.weight_norm(self.patch)
+
+
+class HoldsLock(Right):
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def grid(self, images: Tensor) -> Tensor:
+        with self.lock:
+            return super().grid(images)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("right", "reason"),
+    [(KeepsByClosure, "hooks reach"), (WeightNorm, "be copied"), (HoldsLock, "be copied")],
+)
+def test_what_cannot_be_copied_is_built_anew_or_skipped(
+    right: type[nn.Module], reason: str
+) -> None:
+    results = check_expert(make_spec(f"{__name__}:{right.__name__}"))
+    skipped = {result.name for result in results if result.outcome == "skipped"}
+    assert skipped == {"light_listing", "library_normalisation"}
+
+    results = check_expert(right().eval(), make_spec())
+    told = {result.name: result.message for result in results if result.outcome == "skipped"}
+    assert reason in told["shape_and_grid"]
+    assert "installed name" in told["spatial_order"]
 
 
 def test_every_check_of_the_built_expert_has_a_fault_that_it_names() -> None:

@@ -153,7 +153,8 @@ def check_eval_behaviour(subject: Subject) -> None:
     Mend: Keep networks as submodules, so that `.eval()` reaches them; pass `self.training` to
     functional dropout; keep no counters in buffers.
     """
-    expert, before = subject.fresh(), subject.tokens(2)
+    expert = subject.fresh()
+    before = run_as_core(expert, subject.images(2))
     expert.train()
     state = {name: value.clone() for name, value in expert.state_dict().items()}
     after = run_as_core(expert, subject.images(2))  # as the hub: eval mode again
@@ -233,6 +234,7 @@ def check_input_layout(subject: Subject) -> None:
     images.
     """
     expert, images = subject.fresh(), subject.images(2)
+    before = run_as_core(expert, images)
     views = {
         "contiguous": images.clone(),
         "channels-last": images.to(memory_format=torch.channels_last),
@@ -242,7 +244,7 @@ def check_input_layout(subject: Subject) -> None:
         tokens = run_as_core(expert, view, copied=False)
         if not torch.equal(images, view):
             fail("Its forward changes the images in place; other experts get the same tensor.")
-        if _difference(subject.tokens(2), tokens) > RELATIVE_TOLERANCE:
+        if _difference(before, tokens) > RELATIVE_TOLERANCE:
             fail(f"A {name} image gives other tokens; do not read its memory by .view().")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from tove_plugins.testing._subject import Subject
+from tove_plugins.testing._subject import SkipCheck, Subject
 
 __all__ = ["Check", "ExpertCheckError", "SkipCheck", "Stage", "all_checks", "expert_check", "fail"]
 
@@ -18,10 +18,6 @@ Stage = Literal["static", "built"]
 
 class ExpertCheckError(AssertionError):
     """One or more checks failed; the message has a sentence for each."""
-
-
-class SkipCheck(Exception):
-    """The check cannot be made here; its text says why."""
 
 
 @dataclass(frozen=True, slots=True)

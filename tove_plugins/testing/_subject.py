@@ -4,7 +4,9 @@ Shapes: B batch, 3 x H x W the spec's image, N = h * w tokens, D the width.
 """
 
 import copy
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,13 @@ from tove_plugins._building import build_expert, build_from_spec
 from tove_plugins._discovery import discover
 from tove_plugins.specs import ExpertSpec
 
-__all__ = ["Subject", "run_as_core"]
+__all__ = ["SkipCheck", "Subject", "run_as_core"]
 
 SEED = 20_240
+
+
+class SkipCheck(Exception):
+    """The check cannot be made here; its text says why."""
 
 
 class Subject:
@@ -43,7 +49,7 @@ class Subject:
         self.device, self.real = torch.device(device), real
         self.plugin: str | None = None
         self.rebuild: Callable[[], nn.Module] | None = None
-        self._built: nn.Module | None = None
+        self._given: nn.Module = nn.Identity()  # a built module, where that is what was given
         self._references: dict[int, Tensor] = {}
         if isinstance(expert, str):
             entry = discover().get(expert)
@@ -53,7 +59,7 @@ class Subject:
             self.spec = expert
             self.rebuild = lambda: build_from_spec(self.spec, tiny=not real)
         elif isinstance(expert, nn.Module) and spec is not None:
-            self.spec, self._built = spec, expert
+            self.spec, self._given = spec, expert
         else:
             raise TypeError(
                 "check_expert takes the name of an installed expert, an ExpertSpec, or a built "
@@ -66,18 +72,24 @@ class Subject:
         return self.spec.name
 
     def build(self) -> nn.Module:
-        """Build it from the same seed as every time, leaving the caller's random state alone."""
+        """Build it from the same seed as every time, leaving the caller's random state alone.
+
+        Raises:
+            SkipCheck: A module was given, and a copy would not be the same.
+        """
         if self.rebuild is None:
-            return copy.deepcopy(self._built)  # type: ignore[return-value]
+            return _copied(self._given)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             return self.rebuild()
 
     def fresh(self, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """Give a copy of the expert that the check may change, in eval mode on the device."""
-        if self._built is None:
-            self._built = self.build()
-        return copy.deepcopy(self._built).to(self.device, dtype).eval()
+        """Give an expert that the check may change, in eval mode on the device.
+
+        It is built anew rather than copied where that can be: hooks that keep features in a
+        closure, locks and weights with a graph do not survive a copy, and an expert may have them.
+        """
+        return self.build().to(self.device, dtype).eval()
 
     def images(self, batch: int, seed: int = 0) -> Tensor:
         """Give noise images as the core hands them over: normalised [B, 3, H, W], float32."""
@@ -97,6 +109,31 @@ class Subject:
         mean = torch.tensor(image.mean).view(1, 3, 1, 1)
         std = torch.tensor(image.std).view(1, 3, 1, 1)
         return ((pixels * (high - low) + low - mean) / std).to(self.device)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a built module, if its copy is sure to work as it does."""
+    mend = "Give its spec or its installed name instead, from which it is built anew."
+    if any(_holds_on(hook) for part in module.modules() for hook in _hooks(part)):
+        raise SkipCheck(f"Its hooks reach the module that was given, not a copy of it. {mend}")
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever its parts raise
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SkipCheck(f"The module that was given cannot be copied ({told}). {mend}") from error
+
+
+def _hooks(part: nn.Module) -> Iterator[object]:
+    yield from part._forward_hooks.values()
+    yield from part._forward_pre_hooks.values()
+
+
+def _holds_on(hook: object) -> bool:
+    """Tell whether a hook is a function that keeps a module or a container of the original."""
+    if not isinstance(hook, FunctionType):  # objects, methods and partials are copied with theirs
+        return False
+    kept = inspect.getclosurevars(hook).nonlocals.values()
+    return any(isinstance(one, nn.Module | dict | list | set) for one in kept)
 
 
 def run_as_core(expert: nn.Module, images: Tensor, *, copied: bool = True) -> Tensor:
