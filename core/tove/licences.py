@@ -85,10 +85,12 @@ def _stated(slot: str, expert: str, stated: Any) -> Terms:  # noqa: ANN401 - any
     unknown = [key for key in stated if key not in _STATED]
     if unknown:
         raise ConfigError(f"{where}.{unknown[0]} is unknown. {close_matches(unknown[0], _STATED)}")
-    commercial = stated.get("commercial_use")
-    if commercial not in (True, False, None):
+    commercial, trained_on = stated.get("commercial_use"), stated.get("trained_on", NOT_KNOWN)
+    if commercial is not None and not isinstance(commercial, bool):
         raise ConfigError(f"{where}.commercial_use is {commercial!r}; give True or False.")
-    return Terms(slot, expert, stated["name"], commercial, stated.get("trained_on", NOT_KNOWN))
+    if not isinstance(trained_on, str):
+        raise ConfigError(f"{where}.trained_on is {trained_on!r}; name the data in a few words.")
+    return Terms(slot, expert, stated["name"], commercial, trained_on)
 
 
 def _is_the_spec_s(own: str | Path, weights: Weights) -> bool:
@@ -152,7 +154,7 @@ def check_licences(cfg: Config, experts: Experts) -> list[Terms]:
     if not isinstance(allowed, bool):
         raise ConfigError(f"hub.allow_noncommercial is {allowed!r}; give True or False.")
     terms = [expert_terms(slot, expert) for slot, expert in experts]
-    refused = [] if allowed else [entry for entry in terms if not entry.commercial_use]
+    refused = [] if allowed else [entry for entry in terms if entry.commercial_use is not True]
     if refused:
         raise ConfigError(" ".join(_refusal(entry) for entry in refused))
     return terms

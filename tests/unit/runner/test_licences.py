@@ -14,7 +14,7 @@ from tove.errors import ConfigError
 from tove.licences import Terms, check_licences, compose, expert_terms, run_experts
 from tove.plugins import expert_spec
 from tove.rows import make_console
-from tove_plugins import Weights, find_weights
+from tove_plugins import ExpertSpecError, Weights, find_weights
 
 Settings = dict[str, Any]
 FREE = Terms("dino", "tiny_dino", "Apache-2.0", True)
@@ -95,6 +95,8 @@ def test_stated_terms_hold():
         (3, r"model\.experts\.depth\.licence is 3"),
         ({"name": "MIT", "comercial_use": True}, "Did you mean 'commercial_use'"),
         ({"name": "MIT", "commercial_use": "perhaps"}, "give True or False"),
+        ({"name": "MIT", "commercial_use": 1}, "commercial_use is 1; give True or False"),
+        ({"name": "MIT", "trained_on": 3}, r"licence\.trained_on is 3; name the data"),
     ],
 )
 def test_terms_that_cannot_be_read_are_told(licence: Any, message: str):
@@ -112,6 +114,13 @@ def test_a_commercial_run_refuses_what_is_not_and_names_it(real: Settings, licen
     cfg.hub.allow_noncommercial = True
     terms = check_licences(cfg, run_experts(cfg))
     assert compose(terms).endswith("non-commercial because of dino (tiny_dino)")
+
+
+def test_no_word_passes_for_a_licence_that_allows_commercial_use():
+    """A plugin that writes "no" would have been taken for one that says yes."""
+    spec = expert_spec({"type": "tiny_dino"}).spec
+    with pytest.raises(ExpertSpecError, match="commercial_use is 'no'; give True or False"):
+        replace(spec.weights, commercial_use="no")
 
 
 def test_a_commercial_run_asks_for_what_is_not_known(real: Settings, licensed: Callable):
