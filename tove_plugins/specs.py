@@ -6,7 +6,7 @@ frozen, hold plain data, and are checked when they are made.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from tove_plugins._checks import (
@@ -260,7 +260,7 @@ class ExpertSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the spec as plain data, for listings and for provenance."""
-        given = {name: getattr(self, name) for name in self.__slots__}
+        given = {part.name: getattr(self, part.name) for part in fields(self)}
         parts = {
             "tokens": asdict(self.tokens),
             "image": asdict(self.image),

@@ -2,18 +2,21 @@
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
 from tove_plugins._catalog import Catalog, ExpertEntry
 from tove_plugins._commands._finding import expert_status, find_experts
-from tove_plugins._commands._text import fit_table, line_width, wrap
+from tove_plugins._commands._text import fit_table, line_width, print_lines, safe_repr, wrap
 from tove_plugins.specs import API_VERSION
 
 __all__ = ["add_arguments", "run"]
 
 SHORTEST = {"DISTRIBUTION": 12, "LICENCE": 10, "TASK": 9}
+COLUMNS = ("NAME", "TASK", "TOKENS", "IMAGE", "SIZE", "LICENCE", "DISTRIBUTION", "STATUS")
 DROPPABLE = ("IMAGE", "DISTRIBUTION", "SIZE", "LICENCE")
 
 
@@ -35,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(_as_json(catalog, entries), indent=2))
     else:
-        print("\n".join(_as_text(catalog, entries)))
+        print_lines(_as_text(catalog, entries))
     return 0
 
 
@@ -50,32 +53,46 @@ def _is_wanted(entry: ExpertEntry, words: list[str], task: str | None) -> bool:
 def _as_json(catalog: Catalog, entries: list[ExpertEntry]) -> dict[str, Any]:
     return {
         "api": API_VERSION,
-        "experts": [
-            {
-                **_jsonable(entry.spec.as_dict()),
-                "distribution": entry.distribution,
-                "version": entry.version,
-                "plugin": entry.plugin,
-                "status": expert_status(catalog, entry),
-            }
-            for entry in entries
-        ],
-        "plugins": [asdict(record) for record in catalog.plugins],
+        "experts": [_expert_as_json(catalog, entry) for entry in entries],
+        "plugins": [_jsonable(asdict(record)) for record in catalog.plugins],
         "notes": list(catalog.notes),
     }
 
 
-def _jsonable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Keep a stranger's option that JSON does not know from breaking the listing."""
-    text = json.dumps(spec, default=repr)
-    result: dict[str, Any] = json.loads(text)
-    return result
+def _expert_as_json(catalog: Catalog, entry: ExpertEntry) -> dict[str, Any]:
+    try:
+        spec = _jsonable(entry.spec.as_dict())
+        json.dumps(spec)  # an int of five thousand digits is one that Python does not write
+    except Exception as error:
+        spec = {"name": entry.spec.name, "not_shown": type(error).__name__}
+    return {
+        **spec,
+        "distribution": _jsonable(entry.distribution),
+        "version": _jsonable(entry.version),
+        "plugin": entry.plugin,
+        "status": expert_status(catalog, entry),
+    }
+
+
+def _jsonable(value: Any) -> Any:  # noqa: ANN401 - a stranger's option may be anything
+    """Give what JSON knows, and the repr of what it does not: an object, a key of two numbers."""
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else safe_repr(key): _jsonable(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_jsonable(inner) for inner in value]
+    plain = isinstance(value, str | int | None) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+    return value if plain else safe_repr(value)
 
 
 def _as_text(catalog: Catalog, entries: list[ExpertEntry]) -> list[str]:
     lines = [_nothing(catalog)]
     if entries:
-        rows = [_row(catalog, entry) for entry in entries]
+        rows = [_contained_row(catalog, entry) for entry in entries]
         lines = fit_table(rows, line_width(), SHORTEST, DROPPABLE)
     if any(_non_commercial(entry) for entry in entries):
         lines += ["", "(nc): the licence of the weights allows no commercial use."]
@@ -97,6 +114,15 @@ def _nothing(catalog: Catalog) -> str:
 def _non_commercial(entry: ExpertEntry) -> bool:
     weights = entry.spec.weights
     return weights is not None and not weights.commercial_use
+
+
+def _contained_row(catalog: Catalog, entry: ExpertEntry) -> dict[str, str]:
+    """Give an expert's row; one that cannot be written must not take the others with it."""
+    try:
+        return _row(catalog, entry)
+    except Exception as error:
+        told = {"NAME": entry.spec.name, "STATUS": f"not shown: {type(error).__name__}"}
+        return dict.fromkeys(COLUMNS, "?") | told
 
 
 def _row(catalog: Catalog, entry: ExpertEntry) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from tove_plugins._catalog import Catalog, ExpertEntry
 from tove_plugins._commands._finding import expert_status, find_experts
 from tove_plugins._commands._options import describe_options
-from tove_plugins._commands._text import wrap
+from tove_plugins._commands._text import print_lines, safe_repr, wrap
 from tove_plugins.specs import ImageSpec, Weights
 
 __all__ = ["add_arguments", "run"]
@@ -35,7 +35,7 @@ def run(parsed: argparse.Namespace) -> int:
         lines.append(wrap(text, " " * INDENT, label.ljust(INDENT)))
     if parsed.options:
         lines += ["", *describe_options(entry.spec)]
-    print("\n".join(lines))
+    print_lines(lines)
     return 0
 
 
@@ -85,4 +85,4 @@ def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
 
 
 def _keywords(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none"
+    return ", ".join(f"{name}={safe_repr(value)}" for name, value in options.items()) or "none"

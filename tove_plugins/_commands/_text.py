@@ -1,4 +1,7 @@
-"""What the commands print: lines that fit the terminal, and tables that do."""
+"""What the commands print: lines that fit the terminal, and tables that do.
+
+Much of it was written by strangers, so nothing of it may stop the printing of the rest.
+"""
 
 import os
 import shutil
@@ -6,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-__all__ = ["fit_table", "line_width", "wrap"]
+__all__ = ["fit_table", "line_width", "print_lines", "safe_repr", "wrap"]
 
 UNLIMITED = 10_000
 GAP = "  "
@@ -17,6 +20,20 @@ def line_width() -> int:
     if sys.stdout.isatty() or os.environ.get("COLUMNS"):
         return shutil.get_terminal_size().columns
     return UNLIMITED
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines; signs that stdout cannot encode are written by their number."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def safe_repr(value: object) -> str:
+    """Give the repr of a stranger's value, or its type where that fails."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def wrap(text: str, indent: str = "", first: str | None = None) -> str:
