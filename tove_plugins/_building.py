@@ -215,7 +215,7 @@ def _weights_path(
     source = override if override is not None else spec.weights.source  # type: ignore[union-attr]
     try:
         path = find_weights(source)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ExpertBuildError) as error:
         raise ExpertBuildError(f"The {label} cannot be built. {error}") from error
     own = None if override is not None or spec.weights is None else spec.weights.sha256
     declared = own if sha256 is None else str(sha256)

@@ -12,6 +12,8 @@ __all__ = ["find_weights", "resolve_resource", "sha256_of"]
 _HUB = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+# Files of the cache that were held against their names, by size and time: a run asks many times.
+_held: set[tuple[Path, int, int]] = set()
 _FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -56,7 +58,8 @@ def find_weights(source: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: It is nowhere; the message tells what to fetch and where to put it.
-        ExpertBuildError: What a URL gave has another digest than its name tells.
+        ExpertBuildError: What a URL gave, or what the cache has of it, has another digest than its
+            name tells.
     """
     text = str(source)
     if text.startswith("hub:"):
@@ -109,6 +112,7 @@ def _from_url(url: str) -> Path:
         folder /= hashlib.sha256(url.encode()).hexdigest()[:12]
     target = folder / name
     if target.is_file():
+        _check_cached(target)
         return target
     where = f"Fetch {url} where there is a network and put it at {target}."
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -120,7 +124,7 @@ def _from_url(url: str) -> Path:
     partial = folder / f".{name}.{os.getpid()}"
     try:
         _fetch(url, partial)
-        _check_name(name, sha256_of(partial))
+        _check_name(name, partial, f"What was fetched as '{name}'", "Nothing was kept; try again.")
         partial.replace(target)
     except OSError as error:
         raise FileNotFoundError(
@@ -143,13 +147,23 @@ def _fetch(url: str, target: Path) -> None:
         raise OSError(f"the connection broke off after {came} of {told} bytes")
 
 
-def _check_name(name: str, digest: str) -> None:
+def _check_cached(file: Path) -> None:
+    """Hold a file of the cache against its name, once: somebody may have put it there by hand."""
+    state = file.stat()
+    seen = (file, state.st_size, state.st_mtime_ns)
+    if seen not in _held:
+        mend = f"Delete {file}; it is fetched anew, or put the right one there."
+        _check_name(file.name, file, f"The cached file '{file.name}'", mend)
+        _held.add(seen)
+
+
+def _check_name(name: str, file: Path, what: str, mend: str) -> None:
     """Hold a file against the digest that its name ends in, as model zoos write it."""
     told = _DIGEST_IN_NAME.search(name)
-    if told and not digest.startswith(told[1]):
+    if told and not (digest := sha256_of(file)).startswith(told[1]):
         raise ExpertBuildError(
-            f"What was fetched as '{name}' has sha256 {digest}, not {told[1]}... as its name "
-            "tells: it is damaged or another file. Nothing was kept; try again."
+            f"{what} has sha256 {digest}, not {told[1]}... as its name tells: it is damaged or "
+            f"another file. {mend}"
         )
 
 

@@ -116,6 +116,26 @@ def test_a_url_is_fetched_once_and_held_against_its_name(
     assert [path.name for path in (tmp_path / "weights").iterdir()] == [name]
 
 
+def test_a_cached_file_is_held_against_its_name_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    digest = hashlib.sha256(b"numbers").hexdigest()[:8]
+    url = f"https://zoo.example/net-{digest}.pth"
+    file = tmp_path / "weights" / f"net-{digest}.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"put here by hand, and cut off")
+    with pytest.raises(ExpertBuildError, match=f"as its name tells: .* Delete {file}; it is"):
+        find_weights(url)
+    file.write_bytes(b"numbers")
+    assert find_weights(url) == file
+    read = []
+    monkeypatch.setattr("tove_plugins._resources.sha256_of", read.append)
+    assert find_weights(url) == file
+    assert not read  # once is enough: a run asks for its weights at every turn
+
+
 def test_a_url_that_cannot_be_had_tells_where_to_put_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
