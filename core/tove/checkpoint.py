@@ -6,6 +6,7 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
     attached   slots that still have parameters in it (a slim checkpoint has fewer than `experts`)
     cfg        the config's text
     stage, steps, seed, versions
+    world_size, amp   (of those to resume from) how it trained
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
@@ -27,9 +29,11 @@ __all__ = [
     "atomic_writer",
     "attached_slots",
     "check_provenance",
+    "check_way_of_training",
     "expert_difference",
     "read_checkpoint",
     "save_checkpoint",
+    "way_of_training",
     "write_text",
 ]
 
@@ -119,6 +123,49 @@ def attached_slots(checkpoint: Mapping[str, Any]) -> list[str] | None:
     """Tell which experts a checkpoint has parameters for; None if it does not say."""
     attached = checkpoint["meta"].get("attached")
     return None if attached is None else list(attached)
+
+
+def way_of_training(amp: bool) -> dict[str, Any]:
+    """Give the entries of a meta that say how a training runs, which must not change within it."""
+    return {"world_size": get_world_size(), "amp": amp}
+
+
+def check_way_of_training(meta: Mapping[str, Any], amp: bool, where: str) -> None:
+    """Refuse to go on with a training in another way than it began.
+
+    Each process skips as many steps of its own share of the data as were taken: with another number
+    of processes that is other data than was seen. Checkpoints that do not say are let pass.
+
+    Args:
+        meta: of the checkpoint.
+        amp: whether precision is mixed now.
+        where: the checkpoint, as messages name it.
+
+    Raises:
+        CheckpointError: another number of processes, or another precision.
+    """
+    now = way_of_training(amp)
+    then = {key: meta.get(key, value) for key, value in now.items()}
+    if then == now:
+        return
+    number = then["world_size"]
+    launch = f"torchrun --nproc_per_node={number} and --launcher pytorch"
+    mend = {
+        "world_size": launch if number > 1 else "no --launcher",
+        "amp": "--amp" if then["amp"] else "no --amp",
+    }
+    wanted = " and ".join(mend[key] for key in now if then[key] != now[key])
+    raise CheckpointError(
+        f"{where} is of a training by {_way(then)}, which {_way(now)} cannot go on with: some data "
+        "would be repeated or left out, or the precision change midway. Resume it with "
+        f"{wanted}, or run without --resume to begin again."
+    )
+
+
+def _way(way: Mapping[str, Any]) -> str:
+    number = way["world_size"]
+    processes = "1 process" if number == 1 else f"{number} processes"
+    return f"{processes} {'with' if way['amp'] else 'without'} --amp"
 
 
 def check_provenance(

@@ -21,7 +21,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tove.checkpoint import read_checkpoint
+from tove.checkpoint import check_way_of_training, read_checkpoint
 from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
 from tove.optim import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 
@@ -119,7 +119,8 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
     """Build the Runner of a plan.
 
     Raises:
-        CheckpointError: the checkpoint to resume from is damaged.
+        CheckpointError: the checkpoint to resume from is damaged, or of another number of processes
+            or precision.
     """
     folder = plan.folder
     if plan.distributed:
@@ -127,7 +128,7 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
         everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
         ignored = everything - set(plan.model.state_dict())
         plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)  # type: ignore[assignment]
-    last = _resumable(folder) if plan.resume else None
+    last = _resumable(plan) if plan.resume else None
     settings: dict[str, Any] = {
         "model": plan.model,
         "work_dir": str(folder),
@@ -152,13 +153,13 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
     return StageRunner(**settings)
 
 
-def _resumable(folder: Path) -> Path | None:
+def _resumable(plan: RunPlan) -> Path | None:
     """Give the folder's last checkpoint, read once so that a damaged one is named clearly."""
-    if not (folder / "last_checkpoint").exists():
+    if not (plan.folder / "last_checkpoint").exists():
         return None
-    name = find_latest_checkpoint(str(folder))
-    path = folder / Path(name or "").name
-    read_checkpoint(path)
+    name = find_latest_checkpoint(str(plan.folder))
+    path = plan.folder / Path(name or "").name
+    check_way_of_training(read_checkpoint(path)["meta"], plan.amp, str(path))
     return path
 
 
@@ -201,7 +202,7 @@ def _custom_hooks(plan: RunPlan) -> list[Any]:
         return []
     interval = math.gcd(plan.schedule.log_interval, plan.schedule.checkpoint_interval)
     curve = LossCurveHook(interval=interval)
-    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta)]
+    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp)]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:

@@ -9,6 +9,10 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "tools/train.py")
+TWO += ("--launcher", "pytorch")
+HALVES = ("--cfg-options", "train_dataloader.batch_size=2")
+
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_two_processes_train_as_one(
@@ -25,11 +29,7 @@ def test_two_processes_train_as_one(
 
     one = launch("tools/train.py", config, "--work-dir", tmp_path / "one")
     assert one.returncode == 0, one.stderr[-3000:]
-    two = launch(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("tools/train.py", config, "--work-dir", tmp_path / "two", "--launcher", "pytorch"),
-        *("--cfg-options", "train_dataloader.batch_size=2"),
-    )
+    two = launch(*TWO, config, "--work-dir", tmp_path / "two", *HALVES)
     assert two.returncode == 0, two.stderr[-3000:]
 
     curves = [
@@ -45,3 +45,29 @@ def test_two_processes_train_as_one(
     rows = [json.loads((tmp_path / n / "results.json").read_text())[0] for n in ("one", "two")]
     assert rows[0]["metrics"] == rows[1]["metrics"]
     assert rows[0]["training_images"] == rows[1]["training_images"]
+
+
+def test_an_interrupted_training_goes_on_with_as_many_processes_and_no_other(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    settings["schedule"].update(steps=4)
+    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    config, folder = write_config(settings), tmp_path / "work" / "transfer"
+    first = launch(*TWO, config, "--work-dir", folder.parent)
+    assert first.returncode == 0, first.stderr[-3000:]
+    for name in ("done.json", "rows.json", "model.pth", "iter_4.pth"):
+        (folder / name).unlink()
+    (folder / "last_checkpoint").write_text("iter_2.pth")
+
+    one = launch("tools/train.py", config, "--work-dir", folder.parent, "--resume")
+    assert one.returncode == 2
+    assert "by 2 processes without --amp, which 1 process without --amp cannot" in one.stderr
+    assert "torchrun --nproc_per_node=2" in one.stderr
+    assert "Traceback" not in one.stderr
+    again = launch(*TWO, config, "--work-dir", folder.parent, "--resume")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert (folder / "iter_4.pth").exists()
+
+    kept = launch("tools/train.py", config, "--work-dir", folder.parent, "--resume")
+    assert kept.returncode == 0, kept.stderr[-3000:]
+    assert "transfer: finished earlier, kept" in kept.stdout

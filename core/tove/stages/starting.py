@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 
 from tove.carrying import adapted_checkpoint, carried_state, carry_over, is_of
-from tove.checkpoint import atomic_writer, read_checkpoint
+from tove.checkpoint import atomic_writer, check_way_of_training, read_checkpoint
 from tove.model import ToVE
 from tove.stages.context import StageContext, load_checkpoint_into, provenance_of
 from tove.stages.record import EARLIER
@@ -43,7 +43,7 @@ def start_training(context: StageContext, stage: str, model: ToVE) -> Meta:
     earlier = read_checkpoint(path) if path else None
     interrupted = _interrupted(context, stage)
     if interrupted:
-        _adapt(interrupted, stage, model)
+        _adapt(interrupted, stage, model, context.amp)
     elif earlier and path:
         carry = carry_over(earlier, provenance_of(model))
         state = carried_state(earlier["state_dict"], carry)
@@ -67,8 +67,9 @@ def _interrupted(context: StageContext, stage: str) -> Path | None:
     return pointer.parent / Path(pointer.read_text().strip()).name
 
 
-def _adapt(path: Path, stage: str, model: ToVE) -> None:
+def _adapt(path: Path, stage: str, model: ToVE, amp: bool) -> None:
     checkpoint, experts = read_checkpoint(path), provenance_of(model)
+    check_way_of_training(checkpoint["meta"], amp, str(path))  # before the file is rewritten
     carry = carry_over(checkpoint, experts)
     if not carry.changed and is_of(checkpoint, model):
         return
