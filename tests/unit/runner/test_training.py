@@ -54,9 +54,7 @@ def test_a_checkpoint_says_how_it_was_trained_and_goes_on_so(tmp_path: Path):
 
 def test_another_precision_is_refused(tmp_path: Path):
     train(tmp_path, 2)
-    with pytest.raises(
-        CheckpointError, match=r"iter_2\.pth .*cannot go on.* with no --amp, or"
-    ):
+    with pytest.raises(CheckpointError, match=r"iter_2\.pth .*cannot go on.* with no --amp, or"):
         train(tmp_path, 4, amp=True)
     rewrite_meta(tmp_path / "iter_2.pth", amp=True)
     with pytest.raises(CheckpointError, match=r"1 process with --amp, .* Resume it with --amp, or"):
