@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from tove.adapters import attach_adapters, set_adapter_mode
 from tove.errors import ConfigError
@@ -32,14 +32,12 @@ from tove.pretrained import (
     unfreeze_cross_attention,
 )
 from tove.prompts import PromptTokenizer, pad_rows
+from tove.ranking import Ranker
 from tove.registry import LANGUAGE_MODELS
 
 __all__ = ["CausalLanguageModel"]
 
-Answers = Sequence[Sequence[tuple[int, ...]]]  # token ids of every candidate of every sample
-
 _IGNORED = -100
-_ROWS_PER_PASS = 128
 
 
 @LANGUAGE_MODELS.register_module()
@@ -59,6 +57,8 @@ class CausalLanguageModel(nn.Module):
         max_text_tokens: of a training sample, prompt and target together; what exceeds it is cut,
             lest one long caption pads its whole batch. A prompt that fills it alone is left out of
             the loss. None is as many as the model has positions for.
+        rank_shortlist: of a sample with more candidates than that, only that many are scored in
+            full, those with the likeliest first tokens; see `rank`.
 
     Raises:
         ConfigError: unknown switch, no such model, or one that cannot do cross-attention.
@@ -74,6 +74,7 @@ class CausalLanguageModel(nn.Module):
         loss_mean: Literal["tokens", "samples"] = "tokens",
         dtype: str | None = None,
         max_text_tokens: int | None = None,
+        rank_shortlist: int = 128,
     ) -> None:
         super().__init__()
         if fusion not in ("cross_attention", "prefix"):
@@ -90,8 +91,13 @@ class CausalLanguageModel(nn.Module):
                 f"language.max_text_tokens is {max_text_tokens!r}, but it must be at least 2, for "
                 "the start token and one of the target; None does not cap the text."
             )
+        if rank_shortlist < 1:
+            raise ConfigError(
+                f"language.rank_shortlist is {rank_shortlist!r}, but it must be at least 1, the "
+                "number of candidates that are scored in full."
+            )
         self.label_smoothing, self.loss_mean = label_smoothing, loss_mean
-        self.max_text_tokens = max_text_tokens
+        self.max_text_tokens, self.rank_shortlist = max_text_tokens, rank_shortlist
         self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
         self.text = PromptTokenizer(tokenizer)
         self.lm.requires_grad_(False)
@@ -110,6 +116,8 @@ class CausalLanguageModel(nn.Module):
         self._offset = first_position(self.lm)
         arguments = inspect.signature(self.lm.forward).parameters
         self._takes_positions = "position_ids" in arguments
+        stateful = getattr(self.lm, "_is_stateful", False)
+        self._takes_cache = "past_key_values" in arguments and not stateful
         self._keeps_logits = "logits_to_keep" in arguments
         self.train(self.training)
 
@@ -195,7 +203,9 @@ class CausalLanguageModel(nn.Module):
     ) -> list[list[float]]:
         """Log-likelihood of every candidate as the continuation of its prompt.
 
-        Where all candidates are single tokens (yes/no), one pass over the prompts is enough.
+        Exact for lists of up to `rank_shortlist` candidates. Of a longer one that many are scored
+        in full, those with the likeliest first tokens, and those of a single token, which the same
+        pass scores; the others get -inf.
 
         Args:
             memory_BND: vision tokens.
@@ -205,14 +215,13 @@ class CausalLanguageModel(nn.Module):
 
         Returns:
             B lists, log-likelihoods in nats: the sum over the candidate's own tokens.
+
+        Raises:
+            ConfigError: a candidate has no token, or finds no room after its prompt.
         """
-        answers = [
-            [self.text.target(prompt, candidate) for candidate in options]
-            for prompt, options in zip(prompts, candidates, strict=True)
-        ]
-        if all(len(ids) == 1 for options in answers for ids in options):
-            return self._rank_single_tokens(memory_BND, prompts, answers)
-        return self._rank_sequences(memory_BND, prompts, answers, length_normalised)
+        limit = self._text_limit(memory_BND)
+        ranker = Ranker(self.text, self._logits, self._new_cache, limit, self.rank_shortlist)
+        return ranker.rank(memory_BND, prompts, candidates, length_normalised)
 
     @torch.no_grad()
     def generate(
@@ -253,77 +262,57 @@ class CausalLanguageModel(nn.Module):
             inputs: dict[str, Any] = dict(inputs_embeds=embeds_BTD, attention_mask=mask_BT)
             skipped = 0
         else:
-            # The BERT classes write both kinds of keys into a plain cache, hence the double one.
-            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-            memory_BND = memory_BND.to(self.lm.dtype)
-            inputs = dict(input_ids=ids_BL, attention_mask=mask_BL, past_key_values=cache)
-            inputs["encoder_hidden_states"] = memory_BND
+            inputs = dict(input_ids=ids_BL, attention_mask=mask_BL)
+            inputs["past_key_values"] = self._new_cache()
+            inputs["encoder_hidden_states"] = memory_BND.to(self.lm.dtype)
             skipped = ids_BL.shape[1]
         ids_BT = self.lm.generate(**inputs, generation_config=config, use_model_defaults=False)
         return self.text.decode(ids_BT[:, skipped:])
 
-    def _logits(self, memory_BND: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Return logits_BLV at the text's positions, for right-padded text."""
+    def _logits(
+        self, memory_BND: Tensor, ids_BL: Tensor, mask_BT: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Return logits_BLV at the text's positions, for right-padded text.
+
+        Args:
+            memory_BND: vision tokens.
+            ids_BL: the text, or what follows the text in the cache.
+            mask_BT: of all the text, the cache's included.
+            cache: is read and filled.
+        """
+        extra: dict[str, Any] = {} if cache is None else dict(past_key_values=cache)
+        past = 0 if cache is None else cache.get_seq_length()
         if self.fusion == "cross_attention":
             inputs = dict(input_ids=ids_BL, encoder_hidden_states=memory_BND.to(self.lm.dtype))
-            mask_BT = mask_BL
         else:
-            embeds_BTD, mask_BT = self._prefixed(memory_BND, ids_BL, mask_BL)
+            embeds_BTD, mask_BT = self._prefixed(memory_BND, ids_BL, mask_BT, past > 0)
             inputs = dict(inputs_embeds=embeds_BTD)
-        extra: dict[str, Any] = {}
         if self._keeps_logits:
             extra["logits_to_keep"] = ids_BL.shape[1]
         if self._takes_positions:
-            extra["position_ids"] = (mask_BT.cumsum(1) - 1).clamp(min=0) + self._offset
-        output = self.lm(**inputs, attention_mask=mask_BT, use_cache=False, **extra)
+            places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0) + self._offset
+            extra["position_ids"] = places_BT[:, past:]
+        output = self.lm(**inputs, attention_mask=mask_BT, use_cache=cache is not None, **extra)
         return output.logits[:, -ids_BL.shape[1] :]
 
     def _prefixed(
-        self, memory_BND: Tensor, ids_BL: Tensor, mask_BL: Tensor
+        self, memory_BND: Tensor, ids_BL: Tensor, mask_BT: Tensor, cached: bool = False
     ) -> tuple[Tensor, Tensor]:
-        text_BLD = self.lm.get_input_embeddings()(ids_BL)
-        seen_BN = mask_BL.new_ones(memory_BND.shape[:2])
-        embeds_BTD = torch.cat([memory_BND.to(text_BLD.dtype), text_BLD], dim=1)
-        return embeds_BTD, torch.cat([seen_BN, mask_BL], dim=1)
+        """Put the memory before the text, and before its mask; to the mask alone where cached."""
+        embeds_BLD = self.lm.get_input_embeddings()(ids_BL)
+        seen_BN = mask_BT.new_ones(memory_BND.shape[:2])
+        if not cached:
+            embeds_BLD = torch.cat([memory_BND.to(embeds_BLD.dtype), embeds_BLD], dim=1)
+        return embeds_BLD, torch.cat([seen_BN, mask_BT], dim=1)
 
-    def _rank_single_tokens(
-        self, memory_BND: Tensor, prompts: Sequence[str], answers: Answers
-    ) -> list[list[float]]:
-        rows = [self.text.prompt(prompt) for prompt in prompts]
-        limit = self._text_limit(memory_BND)
-        ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
-        logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
-        last_B = mask_BL.sum(1) - 1
-        last_BV = logits_BLV[torch.arange(len(rows), device=last_B.device), last_B]
-        scores_BV = last_BV.float().log_softmax(-1)
-        options = [[ids[0] for ids in row] for row in answers]
-        chosen_BC, _ = pad_rows(options, 0, scores_BV.device)
-        scores = scores_BV.gather(1, chosen_BC).tolist()
-        return [row[: len(ids)] for row, ids in zip(scores, options, strict=True)]
-
-    def _rank_sequences(
-        self,
-        memory_BND: Tensor,
-        prompts: Sequence[str],
-        answers: Answers,
-        length_normalised: bool,
-    ) -> list[list[float]]:
-        limit = self._text_limit(memory_BND)
-        flat = [(i, ids) for i, options in enumerate(answers) for ids in options]
-        scores: list[list[float]] = [[] for _ in prompts]
-        for begin in range(0, len(flat), _ROWS_PER_PASS):
-            part = flat[begin : begin + _ROWS_PER_PASS]
-            starts = [self.text.prompt(prompts[i]) for i, _ in part]
-            rows = [(*start, *ids) for start, (_, ids) in zip(starts, part, strict=True)]
-            ids_RL, mask_RL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
-            owners = torch.tensor([i for i, _ in part], device=memory_BND.device)
-            logits_RLV = self._logits(memory_BND[owners], ids_RL, mask_RL)
-            lines_RL = logits_RLV[:, :-1].float().log_softmax(-1)
-            picked_RL = lines_RL.gather(2, ids_RL[:, 1:, None])[..., 0].tolist()
-            for (i, ids), start, line in zip(part, starts, picked_RL, strict=True):
-                total = sum(line[len(start) - 1 : len(start) - 1 + len(ids)])
-                scores[i].append(total / len(ids) if length_normalised else total)
-        return scores
+    def _new_cache(self) -> Cache | None:
+        """Make an empty cache; None where the model has another kind, as state-space models do."""
+        if not self._takes_cache:
+            return None
+        if self.fusion == "prefix":
+            return DynamicCache()
+        # The BERT classes write both kinds of keys into a plain cache, hence the double one.
+        return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def _text_limit(self, memory_BND: Tensor) -> int:
         """Return how many text tokens the position embeddings leave room for."""

@@ -1,8 +1,9 @@
 """Text to token ids: one sequence `[BOS] prompt target [EOS]` for every sample.
 
-A target is encoded as the continuation of its prompt, so that the tokenizer sees the space between
-them: `tokens(prompt + " " + target)` without the leading `tokens(prompt)`. Encoded strings are
-kept, since training meets the same prompts, answers and captions in every epoch.
+A target is encoded as the continuation of a prompt, so that the tokenizer sees the space between
+them: `tokens("? " + target)` without the leading `tokens("?")`. Which prompt it is makes no
+difference, only whether there is one: a list of candidates is encoded once for all questions.
+Encoded strings are kept: training meets the same prompts, answers and captions in every epoch.
 
 Shapes: B samples, L text tokens.
 """
@@ -18,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from tove.errors import ConfigError
 
-__all__ = ["PromptTokenizer", "pad_rows"]
+__all__ = ["PromptTokenizer", "check_room", "pad_rows"]
 
 _MAX_KEPT = 500_000
+_PROMPT = "?"  # stands for any prompt; tokenizers split behind it
 
 
 def pad_rows(
@@ -46,17 +48,27 @@ def pad_rows(
         ConfigError: a row is longer than `limit`.
     """
     length = max(len(row) for row in rows)
-    if limit is not None and length > limit:
-        raise ConfigError(
-            f"A prompt with its answer has {length} tokens, but the language model has room for "
-            f"{limit}; shorten the prompt, or use a model with more positions."
-        )
+    if limit is not None:
+        check_room(length, limit)
     ids, mask = [], []
     for row in rows:
         gap = length - len(row)
         ids.append([*row, *[pad] * gap] if side == "right" else [*[pad] * gap, *row])
         mask.append([1] * len(row) + [0] * gap if side == "right" else [0] * gap + [1] * len(row))
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def check_room(length: int, limit: int) -> None:
+    """Refuse a row of `length` tokens where the language model has positions for `limit`.
+
+    Raises:
+        ConfigError: it is longer.
+    """
+    if length > limit:
+        raise ConfigError(
+            f"A prompt with its answer has {length} tokens, but the language model has room for "
+            f"{limit}; shorten the prompt, or use a model with more positions."
+        )
 
 
 class PromptTokenizer:
@@ -77,7 +89,7 @@ class PromptTokenizer:
         self.bos = _first_known(tokenizer.bos_token_id, tokenizer.cls_token_id, self.eos)
         self.pad = _first_known(tokenizer.pad_token_id, self.eos)
         self._prompts: dict[str, tuple[int, ...]] = {}
-        self._targets: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._targets: dict[tuple[bool, str], tuple[int, ...]] = {}
         self._left_out: dict[str, tuple[int, ...]] = {}
 
     def prompt(self, text: str) -> tuple[int, ...]:
@@ -133,10 +145,11 @@ class PromptTokenizer:
         return [text.strip() for text in texts]
 
     def _target(self, prompt: str, text: str) -> tuple[int, ...]:
-        ids = self._targets.get((prompt, text))
+        key = (bool(prompt.strip()), text)
+        ids = self._targets.get(key)
         if ids is None:
-            ids = self._continuation(prompt.rstrip(), text.strip())
-            _keep(self._targets, (prompt, text), ids)
+            ids = self._continuation(*key)
+            _keep(self._targets, key, ids)
         return ids
 
     def _leave_out(self, target: str, reason: str) -> None:
@@ -148,10 +161,12 @@ class PromptTokenizer:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
 
-    def _continuation(self, prompt: str, text: str) -> tuple[int, ...]:
-        if not prompt:
+    def _continuation(self, spaced: bool, text: str) -> tuple[int, ...]:
+        text = text.strip()
+        if not spaced:
             return tuple(self._encode(text))
-        before, both = self._encode(prompt), self._encode(f"{prompt} {text}")
+        # A tokenizer may split " word" alone otherwise than behind a word, SentencePiece's kin do.
+        before, both = self._encode(_PROMPT), self._encode(f"{_PROMPT} {text}")
         if both[: len(before)] == before:
             return tuple(both[len(before) :])
         return tuple(self._encode(f" {text}"))

@@ -86,9 +86,67 @@ def test_one_pass_ranking_equals_the_general_one(make, family, fusion, monkeypat
     fast = model.rank(vision, PROMPTS, candidates)
     assert len(passes) == 1
     assert passes[0][1].shape[0] == 4
-    answers = [[model.text.target(p, c) for c in ("no", "yes")] for p in PROMPTS]
-    general = model._rank_sequences(vision, PROMPTS, answers, False)
-    torch.testing.assert_close(torch.tensor(fast), torch.tensor(general), rtol=1e-4, atol=1e-5)
+    longer = [["no", "yes", "no yes"]] * 4  # of two tokens: a row of its own
+    general = [row[:2] for row in model.rank(vision, PROMPTS, longer)]
+    assert len(passes) > 2
+    assert fast == general
+
+
+@pytest.mark.parametrize(("family", "fusion"), ALL_WAYS)
+def test_ranking_reads_prompt_and_image_once_for_all_candidates(
+    make, family, fusion, monkeypatch
+) -> None:
+    model = make(family, fusion)
+    vision, rows = memory(), []
+    candidates = [["a red ball", "yes", "two balls", "box left"]] * 4
+    forward = model._logits
+    monkeypatch.setattr(
+        model, "_logits", lambda *args: rows.append(args[1].shape) or forward(*args)
+    )
+    cached = model.rank(vision, PROMPTS, candidates)
+    longest = max(len(model.text.prompt(prompt)) for prompt in PROMPTS)
+    assert rows == [(4, longest), (4, longest), (3 * 4, 2)]
+    model._takes_cache = False  # as with a state-space model
+    uncached = model.rank(vision, PROMPTS, candidates)
+    torch.testing.assert_close(torch.tensor(cached), torch.tensor(uncached), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length_normalised", [False, True])
+def test_a_long_list_is_ranked_by_a_shortlist_of_likely_first_tokens(
+    make, length_normalised
+) -> None:
+    names = "a picture of the red blue ball box is left right no".split()
+    long = [f"{one} {two}" for one in names for two in ("balls", "yes box")] + ["two"]
+    options = [long, long[:8], ["yes", "no"], long[::-1]]
+    exact = make("gpt2", "cross_attention").rank(memory(), PROMPTS, options, length_normalised)
+    model = make("gpt2", "cross_attention", rank_shortlist=8)
+    scores = model.rank(memory(), PROMPTS, options, length_normalised)
+    assert scores[1:3] == [pytest.approx(row, abs=1e-4) for row in exact[1:3]]
+    for i in (0, 3):
+        assert len(scores[i]) == len(long)
+        first = model.rank(memory(), PROMPTS, [[c.split()[0] for c in row] for row in options])[i]
+        likeliest = set(sorted(range(len(long)), key=lambda c: -first[c])[:8])
+        for c, (score, candidate) in enumerate(zip(scores[i], options[i], strict=True)):
+            if c in likeliest or candidate == "two":
+                assert score == pytest.approx(exact[i][c], abs=1e-4)
+            else:
+                assert score == -float("inf")
+
+
+def test_candidates_are_encoded_once_for_all_questions(make, monkeypatch) -> None:
+    model = make("gpt2", "cross_attention")
+    calls, encode = [], model.text.tokenizer.encode
+    monkeypatch.setattr(
+        model.text.tokenizer, "encode", lambda text, **kw: calls.append(text) or encode(text, **kw)
+    )
+    candidates = [["yes", "a red ball"], ["a red ball", "no"], ["yes"], ["yes"]]
+    prompts = ["the ball ?", "the box ?", "two balls ?", ""]
+    model.rank(memory(), prompts, candidates)
+    assert sum("a red ball" in text for text in calls) == 1
+    assert sum("yes" in text for text in calls) == 2  # behind a space, and at the very start
+    before = len(calls)
+    model.rank(memory(), ["is the ball red ?"] * 4, candidates)
+    assert calls[before:] == ["is the ball red ?"]
 
 
 def test_length_normalised_ranking_divides_by_tokens(make) -> None:
@@ -152,6 +210,8 @@ def test_a_prompt_longer_than_the_positions_is_refused_in_a_sentence(make) -> No
     model = make("gpt2", "prefix")
     with pytest.raises(ConfigError, match="room for 35"):
         model.rank(memory(1), ["ball " * 60], [["yes"]])
+    with pytest.raises(ConfigError, match=r"has 37 tokens, but .* room for 35"):
+        model.rank(memory(1), ["ball " * 33], [["yes", "red box yes"]])
     with pytest.raises(ConfigError, match="room for 34"):
         model.generate(memory(1), ["ball " * 60])
     assert model.loss(memory(1), [""], ["ball " * 60]).isfinite()
@@ -365,6 +425,7 @@ def test_builds_from_a_config(lm_folder) -> None:
         (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
         (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
         (dict(dtype="bfloat16"), ConfigError, "its small steps lost to rounding"),
+        (dict(rank_shortlist=0), ConfigError, "must be at least 1"),
         (dict(max_text_tokens=0), ConfigError, "must be at least 2"),
         (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
