@@ -1,7 +1,10 @@
 """The kit names each fault by the right check, and gives no false alarm on a right expert."""
 
+import contextlib
 import itertools
 import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -297,6 +300,39 @@ class PhonesLater(Right):
         return super().forward(images)
 
 
+class PhonesInSecret(Right):
+    """Goes on without an answer: on a machine with a network it is another expert."""
+
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        with contextlib.suppress(BaseException):
+            socket.create_connection(("192.0.2.1", 80), 0.1)
+
+
+class SendsDatagram(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"hello", ("192.0.2.1", 9))
+
+
+class FetchesByCommand(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        with contextlib.suppress(OSError):
+            subprocess.run(["curl", "-s", "-m", "1", "example.invalid"], check=False)
+
+
+class StaysLocal(Right):
+    """Right: a child process and a socket of this machine are no network."""
+
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        with socket.socket(socket.AF_UNIX) as local, contextlib.suppress(FileNotFoundError):
+            local.connect("/no/such/socket")
+
+
 class NumpyWeights(Right):
     def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
         super().__init__()
@@ -344,6 +380,9 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (LazyLayer, "state_dict_stable", "adds or removes"),
     (Phones, "offline_build", "network"),
     (PhonesLater, "offline_build", "network"),
+    (PhonesInSecret, "offline_build", "the address of 192.0.2.1"),
+    (SendsDatagram, "offline_build", "a connection to 192.0.2.1:9"),
+    (FetchesByCommand, "offline_build", "the command 'curl"),
     (NumpyWeights, "deterministic", "one seed"),
 ]
 
@@ -356,7 +395,7 @@ def test_each_fault_is_named_by_the_right_check(
     fault: type[nn.Module], check: str, words: str
 ) -> None:
     torch.manual_seed(0)
-    if fault in (Phones, PhonesLater, NumpyWeights):
+    if check == "offline_build" or fault is NumpyWeights:
         results = check_expert(
             make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
         )
@@ -446,6 +485,17 @@ def test_what_cannot_be_copied_is_built_anew_or_skipped(
     told = {result.name: result.message for result in results if result.outcome == "skipped"}
     assert reason in told["shape_and_grid"]
     assert "installed name" in told["spatial_order"]
+
+
+def test_what_stays_on_the_machine_is_no_network() -> None:
+    (result,) = check_expert(make_spec(f"{__name__}:StaysLocal"), checks=["offline_build"])
+    assert result.outcome == "passed"
+
+
+def test_the_network_is_refused_only_while_the_check_runs() -> None:
+    check_expert(make_spec(f"{__name__}:Phones"), checks=["offline_build"], raise_on_failure=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), 1).close()
 
 
 def test_every_check_of_the_built_expert_has_a_fault_that_it_names() -> None:

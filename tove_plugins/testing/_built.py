@@ -3,12 +3,10 @@
 Shapes: B batch, N = h * w tokens, D width.
 """
 
-import socket
-from unittest.mock import patch
-
 import torch
 from torch import Tensor
 
+from tove_plugins.testing._network import refused_network
 from tove_plugins.testing._registry import SkipCheck, expert_check, fail
 from tove_plugins.testing._subject import Subject, run_as_core
 
@@ -28,22 +26,25 @@ def _difference(one_BND: Tensor, other_BND: Tensor) -> float:
 def check_offline_build(subject: Subject) -> None:
     """The small build runs in tests and on machines without a network.
 
-    The expert is built and called while every attempt to open a connection fails.
+    The expert is built and called while every attempt to reach the network from Python, or by a
+    command that fetches, is refused; one that it catches counts as well.
 
     Mend: Give `tiny` options that make a random network, and fetch nothing in the factory or
     the forward; the weights arrive as a path.
     """
     if subject.rebuild is None:
         raise SkipCheck("A built module was given.")
-
-    def refuse(*_: object, **__: object) -> None:
-        fail("Its small form opens a network connection; `tiny` must need none.")
-
-    with (
-        patch.object(socket.socket, "connect", refuse),
-        patch.object(socket, "getaddrinfo", refuse),
-    ):
-        run_as_core(subject.build().to(subject.device), subject.images(1))
+    with refused_network() as attempts:
+        try:
+            run_as_core(subject.build().to(subject.device), subject.images(1))
+        except Exception:
+            if not attempts:  # otherwise they are the cause, or what to mend first
+                raise
+    if attempts:
+        fail(
+            f"Its small form uses the network, with or without success: it wants {attempts[0]}; "
+            "`tiny` must need none."
+        )
 
 
 @expert_check("built")
