@@ -5,6 +5,7 @@ An expert's terms are those of the weights that this run loads. Weights of the c
 config can state them: `licence=dict(name="MIT", commercial_use=True)` beside `weights`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -26,6 +27,7 @@ Experts = Iterable[tuple[str, Mapping[str, Any]]]
 
 NOT_KNOWN = "not known"
 _STATED = ("name", "commercial_use", "trained_on")
+_REVISION = re.compile(r"^(hub:[^/@]+/[^/@]+)@[^/]+")
 _MEND = "licence=dict(name=..., commercial_use=True)"
 
 
@@ -94,8 +96,11 @@ def _stated(slot: str, expert: str, stated: Any) -> Terms:  # noqa: ANN401 - any
 
 
 def _is_the_spec_s(own: str | Path, weights: Weights) -> bool:
-    """Tell whether the config's weights are the spec's: the same source, or the same bytes."""
-    if str(own) == weights.source:
+    """Tell whether the config's weights are the spec's: the same source, or the same bytes.
+
+    A spec that names no revision of a repository means any: a config that pins one keeps its terms.
+    """
+    if weights.source in (str(own), _REVISION.sub(r"\1", str(own))):
         return True
     return weights.sha256 is not None and sha256_of(Path(find_weights(own))) == weights.sha256
 

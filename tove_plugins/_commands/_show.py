@@ -14,6 +14,7 @@ from tove_plugins.specs import ImageSpec, Weights
 __all__ = ["add_arguments", "run"]
 
 INDENT = 10
+HUB = re.compile(r"(hub:[^/@]+/[^/@]+)((?:/.+)?)")  # without a revision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,9 +80,16 @@ def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
         return
     allowed = "commercial use allowed" if weights.commercial_use else "no commercial use"
     yield "weights", f"{weights.source} ({weights.size_mb:.3g} MB)"
-    yield "", f"sha256 {weights.sha256 or 'not declared, so not compared'}"
+    yield "", f"sha256 {weights.sha256 or _pin(weights.source)}"
     yield "", f"licence {weights.licence}, {allowed}"
     yield "", f"trained on {weights.trained_on}"
+
+
+def _pin(source: str) -> str:
+    """Say how a config holds weights to a file whose plugin declares no digest."""
+    hub = HUB.fullmatch(source)
+    own = f'weights="{hub[1]}@REVISION{hub[2]}", ' if hub else ""
+    return f'not declared, so not compared; a config pins it by {own}sha256="DIGEST"'
 
 
 def _keywords(options: Mapping[str, Any]) -> str:

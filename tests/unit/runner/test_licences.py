@@ -82,6 +82,24 @@ def test_weights_of_one_s_own_are_not_known_unless_they_are_the_spec_s(tmp_path:
         assert (terms.licence, terms.commercial_use) == ("Apache-2.0", True)
 
 
+@pytest.mark.parametrize(
+    ("source", "own", "same"),
+    [
+        ("hub:org/name", "hub:org/name@v2", True),
+        ("hub:org/name/net.pth", "hub:org/name@v2/net.pth", True),
+        ("hub:org/name@v1", "hub:org/name@v2", False),
+        ("hub:org/name/net.pth", "hub:org/name@v2/other.pth", False),
+        ("hub:org/name", "hub:org/other@v2", False),
+    ],
+)
+def test_a_revision_that_the_config_pins_has_the_repository_s_terms(
+    licensed: Callable, source: str, own: str, same: bool
+):
+    licensed("tiny_depth", source=source, sha256=None)
+    terms = expert_terms("depth", {"type": "tiny_depth", "weights": own})
+    assert terms.commercial_use is (True if same else None)
+
+
 def test_stated_terms_hold():
     cfg = {"type": "tiny_depth", "weights": "/own.safetensors", "licence": "MIT"}
     assert expert_terms("depth", cfg) == Terms("depth", "tiny_depth", "MIT", None, "not known")
