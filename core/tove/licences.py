@@ -68,8 +68,12 @@ def expert_terms(slot: str, cfg: Mapping[str, Any]) -> Terms:
     if cfg.get("tiny") and not cfg.get("weights"):
         return Terms(slot, spec.name, "none: random weights", True, "nothing")
     weights, own = spec.weights, cfg.get("weights")
-    if own is not None and not (weights and _is_the_spec_s(own, weights)):
-        return Terms(slot, spec.name, f"{NOT_KNOWN}: your own file", None, NOT_KNOWN)
+    if own is not None:
+        # What the plugin declares first: a resolved spec may name the folder in the hub's cache.
+        declared = dict.fromkeys((expert_spec({"type": cfg["type"]}).spec.weights, weights))
+        weights = next((w for w in declared if w and _is_the_spec_s(own, w)), None)
+        if weights is None:
+            return Terms(slot, spec.name, f"{NOT_KNOWN}: your own file", None, NOT_KNOWN)
     if weights is None:
         return Terms(slot, spec.name, "none: no weights", True, "nothing")
     if weights.licence.strip().lower() in ("", "unknown"):

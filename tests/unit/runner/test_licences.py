@@ -100,6 +100,22 @@ def test_a_revision_that_the_config_pins_has_the_repository_s_terms(
     assert terms.commercial_use is (True if same else None)
 
 
+def test_a_resolved_spec_s_folder_does_not_hide_whose_weights_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def resolved(cfg: Settings) -> Any:
+        entry = expert_spec({"type": cfg["type"]})
+        source = "/cache/snapshots/v2" if "weights" in cfg else "hub:org/name"
+        weights = Weights(source, licence="MIT", commercial_use="weights" not in cfg)
+        return replace(entry, spec=replace(entry.spec, weights=weights))
+
+    monkeypatch.setattr(licences, "expert_spec", resolved)
+    terms = expert_terms("depth", {"type": "tiny_depth", "weights": "hub:org/name@v2"})
+    assert (terms.licence, terms.commercial_use) == ("MIT", True)
+    terms = expert_terms("depth", {"type": "tiny_depth", "weights": "hub:org/another"})
+    assert terms.commercial_use is None
+
+
 def test_stated_terms_hold():
     cfg = {"type": "tiny_depth", "weights": "/own.safetensors", "licence": "MIT"}
     assert expert_terms("depth", cfg) == Terms("depth", "tiny_depth", "MIT", None, "not known")
