@@ -9,6 +9,8 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
     world_size, amp   (of those to resume from) how it trained
 """
 
+import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,7 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from safetensors import SafetensorError
 from torch import nn
 
 from tove.errors import CheckpointError
@@ -31,11 +34,44 @@ __all__ = [
     "check_provenance",
     "check_way_of_training",
     "expert_difference",
+    "is_full_disk",
     "read_checkpoint",
     "save_checkpoint",
+    "unwritable",
     "way_of_training",
+    "write_checkpoint",
     "write_text",
+    "writing",
 ]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def unwritable(path: Path, error: Exception) -> CheckpointError:
+    """Give the one sentence for a file or folder that cannot be written."""
+    return CheckpointError(
+        f"Writing {path} failed ({getattr(error, 'strerror', None) or error}); what was there "
+        "before is untouched. Free space or mend the permissions, then go on with --resume."
+    )
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Tell whether an error says that there is no room, on the disk or within a quota."""
+    return error.errno in _FULL
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence that `path` cannot be written, where that happens in the block.
+
+    Raises:
+        CheckpointError: a write failed, be it of Python's or of safetensors, which has an error of
+            its own.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
 
 
 @contextmanager
@@ -45,26 +81,22 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     Raises:
         CheckpointError: the file cannot be written; what was at `path` before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(
-            f"Writing {path} failed ({error.strerror or error}); the file that was there before is "
-            "untouched. Free space or mend the permissions, then go on with --resume."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.NamedTemporaryFile(
+                mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+            ) as stream:
+                temporary = Path(stream.name)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,8 +120,19 @@ register_backend("tove_atomic", AtomicBackend, force=True)
 def save_checkpoint(path: Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
     """Write a model's own state (frozen weights stay out, see `ToVE.state_dict`) and its meta."""
     state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    It is made in memory first: where a write fails, torch's own writer raises a RuntimeError about
+    positions that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
     with atomic_writer(path) as stream:
-        torch.save({"meta": dict(meta), "state_dict": state_dict}, stream)
+        stream.write(buffer.getbuffer())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

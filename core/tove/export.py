@@ -32,6 +32,7 @@ from transformers import (
     CLIPVisionModel,
 )
 
+from tove.checkpoint import writing
 from tove.convert import (
     open_clip_config,
     open_clip_state,
@@ -64,27 +65,34 @@ def export_encoder(
 
     Raises:
         ConfigError: the encoder has no equal in a format, or the folder holds something else.
+        CheckpointError: the disk is full or the folder cannot be written.
     """
     folder = Path(folder).absolute()
     _check(encoder, folder, formats)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        new.chmod(0o755)
-        text_tower = None
-        if "transformers" in formats:
-            _write_transformers(encoder, new)
-            _compare(encoder, TransformersCLIP(str(new), layer=encoder.layer))
-        if "open_clip" in formats:
-            text_tower = _write_open_clip(encoder, new / "open_clip")
-            _compare(encoder, OpenCLIP(str(new / "open_clip"), layer=encoder.layer))
-        about = {"source": encoder.source, "layer": encoder.layer, "text_tower": text_tower}
-        about |= {"image_size": encoder.image_size, "grid": encoder.grid, "width": encoder.width}
-        (new / _MARK).write_text(json.dumps(about, indent=2) + "\n")
-        _replace(folder, new)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            new.chmod(0o755)
+            _write(encoder, new, formats)
+            _replace(folder, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def _write(encoder: TransformersCLIP | OpenCLIP, new: Path, formats: Collection[str]) -> None:
+    """Write all formats into an empty folder, each read back and compared."""
+    text_tower = None
+    if "transformers" in formats:
+        _write_transformers(encoder, new)
+        _compare(encoder, TransformersCLIP(str(new), layer=encoder.layer))
+    if "open_clip" in formats:
+        text_tower = _write_open_clip(encoder, new / "open_clip")
+        _compare(encoder, OpenCLIP(str(new / "open_clip"), layer=encoder.layer))
+    about = {"source": encoder.source, "layer": encoder.layer, "text_tower": text_tower}
+    about |= {"image_size": encoder.image_size, "grid": encoder.grid, "width": encoder.width}
+    (new / _MARK).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _check(encoder: nn.Module, folder: Path, formats: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook, RuntimeInfoHook
 from mmengine.runner import Runner
 
-from tove.checkpoint import check_provenance, way_of_training, write_text
+from tove.checkpoint import check_provenance, way_of_training, write_text, writing
 from tove.errors import TrainingError
 from tove.randomness import end_step, seed_step
 from tove.registry import HOOKS
@@ -140,7 +140,7 @@ class LossCurveHook(Hook):
             for name, value in row.items():
                 runner.message_hub.update_scalar(f"train/{name}", value)
         if is_main_process():
-            with self.path.open("a") as stream:
+            with writing(self.path), self.path.open("a") as stream:
                 for (iteration, rate), row in zip(self._steps, rows, strict=True):
                     stream.write(json.dumps({"iter": iteration, **row, "lr": rate}) + "\n")
         _check_finite(Path(runner.work_dir).name, self._steps[-1][0], rows[-_DIVERGED:])

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import init_default_scope
 
-from tove.checkpoint import write_text
+from tove.checkpoint import is_full_disk, unwritable, write_text
 from tove.errors import ConfigError, close_matches
 from tove.licences import check_licences, licence_table, run_experts
 from tove.registry import SCOPE, STAGES
@@ -165,7 +165,12 @@ class StagedRunner:
         barrier()
         start = time.perf_counter()
         earlier, self.context.files = self.context.files, {}
-        rows = stage.run(self.context)
+        try:
+            rows = stage.run(self.context)
+        except OSError as error:  # of a log, of TensorBoard: files that are not ours
+            if is_full_disk(error):
+                raise unwritable(record.folder, error) from error
+            raise
         seconds = time.perf_counter() - start
         if is_main_process():
             record.finish(rows, seconds, self.context.files)

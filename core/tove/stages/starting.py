@@ -7,11 +7,10 @@ Either may have had other experts. What becomes of each slot is told in one line
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import barrier, is_main_process
 
 from tove.carrying import adapted_checkpoint, carried_state, carry_over, is_of
-from tove.checkpoint import atomic_writer, check_way_of_training, read_checkpoint
+from tove.checkpoint import check_way_of_training, read_checkpoint, write_checkpoint
 from tove.model import ToVE
 from tove.stages.context import StageContext, load_checkpoint_into, provenance_of
 from tove.stages.record import EARLIER
@@ -76,8 +75,7 @@ def _adapt(path: Path, stage: str, model: ToVE, amp: bool) -> None:
     adapted = adapted_checkpoint(checkpoint, model, experts, carry)
     barrier()  # every rank has read it
     if is_main_process():
-        with atomic_writer(path) as stream:
-            torch.save(adapted, stream)
+        write_checkpoint(path, adapted)
     barrier()
     named = "param_names" in checkpoint["optimizer"]["param_groups"][0]
     goes_on, fresh = "goes on with what is kept", "starts fresh: the checkpoint names no parameters"

@@ -8,6 +8,7 @@ import sys
 import open_clip
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -15,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import CLIPModel, CLIPVisionModel, PreTrainedTokenizerFast
 
 from tove.encoder import OpenCLIP, TransformersCLIP
-from tove.errors import ConfigError
+from tove.errors import CheckpointError, ConfigError
 from tove.export import export_encoder
 
 READ_WITH_STOCK_LIBRARIES = """
@@ -141,10 +142,10 @@ def test_export_is_whole_or_absent(clip_folder, tmp_path, monkeypatch):
     before = load_file(out / "model.safetensors")
 
     def disk_full(*args, **kwargs):
-        raise OSError("no space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("tove.export.save_file", disk_full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match=r"out failed .*No space left.*untouched"):
         export_encoder(_trained(encoder), out)
     monkeypatch.undo()
     after = load_file(out / "model.safetensors")
