@@ -13,6 +13,7 @@ D its width.
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -90,9 +91,9 @@ class FrozenExpert(nn.Module):
         return super()._apply(fn if self.dtype is None else keep_dtype(fn), recurse)
 
     def _input_dtype(self) -> torch.dtype | None:
-        """The dtype of the expert's weights, which its input must have."""
-        floating = (p.dtype for p in self.expert.parameters() if p.is_floating_point())
-        return next(floating, None)
+        """The dtype that the input must have: that of the parameters, or else of the buffers."""
+        weights = chain(self.expert.parameters(), self.expert.buffers())
+        return next((w.dtype for w in weights if w.is_floating_point()), self.dtype)
 
     @torch.no_grad()
     def forward(self, images_BCHW: Tensor) -> Tensor:

@@ -65,6 +65,29 @@ def test_dtype_and_device_of_the_config_outlive_the_models_moves(expert_types):
     assert next(hub.experts["free"].parameters()).is_meta
 
 
+class BufferConvolution(torch.nn.Module):
+    """An expert of the width and the grid of `coarse` whose weights are a buffer, or none."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("weight", weight)
+
+    def forward(self, images):
+        maps = images if self.weight is None else torch.conv2d(images, self.weight)
+        maps = torch.nn.functional.adaptive_avg_pool2d(maps[:, [0] * 6], 3)
+        return maps.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(1, 3, 2, 2), None])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", None])
+def test_an_expert_without_parameters_gets_images_of_its_dtype(expert_types, weight, dtype):
+    expert = BufferConvolution(weight)
+    frozen = FrozenExpert("depth", expert_types["coarse"].spec, expert, dtype=dtype)
+    wanted = torch.float32 if dtype is None else getattr(torch, dtype)
+    assert frozen(IMAGES).dtype == wanted
+
+
 class CopiesToCpu(TorchDispatchMode):
     """Stands in for copies of an accelerator's tensors, here "meta", and notes who would not wait.
 
