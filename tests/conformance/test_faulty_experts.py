@@ -210,6 +210,27 @@ class BatchStatistics(Right):
         return (tokens - tokens.mean(0)) / (tokens.std(0, unbiased=False) + 1)
 
 
+class InputBatchMax(Right):
+    """Images of noise all have the same extremes, photographs do not."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images / images.abs().max() * 2)
+
+
+class TokensBatchSpread(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return torch.tanh(tokens / tokens.std())
+
+
+class HalvesBatch(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) == 1:
+            return super().forward(images)
+        halves = images.view(2, len(images) // 2, *images.shape[1:])
+        return torch.cat([super(HalvesBatch, self).forward(half) for half in halves])
+
+
 class RunningState(Right):
     def __init__(self) -> None:
         super().__init__()
@@ -367,6 +388,8 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (StatisticsInBGR, "library_normalisation", "in the order BGR"),
     (DropoutAlways, "deterministic", "randomness"),
     (BatchStatistics, "batch_independence", "across the batch"),
+    (InputBatchMax, "batch_independence", "extremes of the whole batch"),
+    (TokensBatchSpread, "batch_independence", "across the batch"),
     (RunningState, "eval_behaviour", "count"),
     (DeafToEval, "eval_behaviour", "does not follow .eval()"),
     (EnablesGrad, "no_grad", "require grad"),
@@ -408,6 +431,13 @@ def test_each_fault_is_named_by_the_right_check(
         assert set(failed) == {check}
 
 
+def test_an_odd_batch_is_tried() -> None:
+    checks = ["shape_and_grid", "batch_independence"]
+    results = check_expert(HalvesBatch(), make_spec(), checks=checks, raise_on_failure=False)
+    assert [result.outcome for result in results] == ["passed", "failed"]
+    assert "invalid for input" in results[1].message
+
+
 class TakesGrey(Right):
     """A network for grey images: the mean of the channels is no fault."""
 
@@ -420,6 +450,15 @@ class TakesBGR(Right):
         return super().forward(images.flip(1))
 
 
+class StretchesContrast(Right):
+    """As depth maps are scaled, by each image's own extremes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        low, high = tokens.amin((1, 2), keepdim=True), tokens.amax((1, 2), keepdim=True)
+        return (tokens - low) / (high - low + 1e-6)
+
+
 class ResizesAgain(Right):
     """Its network wants another size."""
 
@@ -428,7 +467,15 @@ class ResizesAgain(Right):
         return super().forward(nn.functional.avg_pool2d(larger, 2))
 
 
-RIGHT = (Right, StridedConvolutions, NormalisesByItself, TakesGrey, TakesBGR, ResizesAgain)
+RIGHT = (
+    Right,
+    StridedConvolutions,
+    NormalisesByItself,
+    TakesGrey,
+    TakesBGR,
+    StretchesContrast,
+    ResizesAgain,
+)
 
 
 @pytest.mark.parametrize("right", RIGHT)

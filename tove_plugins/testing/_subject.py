@@ -96,6 +96,16 @@ class Subject:
         generator = torch.Generator().manual_seed(SEED + seed)
         return self.normalise(torch.rand(batch, 3, *self.spec.image.size, generator=generator))
 
+    def unlike_images(self) -> Tensor:
+        """Give four images as the core hands them over: full noise, a bright, a dark, a flat one.
+
+        None is without any contrast: an expert that divides by it would give rounding for tokens.
+        """
+        generator = torch.Generator().manual_seed(SEED)
+        noise = torch.rand(4, 3, *self.spec.image.size, generator=generator)
+        low, span = torch.tensor([(0.0, 1.0), (0.6, 0.3), (0.01, 0.05), (0.45, 0.1)]).T
+        return self.normalise(low.view(4, 1, 1, 1) + span.view(4, 1, 1, 1) * noise)
+
     def tokens(self, batch: int) -> Tensor:
         """Give what a fresh copy makes of `images(batch)`; made once, so leave it as it is."""
         if batch not in self._references:
