@@ -12,6 +12,7 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
 import errno
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ __all__ = [
     "expert_difference",
     "is_full_disk",
     "read_checkpoint",
+    "remove_unfinished",
     "save_checkpoint",
     "unwritable",
     "way_of_training",
@@ -44,6 +46,7 @@ __all__ = [
     "writing",
 ]
 
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # see `atomic_writer`
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -97,6 +100,13 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of `atomic_writer` that a killed process left under a folder."""
+    for path in folder.rglob(".*.*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

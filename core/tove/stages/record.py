@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tove.checkpoint import write_text
+from tove.checkpoint import remove_unfinished, write_text
 from tove.errors import ConfigError
 from tove.rows import read_rows, write_rows
 
@@ -125,7 +125,11 @@ class StageRecord:
         )
 
     def begin(self, afresh: bool) -> None:
-        """Note the settings; a fresh start removes what an earlier run of the stage left."""
+        """Note the settings; a fresh start removes what an earlier run of the stage left.
+
+        Either start removes what a killed process had half written.
+        """
+        remove_unfinished(self.folder)
         if afresh:
             self.clear()
         text = json.dumps(self.settings, indent=1, sort_keys=True)

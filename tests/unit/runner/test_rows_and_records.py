@@ -1,7 +1,11 @@
+import os
+import signal
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from tove.checkpoint import atomic_writer
 from tove.errors import ConfigError
 from tove.rows import make_console, nested_metrics, read_rows, results_table, write_rows
 from tove.stages.record import StageRecord, flatten
@@ -103,3 +107,26 @@ def test_a_fresh_start_removes_only_what_a_stage_wrote(tmp_path: Path):
         (folder / name).write_text("{}")
     stage.begin(afresh=True)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "notes.txt"]
+
+
+def _die_while_writing(path: Path) -> None:
+    with atomic_writer(path) as stream:
+        stream.write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("afresh", [True, False])
+def test_what_a_killed_process_had_half_written_goes_when_its_stage_starts(
+    afresh: bool, tmp_path: Path
+):
+    folder = tmp_path / "transfer"
+    for name in ("iter_3.pth", "items/tove.json"):
+        killed = get_context("fork").Process(target=_die_while_writing, args=(folder / name,))
+        killed.start()
+        killed.join()
+    (folder / ".notes.tmp").write_text("the user's own")
+    (tmp_path / ".other.pth.abcdefgh.tmp").touch()
+    assert len(list(folder.rglob(".*.tmp"))) == 3
+    record(tmp_path, lr=0.1).begin(afresh)
+    assert [path.name for path in folder.rglob(".*.tmp")] == [".notes.tmp"]
+    assert (tmp_path / ".other.pth.abcdefgh.tmp").exists()
