@@ -42,7 +42,8 @@ def check_arguments(
         filled: arguments that the caller gives itself.
 
     Raises:
-        ConfigError: an argument is unknown or missing, or a word is none of those it may be.
+        ConfigError: an argument is unknown or missing, a word is none of those it may be, or a
+            value is no number where one is wanted and the like.
     """
     parameters = {p.name: p for p in _parameters(target) if p.name not in filled}
     given = {key: value for key, value in settings.items() if key not in ("type", "_scope_")}
@@ -62,6 +63,8 @@ def check_arguments(
             raise ConfigError(
                 f"{where}.{key} is {value!r}, but it must be one of {', '.join(map(repr, words))}."
             )
+        if not _fits(value, hints.get(key)):
+            raise ConfigError(f"{where}.{key} is {value!r}, but it must be {_told(hints[key])}.")
 
 
 def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
@@ -91,9 +94,41 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "True or False",
+    type(None): "None",
+}
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, any annotation
+    """Tell whether a value is of an annotation's kind; all are of one that holds others."""
+    parts = _parts(hint)
+    if not all(part in _PLAIN or get_origin(part) is Literal for part in parts):
+        return True
+    if isinstance(value, bool):
+        return bool in parts or any(value in get_args(part) for part in parts)
+    if isinstance(value, int) and float in parts:
+        return True
+    kinds = tuple(part for part in parts if part in _PLAIN)
+    return isinstance(value, kinds) or any(value in get_args(part) for part in parts)
+
+
+def _told(hint: Any) -> str:  # noqa: ANN401 - an annotation
+    words = [_PLAIN[part] for part in _parts(hint) if part in _PLAIN]
+    words += [repr(word) for part in _parts(hint) for word in get_args(part)]
+    return " or ".join(words)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _words(hint: Any) -> tuple[str, ...]:  # noqa: ANN401 - an annotation
     """Give the words that an annotation allows; none where any string will do."""
-    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    parts = _parts(hint)
     if str in parts:
         return ()
     return tuple(

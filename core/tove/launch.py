@@ -8,8 +8,9 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,16 +63,53 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
             f"There is no config file {path}; give a path from here, or the name of one that "
             "`mim search tove_plugins` lists."
         )
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (KeyError, TypeError, SyntaxError, NameError, ImportError, OSError) as error:
+        raise ConfigError(
+            f"The config {path} cannot be read ({type(error).__name__}: {error}); where it changes "
+            "a setting of its _base_ from a value to a dict, add _delete_=True to that dict."
+        ) from error
     if options:
         given = _parse_options(options)
         _check_options(given, cfg)
-        cfg.merge_from_dict(given)
+        _lay_over(cfg, given)
     if work_dir:
         cfg.work_dir = work_dir
     elif not cfg.get("work_dir"):
         cfg.work_dir = f"work_dirs/{Path(path).stem}"
     return cfg
+
+
+def _lay_over(cfg: Config, given: dict) -> None:
+    """Merge the command line's settings; a dict takes the place of a plain value whole."""
+    replaced = {f"{path}._delete_": True for key in given for path in _plain_on_the_way(cfg, key)}
+    try:
+        cfg.merge_from_dict({**replaced, **given})
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ConfigError(
+            f"--cfg-options {', '.join(given)} cannot be laid over the config: "
+            f"{str(error).strip(chr(34))}. Give keys that the config has."
+        ) from error
+
+
+def _plain_on_the_way(cfg: Config, key: str) -> Iterator[str]:
+    """Yield the path at which a key goes on below a value that holds nothing, if there is one.
+
+    `merging.model.student.r=8` where `student` is "full", for example.
+    """
+    value: Any = cfg
+    *way, _ = key.split(".")
+    for depth, part in enumerate(way, start=1):
+        if isinstance(value, Mapping | Config):
+            value = value.get(part, {})
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return
+        if not isinstance(value, Mapping | list | tuple):
+            yield ".".join(way[:depth])
+            return
 
 
 def _parse_options(options: list[str]) -> dict:
@@ -127,12 +165,14 @@ def train(args: argparse.Namespace) -> int:
     """Run the stages of a config; see `tools/train.py` for the arguments."""
 
     def work() -> None:
-        from tove.preflight import check_config, prepare_data
+        from tove.preflight import check_config
+        from tove.preparing import prepare_data
         from tove.runner import StagedRunner
 
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         distributed = init_processes(args.launcher, args.local_rank)
-        check_config(cfg, amp=args.amp, only=args.stage)
+        checkpoint = Path(args.checkpoint) if args.checkpoint else None
+        check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
         runner = StagedRunner(
             cfg,
             resume=args.resume,
@@ -151,7 +191,8 @@ def test(args: argparse.Namespace) -> int:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
 
     def work() -> None:
-        from tove.preflight import check_config, prepare_data
+        from tove.preflight import check_config
+        from tove.preparing import prepare_data
         from tove.stages.evaluate import evaluate_checkpoint
 
         cfg = load_config(args.config, args.cfg_options, args.work_dir)

@@ -6,18 +6,17 @@ one sentence that tells what, where and how to mend it.
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
 from mmengine.registry import Registry, init_default_scope
 from torch.utils.data import DataLoader
 
 from tove import compat, registry
-from tove.arguments import check_known, check_model
+from tove.arguments import check_arguments, check_known, check_model
 from tove.checkpoint import attached_slots, read_checkpoint
 from tove.encoder import check_image_size
 from tove.errors import ConfigError, close_matches
@@ -25,7 +24,7 @@ from tove.licences import check_licences, run_experts
 from tove.plugins import expert_options
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
-__all__ = ["check_config", "fill_in", "prepare_data"]
+__all__ = ["check_config", "data_sets", "fill_in"]
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
 _NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
@@ -39,8 +38,8 @@ def check_config(
     Args:
         cfg: changed in place, see `fill_in`.
         amp: whether mixed precision is asked for.
-        checkpoint: that is to be evaluated; experts that it has no parameters for are not needed.
-        only: the one stage that is to run.
+        checkpoint: see `needed_slots`.
+        only: see `needed_slots`.
 
     Raises:
         ConfigError: or an error of `tove_plugins`; the first problem found.
@@ -57,8 +56,9 @@ def check_config(
         _check_type(registry.STAGES, entry, "stages")
     _check_model(cfg, checkpoint, only)
     for loader in _LOADERS:
-        check_known(cfg.get(loader, {}), _loader_settings(), loader)
-    for loader, dataset in _datasets(cfg):
+        if loader in cfg:
+            _check_loader(cfg[loader], loader)
+    for loader, dataset in data_sets(cfg):
         _check_part(registry.DATASETS, dataset, f"{loader}.dataset")
     metrics = cfg.get("test_evaluator", [])
     for metric in metrics if isinstance(metrics, list) else [metrics]:
@@ -86,10 +86,20 @@ def _check_keys(cfg: Config) -> None:
         )
 
 
-def _loader_settings() -> list[str]:
-    """Name what a loader's dict may hold: torch's arguments and those that mmengine adds."""
-    own = inspect.signature(DataLoader).parameters
-    return [*own, "num_batch_per_epoch"]
+def _check_loader(loader: Mapping[str, Any], where: str) -> None:
+    """Check what a loader's dict holds: torch's arguments and those that mmengine adds."""
+    check_known(loader, [*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"], where)
+    for key, least in (("batch_size", 1), ("num_workers", 0)):
+        value = loader.get(key, least)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{where}.{key} is {value!r}; give a whole number, {least} or more.")
+    sampler = loader.get("sampler")
+    if isinstance(sampler, Mapping):
+        _check_type(registry.DATA_SAMPLERS, sampler, f"{where}.sampler")
+        kind = registry.DATA_SAMPLERS.get(sampler["type"])
+        check_arguments(kind, sampler, f"{where}.sampler", filled=("dataset", "seed"))
+    if "collate_fn" in loader:
+        _check_type(registry.FUNCTIONS, loader["collate_fn"], f"{where}.collate_fn")
 
 
 def _import_modules(custom_imports: Mapping[str, Any]) -> None:
@@ -128,6 +138,9 @@ def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None
     _check_part(registry.MODELS, model, "model")
     _check_part(registry.ENCODERS, model.encoder, "model.encoder")
     _check_part(registry.LANGUAGE_MODELS, model.language, "model.language")
+    generate = registry.LANGUAGE_MODELS.get(model.language["type"]).generate
+    given = ("self", "memory_BND", "prompts")
+    check_arguments(generate, model.get("generation") or {}, "model.generation", given)
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")
         _check_part(registry.MODELS, cfg.merging.model, "merging.model")
@@ -135,11 +148,29 @@ def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None
         _check_weights(f"model.{part}.pretrained", model[part].get("pretrained"))
     _check_weights("model.init_from", model.get("init_from"))
     _check_image_size(model.encoder)
-    needed = attached_slots(read_checkpoint(checkpoint)) if checkpoint else None
-    runs = {slot for slot, _ in run_experts(cfg, only)} if needed is None else needed
+    needed = needed_slots(cfg, checkpoint, only)
+    runs = {slot for slot, _ in run_experts(cfg, only)}
     for slot, expert in model.get("experts", {}).items():
-        if needed is None or slot in needed:
+        if slot in needed:
             _check_expert(slot, expert, cfg if slot in runs else Config())
+
+
+def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[str]:
+    """Give the slots whose experts have to be there.
+
+    Args:
+        cfg: whose stages say what runs.
+        checkpoint: what is evaluated, or what the one stage takes its model from; experts that it
+            has no parameters for are not needed, unless that stage trains its own.
+        only: the one stage that is to run; None with a checkpoint evaluates that.
+    """
+    kinds = {entry["name"]: registry.STAGES.get(entry["type"]) for entry in cfg.stages}
+    if checkpoint and (only is None or "source" in inspect.signature(kinds[only]).parameters):
+        attached = attached_slots(read_checkpoint(checkpoint))
+        if attached is not None:
+            return set(attached)
+    detached = cfg.model.get("detached", ())
+    return {slot for slot in cfg.model.get("experts", {}) if slot not in detached}
 
 
 def _check_weights(where: str, source: str | None) -> None:
@@ -182,6 +213,10 @@ def _check_placement(where: str, expert: Mapping[str, Any]) -> None:
     if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise ConfigError(f"{where}.dtype is {dtype!r}; give float32, bfloat16 or float16.")
     if device is not None:
+        if str(device).startswith("meta"):
+            raise ConfigError(
+                f"{where}.device is {device!r}, which computes nothing; leave it out."
+            )
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, TypeError) as error:
@@ -206,7 +241,7 @@ def _check_image_size(encoder: Mapping[str, Any]) -> None:
         check_image_size(size, patch, source)
 
 
-def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
+def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Yield every data set's config with its loader's name, those inside wrappers too."""
     for loader in _LOADERS:
         if loader in cfg:
@@ -226,7 +261,7 @@ def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
 
 def fill_in(cfg: Config) -> None:
     """Give data root, image size, batch size and pinning to what names none."""
-    for _, dataset in _datasets(cfg):
+    for _, dataset in data_sets(cfg):
         if not _wrapped(dataset):
             dataset.setdefault("data_root", cfg.data_root)
             dataset.setdefault("image_size", cfg.image_size)
@@ -237,74 +272,3 @@ def fill_in(cfg: Config) -> None:
             loader in cfg
         ):  # pinned memory is what a copy to the device needs to be waited for by none
             cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
-
-
-def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
-    """Write the tiny world where the config asks for it; then check that all data is there.
-
-    Args:
-        cfg: with data roots filled in.
-        write: writes scenes; by default the project's own.
-
-    Raises:
-        ConfigError: a data root or an annotation file is missing.
-    """
-    scenes = cfg.get("scenes")
-    if scenes and Path(scenes.data_root) == Path(cfg.data_root):
-        root = Path(scenes.data_root).expanduser()
-        if is_main_process() and not (root / "annotations").is_dir():
-            if root.is_dir() and any(root.iterdir()):
-                raise ConfigError(
-                    f"The tiny world was to be written to {root}, but that folder holds other "
-                    "files; empty it, or set both data_root and scenes.data_root to another."
-                )
-            settings = {key: value for key, value in scenes.items() if key != "data_root"}
-            (write or _write_scenes)(root, **settings)
-        barrier()
-        _check_scenes(root, scenes)
-    for loader, dataset in _datasets(cfg):
-        _check_files(loader, dataset)
-
-
-def _write_scenes(root: Path, **settings: int) -> None:
-    from tove.data.scenes.write import write_scenes
-
-    write_scenes(root, **settings)
-
-
-def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:
-    """Refuse a world that was written with other settings than those asked for."""
-    written = root / "scenes.json"
-    then = json.loads(written.read_text()) if written.exists() else {}
-    changed = [k for k, v in scenes.items() if k in then and then[k] != v]
-    if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"{root} holds a world written with {key}={then[key]}, but scenes.{key} is now "
-            f"{scenes[key]}; delete {root}, or set both data_root and scenes.data_root to another "
-            "folder."
-        )
-
-
-def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:
-    root = dataset.get("data_root")
-    if root is None:
-        return
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise ConfigError(
-            f"The data root '{root}' ({loader}) is not a folder; pass the right one by "
-            "--cfg-options data_root=DIR."
-        )
-    folder = dataset.get("img_dir")
-    if folder and not (root / folder).is_dir():
-        raise ConfigError(
-            f"The image folder {root / folder} ({loader}) is missing; put the images there, "
-            f"or name their folder as {loader}.dataset.img_dir."
-        )
-    file = dataset.get("ann_file")
-    if file and not (root / file).is_file():
-        raise ConfigError(
-            f"The annotation file {root / file} ({loader}) is missing; it belongs there in "
-            "the format that docs/data.md describes, or name another as ann_file."
-        )

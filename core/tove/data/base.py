@@ -131,6 +131,10 @@ class ImageDataset(BaseDataset):
         """Number of images found unreadable so far, over all workers."""
         return self._failures.count
 
+    def is_corrupt(self, idx: int) -> bool:
+        """Tell whether the image of sample `idx` has been found unreadable, by any worker."""
+        return self.get_data_info(idx)["image_index"] in self._failures
+
     def _view(self, index: int, path: str) -> Tensor:
         view = self._views.get(index)
         if view is None:

@@ -66,6 +66,9 @@ class CorruptLog:
         self._failed[index] = 1
         return new
 
+    def __contains__(self, index: int) -> bool:
+        return bool(self._failed[index])
+
     @property
     def count(self) -> int:
         """Number of different images that failed so far."""

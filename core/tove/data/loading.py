@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 VIEWS = ("crop", "pad")
+MAX_PIXELS = 500_000_000  # decoded: 1.5 GB. JPEG files are decoded smaller, so photographs pass
 _PAD_COLOUR = (122, 116, 104)  # CLIP's mean pixel: the padding is near zero once normalised
 
 
@@ -54,9 +55,12 @@ def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
         CorruptImage: the file is missing, empty, truncated or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             if min_side is not None:
                 image.draft("RGB", (2 * min_side, 2 * min_side))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
             image.load()
             return _to_rgb(_upright(image))
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -89,6 +93,15 @@ def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
+def _open(path: str | Path) -> Image.Image:
+    """Open a file whatever its size; Pillow's own limit would refuse a phone's 200 megapixels."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
@@ -98,7 +111,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image).astype(np.float64) / 257
+        grey = np.asarray(image).astype(np.float64)
+        # 32-bit files hold 8 or 16 bits as often as all of theirs; 16-bit ones hold what they say.
+        whites = (255, 65535, 2**31 - 1) if image.mode == "I" else (65535,)
+        grey *= 255 / next(white for white in whites if grey.max() <= white)
         image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
     elif image.mode == "F":
         grey = np.nan_to_num(np.asarray(image))

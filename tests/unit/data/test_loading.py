@@ -168,3 +168,25 @@ def test_shrinking_is_antialiased() -> None:
     stripes[:, ::2] = 255
     view = shared_view(Image.fromarray(stripes), 32).float()
     assert view[:, 2:-2, 2:-2].sub(127.5).abs().max() < 6
+
+
+def test_a_photo_of_200_megapixels_is_read(tmp_path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("L", (15000, 13000), 90).save(path)
+    assert load_image(path, 64).size[0] < 3000
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_what_would_fill_the_memory_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tove.data.loading.MAX_PIXELS", 1000)
+    path = tmp_path / "large.png"
+    Image.new("RGB", (40, 40)).save(path)
+    with pytest.raises(CorruptImage, match="40 x 40 pixels are more than 1,000"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("white", [255, 65535, 2**31 - 1])
+def test_32_bit_greys_are_read_by_the_range_they_use(tmp_path, white) -> None:
+    path = tmp_path / "grey.tiff"
+    Image.fromarray(np.array([[0, white // 2, white]], dtype=np.int32), mode="I").save(path)
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 127, 255]

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from tove.errors import ConfigError
 from tove.launch import load_config
-from tove.preflight import check_config, prepare_data
+from tove.preflight import check_config
+from tove.preparing import prepare_data
 from tove_plugins import ExpertBuildError, ExpertNotAvailable
 
 Settings = dict[str, Any]
@@ -96,6 +98,41 @@ MISTAKES = {
         lambda s: s["val_dataloader"].pop("dataset"),
         ConfigError,
         r"val_dataloader of the config has no 'dataset'",
+    ),
+    "a sampler": (
+        lambda s: s["unlabelled_dataloader"]["sampler"].update(type="Infinit"),
+        ConfigError,
+        r"unlabelled_dataloader\.sampler\.type is 'Infinit', which is unknown",
+    ),
+    "a sampler's option": (
+        lambda s: s["train_dataloader"]["sampler"].update(shufle=True),
+        ConfigError,
+        r"train_dataloader\.sampler\.shufle is unknown\. Did you mean 'shuffle'",
+    ),
+    "what puts batches together": (
+        lambda s: s["test_dataloader"].update(collate_fn={"type": "tove_colate"}),
+        ConfigError,
+        r"test_dataloader\.collate_fn\.type is 'tove_colate', which is unknown",
+    ),
+    "a loader's number": (
+        lambda s: s["train_dataloader"].update(batch_size="abc"),
+        ConfigError,
+        r"train_dataloader\.batch_size is 'abc'; give a whole number, 1 or more",
+    ),
+    "generation": (
+        lambda s: s["model"].update(generation={"num_beamz": 3}),
+        ConfigError,
+        r"model\.generation\.num_beamz is unknown\. Did you mean 'num_beams'",
+    ),
+    "a number": (
+        lambda s: s["model"].update(projector={"hidden": "abc"}),
+        ConfigError,
+        r"model\.projector\.hidden is 'abc', but it must be a whole number",
+    ),
+    "an expert's device that computes nothing": (
+        set_expert(type="tiny_depth", device="meta"),
+        ConfigError,
+        r"model\.experts\.depth\.device is 'meta', which computes nothing",
     ),
     "seed": (lambda s: s.update(seed=1.5), ConfigError, r"seed is 1\.5; give a whole number"),
     "merging's switch": (
@@ -274,3 +311,36 @@ def test_a_worker_s_error_is_its_sentence(capsys):
 
     assert _guarded(fail) == 2
     assert capsys.readouterr().err == "error: 3 images of 'data' could not be read.\n"
+
+
+def test_experts_that_are_detached_need_not_be_known(settings, write_config):
+    settings["model"]["experts"]["depth"] = dict(type="not_installed")
+    settings["model"]["detached"] = ["depth"]
+    check_config(load_config(str(write_config(settings))))
+
+
+def test_a_stage_on_a_slim_checkpoint_needs_what_that_has(settings, write_config, tmp_path):
+    settings["model"]["experts"]["depth"] = dict(type="not_installed")
+    slim = tmp_path / "slim_1.pth"
+    torch.save({"state_dict": {}, "meta": {"attached": ["dino"]}}, slim)
+    cfg = load_config(str(write_config(settings)))
+    check_config(cfg, checkpoint=slim, only="merge")
+    with pytest.raises(ExpertNotAvailable, match="not_installed"):
+        check_config(cfg, checkpoint=slim, only="transfer")  # it trains the config's experts
+    with pytest.raises(ExpertNotAvailable, match="not_installed"):
+        check_config(cfg, only="merge")
+
+
+def test_the_command_line_may_put_a_dict_in_a_word_s_place(settings, write_config):
+    settings["merging"]["model"]["student"] = "full"
+    options = ["merging.model.student.type=lora", "merging.model.student.r=4"]
+    cfg = load_config(str(write_config(settings)), options)
+    assert cfg.merging.model.student == dict(type="lora", r=4)
+    with pytest.raises(ConfigError, match=r"stages\.99\.name cannot be laid over the config"):
+        load_config(str(write_config(settings)), ["stages.99.name=x"])
+
+
+def test_the_world_s_settings_are_checked(settings, tmp_path):
+    cfg = Config({**settings, "scenes": dict(data_root=str(tmp_path), trian=3)})
+    with pytest.raises(ConfigError, match=r"scenes\.trian is unknown"):
+        prepare_data(cfg)
