@@ -71,3 +71,25 @@ def test_an_interrupted_training_goes_on_with_as_many_processes_and_no_other(
     kept = launch("tools/train.py", config, "--work-dir", folder.parent, "--resume")
     assert kept.returncode == 0, kept.stderr[-3000:]
     assert "transfer: finished earlier, kept" in kept.stdout
+
+
+def test_the_ranking_does_not_depend_on_the_number_of_processes(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    settings["val_dataloader"]["dataset"]["max_samples"] = 5  # the sampler repeats one
+    settings["stages"] = [
+        dict(type="TransferStage", name="transfer"),
+        dict(type="DetachStage", name="detach", budget=[]),
+    ]
+    config = write_config(settings)
+    one = launch("tools/train.py", config, "--work-dir", tmp_path / "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    alone = ("--stage", "detach", "--checkpoint", tmp_path / "one/transfer/model.pth")
+    two = launch(*TWO, config, "--work-dir", tmp_path / "two", *alone)
+    assert two.returncode == 0, two.stderr[-3000:]
+    rankings = [
+        json.loads((tmp_path / name / "detach/ranking.json").read_text()) for name in ("one", "two")
+    ]
+    for single, double in zip(*rankings, strict=True):
+        assert single["slot"] == double["slot"]
+        assert single["mean_gate_weight"] == pytest.approx(double["mean_gate_weight"], abs=1e-6)

@@ -2,15 +2,17 @@
 
     rank_k = mean over held-out images and tokens of g_ik        method 1.4
 
+Shapes: B batch, N tokens, K slots, I images of the validation split.
+
 What is measured after each removal is a model that was BUILT without the removed experts: they are
 not loaded, cost nothing, and their packages need not be installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 
 from tove.checkpoint import save_checkpoint
 from tove.errors import ConfigError
@@ -66,7 +68,8 @@ class DetachStage:
                 "Give it the checkpoint of a stage with arm='tove'."
             )
         weights = mean_gate_weights(context, model)
-        order = sorted(slots, key=lambda slot: weights[slot])
+        # Rounded: what is equal must not be put in order by how images fell into batches.
+        order = sorted(slots, key=lambda slot: round(weights[slot], 6))
         if is_main_process():
             ranking = [{"slot": slot, "mean_gate_weight": weights[slot]} for slot in order]
             write_rows(context.folder(self.name) / "ranking.json", ranking)
@@ -108,7 +111,10 @@ class DetachStage:
 
 @torch.no_grad()
 def mean_gate_weights(context: StageContext, model: ToVE) -> dict[str, float]:
-    """Average the gate over the images and tokens of the validation split.
+    """Average the gate over the images and tokens of the validation split, each image once.
+
+    Samples may share an image, the sampler repeats some so that all processes have as many, and
+    one stands in for an image that cannot be read (`skipped`).
 
     Args:
         context: the run.
@@ -118,19 +124,29 @@ def mean_gate_weights(context: StageContext, model: ToVE) -> dict[str, float]:
         Mean weight by slot; they sum to one.
     """
     model.eval()
-    total_K, num_tokens = None, 0
+    means: dict[str, list[float]] = {}  # by image id, [K]
     for batch in context.evaluation_loader("val"):
         data = model.data_preprocessor(batch, training=False)
-        ids = [sample["image_id"] for sample in data["data_samples"]]
-        gate_BNK = model.gate_weights(data["images"], ids)
-        sum_K = gate_BNK.double().sum(dim=(0, 1))
-        total_K = sum_K if total_K is None else total_K + sum_K
-        num_tokens += gate_BNK.shape[0] * gate_BNK.shape[1]
-    if total_K is None:
+        rows = _new_images(data["data_samples"], means)
+        if rows:
+            images_BCHW = data["images"][list(rows.values())]
+            gate_BNK = model.gate_weights(images_BCHW, list(rows))
+            means |= zip(rows, gate_BNK.double().mean(1).tolist(), strict=True)
+    for others in all_gather_object(means):
+        means |= others
+    if not means:
         raise ConfigError(
-            "The validation split is empty, so the experts cannot be ranked; give it images."
+            "The validation split has no image that can be read, so the experts cannot be ranked; "
+            "give it images."
         )
-    totals = torch.cat([total_K.cpu(), torch.tensor([float(num_tokens)], dtype=torch.float64)])
-    all_reduce(totals)
-    means = (totals[:-1] / totals[-1]).tolist()
-    return dict(zip(model.hub.slots, means, strict=True))
+    every_IK = torch.tensor([means[image_id] for image_id in sorted(means)], dtype=torch.float64)
+    return dict(zip(model.hub.slots, every_IK.mean(0).tolist(), strict=True))
+
+
+def _new_images(samples: Sequence[Mapping[str, Any]], known: Collection[str]) -> dict[str, int]:
+    """Give a batch's images that are not known yet: id to the row of its first sample."""
+    rows: dict[str, int] = {}
+    for row, sample in enumerate(samples):
+        if not sample.get("skipped") and sample["image_id"] not in known:
+            rows.setdefault(sample["image_id"], row)
+    return rows
