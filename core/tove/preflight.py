@@ -4,9 +4,9 @@ Looked at: types in every part of the config, experts, weights, image size, data
 one sentence that tells what, where and how to mend it.
 """
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tove.licences import check_licences, run_experts
 from tove.plugins import expert_options
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
-__all__ = ["check_config", "data_sets", "fill_in"]
+__all__ = ["check_config", "data_sets", "fill_in", "needed_slots"]
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
 _NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
@@ -88,7 +88,7 @@ def _check_keys(cfg: Config) -> None:
 
 def _check_loader(loader: Mapping[str, Any], where: str) -> None:
     """Check what a loader's dict holds: torch's arguments and those that mmengine adds."""
-    check_known(loader, [*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"], where)
+    check_known(loader, [*signature(DataLoader).parameters, "num_batch_per_epoch"], where)
     for key, least in (("batch_size", 1), ("num_workers", 0)):
         value = loader.get(key, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -165,7 +165,8 @@ def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[
         only: the one stage that is to run; None with a checkpoint evaluates that.
     """
     kinds = {entry["name"]: registry.STAGES.get(entry["type"]) for entry in cfg.stages}
-    if checkpoint and (only is None or "source" in inspect.signature(kinds[only]).parameters):
+    starts = kinds.get(only) if only else None
+    if checkpoint and (only is None or (starts and "source" in signature(starts).parameters)):
         attached = attached_slots(read_checkpoint(checkpoint))
         if attached is not None:
             return set(attached)

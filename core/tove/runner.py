@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from tove.checkpoint import is_full_disk, unwritable, write_text
 from tove.errors import ConfigError, close_matches
 from tove.licences import check_licences, licence_table, run_experts
+from tove.preflight import needed_slots
 from tove.registry import SCOPE, STAGES
 from tove.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, Stage, StageContext, plain_settings
@@ -59,14 +60,17 @@ class StagedRunner:
         names = [entry["name"] for entry in self.entries]
         if only is not None and only not in names:
             raise ConfigError(f"No stage is called '{only}'. {close_matches(only, names)}")
+        checkpoint = Path(checkpoint) if checkpoint else None
+        needed = needed_slots(cfg, checkpoint, only)
+        experts = [entry for entry in run_experts(cfg, only) if entry[0] in needed]
         self.context = StageContext(
             cfg=cfg,
             work_dir=self.work_dir,
             resume=resume,
             amp=amp,
             distributed=distributed,
-            checkpoint=Path(checkpoint) if checkpoint else None,
-            terms=check_licences(cfg, run_experts(cfg, only)),
+            checkpoint=checkpoint,
+            terms=check_licences(cfg, experts),
         )
 
     def run(self) -> list[Row]:
