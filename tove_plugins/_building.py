@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tove_plugins._discovery import discover
 from tove_plugins._errors import ExpertBuildError
 from tove_plugins._frozen import thaw
+from tove_plugins._global_state import kept_global_state
 from tove_plugins._requirements import unmet_requirements
 from tove_plugins._resources import find_weights, sha256_of
 from tove_plugins.specs import ExpertSpec
@@ -73,7 +74,8 @@ def build_from_spec(
     factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
     _check_options(factory, spec.factory, spec, path, kwargs, label)
     try:
-        expert = factory(spec=spec, weights=path, **kwargs)
+        with kept_global_state():
+            expert = factory(spec=spec, weights=path, **kwargs)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a factory that calls sys.exit() is named as well
@@ -163,7 +165,8 @@ def _resolved(
     kwargs = _merged(spec, tiny, options)
     _check_options(resolve, spec.resolve, spec, path, kwargs, label)
     try:
-        found = resolve(spec=spec, weights=path, **kwargs)
+        with kept_global_state():
+            found = resolve(spec=spec, weights=path, **kwargs)
     except (ValueError, OSError) as error:
         raise ExpertBuildError(
             f"The {label} cannot be built with these options: {error}"
@@ -244,7 +247,8 @@ def import_named(reference: str, what: str) -> Callable[..., Any]:
     """Import "package.module:attribute"; `what` names it in messages."""
     module_name, _, attributes = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        with kept_global_state():
+            found: Any = importlib.import_module(module_name)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
     except KeyboardInterrupt:

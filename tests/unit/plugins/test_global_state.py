@@ -1,0 +1,135 @@
+"""An expert's code changes nothing for the process that builds it."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tove_plugins import build_expert, resolve_expert
+
+FACTORY = """
+import random
+import numpy as np
+import torch
+{at_import}
+
+class Factory(torch.nn.Module):
+    def __init__(self, spec, weights=None, width=0):
+        super().__init__()
+        {in_factory}
+        self.layer = torch.nn.Linear(4, 4)
+
+def resolve(spec, weights=None, width=0):
+    {in_resolve}
+    return spec
+"""
+PLUGIN = """
+@hookimpl
+def tove_experts():
+    yield spec("e", factory="acting_expert:Factory", resolve="acting_expert:resolve")
+"""
+MODES = {
+    "grad": "torch.set_grad_enabled(False)",
+    "dtype": "torch.set_default_dtype(torch.float64)",
+}
+SEEDS = {
+    "torch": "torch.manual_seed(0)",
+    "numpy": "np.random.seed(0)",
+    "python": "random.seed(0)",
+}
+PLACES = ("at_import", "in_factory", "in_resolve")
+
+
+@pytest.fixture
+def expert(
+    install: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., None]]:
+    """Give a function that installs expert "e", whose code does what it is told somewhere."""
+
+    def make(**code: str) -> None:
+        places = {place: code.get(place, "pass") for place in PLACES}
+        (tmp_path / "site/acting_expert.py").write_text(FACTORY.format(**places))
+        monkeypatch.delitem(sys.modules, "acting_expert", raising=False)
+        install("somebodys-expert", PLUGIN)
+
+    yield make
+    sys.modules.pop("acting_expert", None)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+
+
+def build() -> nn.Module:
+    resolve_expert("e", width=1)
+    return build_expert("e", width=1)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_torch_are_the_caller_s_again(
+    expert: Callable[..., None], place: str, mode: str
+) -> None:
+    expert(**{place: MODES[mode]})
+    build()
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    with torch.no_grad():
+        build()
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("library", SEEDS)
+def test_seeds_are_the_caller_s_again(
+    expert: Callable[..., None], place: str, library: str
+) -> None:
+    expert(**{place: SEEDS[library]})
+    drawn = set()
+    for seed in (1, 2):
+        sys.modules.pop("acting_expert", None)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        build()
+        drawn |= {torch.rand(()).item(), np.random.random(), random.random()}  # noqa: NPY002
+    assert len(drawn) == 6  # a seed of the expert's own would give the same numbers twice
+
+
+def test_a_run_draws_the_same_whatever_an_expert_draws(expert: Callable[..., None]) -> None:
+    expert(in_factory="torch.rand(width + 1)")
+    drawn = set()
+    for width in (0, 1000):
+        torch.manual_seed(3)
+        build_expert("e", width=width)
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 1
+
+
+def test_two_random_experts_differ_and_a_seed_gives_each_again(
+    expert: Callable[..., None],
+) -> None:
+    expert()
+    torch.manual_seed(3)
+    first, second = build().layer.weight, build().layer.weight
+    torch.manual_seed(3)
+    assert not torch.equal(first, second)
+    assert torch.equal(build().layer.weight, first)
+
+
+def test_torch_s_first_import_by_an_expert_leaves_its_defaults(
+    expert: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expert(at_import="; ".join(MODES.values()))
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    code = (
+        "import sys; from tove_plugins import build_expert; assert 'torch' not in sys.modules\n"
+        "build_expert('e')\nimport torch\n"
+        "print(torch.is_grad_enabled(), torch.get_default_dtype())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "torch.float32"]
