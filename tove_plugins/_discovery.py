@@ -5,6 +5,7 @@ Nothing is first-wins: a name that two plugins claim belongs to neither until on
 
 import importlib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ BLOCK = "TOVE_BLOCK_PLUGINS"
 LOAD = "TOVE_LOAD_PLUGINS"
 TIMEOUT = "TOVE_PLUGIN_TIMEOUT"
 DEFAULT_SECONDS = 20.0
+MOST_SECONDS = 86_400.0  # the system's timers take no number of any size
 # Entry points exist only after an installation, and a bare checkout must work: known by its name.
 BUILTIN = EntryPoint(name="builtin", value="tove_experts.plugin", group=ENTRY_POINT_GROUP)
 
@@ -155,12 +157,23 @@ def _names(variable: str) -> frozenset[str]:
 
 
 def _seconds(notes: list[str]) -> float:
+    """Give the limit that loading a plugin has; 0 or less is none."""
     text = os.environ.get(TIMEOUT, "")
-    try:
-        return float(text) if text else DEFAULT_SECONDS
-    except ValueError:
-        notes.append(f"{TIMEOUT} is {text!r}; give a number of seconds. {DEFAULT_SECONDS} is used.")
+    if not text:
         return DEFAULT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        notes.append(
+            f"{TIMEOUT} is {text!r}; give a number of seconds, or 0 for no limit. "
+            f"{DEFAULT_SECONDS:g} is used."
+        )
+        return DEFAULT_SECONDS
+    if seconds > MOST_SECONDS:
+        notes.append(f"{TIMEOUT} is {text!r}; {MOST_SECONDS:g}, a day, is the most and is used.")
+    return min(seconds, MOST_SECONDS)
 
 
 def _normal(name: str) -> str:

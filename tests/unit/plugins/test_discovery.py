@@ -112,6 +112,40 @@ def test_a_hanging_import_is_stopped(install: Install, monkeypatch: pytest.Monke
     assert "good_one" in catalog.experts
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("inf", ["'inf'; give a number of seconds, or 0 for no limit. 20 is used."]),
+        ("nan", ["'nan'; give a number"]),
+        ("soon", ["'soon'; give a number"]),
+        ("1e300", ["'1e300'; 86400, a day, is the most and is used."]),
+        ("86400", []),
+        ("0", []),
+        ("-1", []),
+    ],
+)
+def test_no_limit_whatever_it_is_stops_plugins_that_are_well(
+    install: Install, monkeypatch: pytest.MonkeyPatch, value: str, told: list[str]
+) -> None:
+    install("zz-good", GOOD)
+    monkeypatch.setenv("TOVE_PLUGIN_TIMEOUT", value)
+    catalog = discover()
+    assert {plugin.status for plugin in catalog.plugins} == {"active"}
+    notes = [note for note in catalog.notes if "TOVE_PLUGIN_TIMEOUT" in note]
+    assert len(notes) == len(told)
+    assert all(words in note for words, note in zip(told, notes, strict=True))
+
+
+@pytest.mark.parametrize("limit", ["0", "-5"])
+def test_nothing_or_less_is_no_limit(
+    install: Install, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    install("zz-good", "import signal\nTIMER = signal.getitimer(signal.ITIMER_REAL)\n" + GOOD)
+    monkeypatch.setenv("TOVE_PLUGIN_TIMEOUT", limit)
+    module = record(discover(), "zz-good").module
+    assert sys.modules[module].TIMER == (0.0, 0.0)
+
+
 def test_a_users_interrupt_is_not_swallowed(install: Install) -> None:
     install("interrupted", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
