@@ -139,7 +139,9 @@ class CausalLanguageModel(nn.Module):
         """Return the names of the trained parameters; all others belong to `pretrained`."""
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def loss(self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str]) -> Tensor:
+    def loss(
+        self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str | None]
+    ) -> Tensor:
         """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
 
         A target without a token in the tokenizer counts for nothing, nor does one that its prompt
@@ -150,7 +152,8 @@ class CausalLanguageModel(nn.Module):
         Args:
             memory_BND: vision tokens.
             prompts: B prompts, empty ones allowed.
-            targets: B texts to learn.
+            targets: B texts to learn; a sample whose target is None counts for nothing. A process
+                without any target calls with such a sample, since all take part in the mean.
 
         Returns:
             A scalar.

@@ -201,14 +201,14 @@ class Merge(BaseModel):
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
         labelled = [row for row, sample in enumerate(samples) if sample.get("target")]
-        # All ranks have to take part in the loss's normalisation, with or without a target.
+        # All ranks have to take part in the loss's normalisation: one without a target sends a
+        # sample that counts for nothing.
         rows = labelled or [0]
         if len(rows) < len(samples):
             prediction_BND = prediction_BND[rows]
         prompts = [samples[row].get("prompt", "") for row in rows]
-        targets = [samples[row].get("target") or "none" for row in rows]
-        loss = self.teacher.language.loss(prediction_BND, prompts, targets)
-        return loss if labelled else 0.0 * loss
+        targets = [samples[row].get("target") or None for row in rows]
+        return self.teacher.language.loss(prediction_BND, prompts, targets)
 
     def train(self, mode: bool = True) -> "Merge":
         """Set the student's mode; the teacher is always in eval."""

@@ -115,27 +115,29 @@ class PromptTokenizer:
             )
         return ids
 
-    def sample(self, prompt: str, target: str, limit: int) -> tuple[tuple[int, ...], int]:
+    def sample(self, prompt: str, target: str | None, limit: int) -> tuple[tuple[int, ...], int]:
         """Lay out one training sample as `[BOS] prompt target [EOS]`, cut to `limit` tokens.
 
         A target that leaves nothing to learn, because it has no token or its prompt leaves no room
         for one, is left out with a warning: one such caption among millions ends no training.
+        One that is None is left out as its caller wants.
 
         Returns:
             The row, and the place in it where the target begins; its end where nothing is to be
             learned.
         """
-        start, ids = self.prompt(prompt), self._target(prompt, target)
-        if not ids:
-            self._leave_out(target, "has no token in this tokenizer")
-        elif len(start) >= limit:
+        start = self.prompt(prompt)
+        if target is not None:
+            ids = self._target(prompt, target)
+            if ids and len(start) < limit:
+                return (*start, *ids, self.eos)[:limit], len(start)
             self._leave_out(
                 target,
                 f"finds no room after its prompt {prompt!r}, which has {len(start)} of at most "
-                f"{limit} tokens (language.max_text_tokens, or what the model has positions for)",
+                f"{limit} tokens (language.max_text_tokens, or what the model has positions for)"
+                if ids
+                else "has no token in this tokenizer",
             )
-        else:
-            return (*start, *ids, self.eos)[:limit], len(start)
         start = start[:limit]
         return start, len(start)
 

@@ -1,12 +1,21 @@
 """Merging: who teaches, who learns, what is left."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tove.encoder import TransformersCLIP
 from tove.errors import ConfigError
 from tove.merging import LOSSES, Merge
+from tove.registry import MODELS
 
 LORA = {"type": "lora", "r": 2, "lora_alpha": 4}
 
@@ -87,10 +96,75 @@ def test_language_loss_joins_on_labelled_samples_only(make_model, batch):
     torch.testing.assert_close(losses["loss_lm"], 0.5 * expected)
 
 
-def test_language_loss_of_a_batch_without_labels_is_zero(make_model, batch):
+@pytest.fixture
+def reading(clip_folder, tmp_path):
+    """Config of a ToVE without experts that reads with a causal language model."""
+    words = ["<pad>", "<s>", "</s>", "<unk>", "yes", "no", "red", "cube", "?"]
+    core = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = Whitespace()
+    special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), words, strict=False))
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(tmp_path / "lm")
+    torch.manual_seed(0)
+    sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
+    GPT2LMHeadModel(GPT2Config(len(words), **sizes)).save_pretrained(tmp_path / "lm")
+    return {
+        "type": "ToVE",
+        "_scope_": "tove",
+        "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
+        "experts": {},
+        "arm": "plain",
+        "language": {"type": "CausalLanguageModel", "pretrained": str(tmp_path / "lm")},
+    }
+
+
+def test_language_loss_of_a_batch_without_labels_is_zero(reading, batch):
     samples = [{"image_id": s["image_id"], "task": "image"} for s in batch["data_samples"]]
-    merge = Merge(make_model(), lm_weight=0.5)
+    merge = Merge(MODELS.build(reading), lm_weight=0.5)
     assert merge(batch["images"], samples, mode="loss")["loss_lm"] == 0
+
+
+ONE_OF_TWO = """
+import sys, torch
+from tove.merging import Merge
+from tove.registry import MODELS
+rank, store, case = int(sys.argv[1]), sys.argv[2], torch.load(sys.argv[3], weights_only=False)
+torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+torch.manual_seed(1)
+merge = Merge(MODELS.build(case["config"]), lm_weight=0.5)
+wrapped = torch.nn.parallel.DistributedDataParallel(merge)
+half = slice(2 * rank, 2 * rank + 2)
+losses = wrapped(case["images"][half], case["samples"][half], mode="loss")
+sum(losses.values()).backward()
+mean = losses["loss_lm"].detach() / 2
+torch.distributed.all_reduce(mean)
+torch.testing.assert_close(mean, case["loss_lm"])
+for name, parameter in merge.named_parameters():
+    if name in case["grads"]:
+        torch.testing.assert_close(parameter.grad, case["grads"][name], atol=1e-6, rtol=1e-4)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_of_which_one_has_no_target_give_the_gradients_of_one(reading, tmp_path):
+    torch.manual_seed(1)
+    merge = Merge(MODELS.build(reading), lm_weight=0.5)
+    samples = [{"image_id": str(i), "task": "image"} for i in range(4)]
+    samples[0] |= {"prompt": "red ?", "target": "yes"}
+    samples[1] |= {"prompt": "", "target": "red cube"}
+    images = torch.rand(4, 3, 32, 32)
+    losses = merge(images, samples, mode="loss")
+    sum(losses.values()).backward()
+    case = {"config": reading, "images": images, "samples": samples}
+    case["loss_lm"] = losses["loss_lm"].detach()
+    case["grads"] = {n: p.grad for n, p in merge.named_parameters() if p.grad is not None}
+    torch.save(case, tmp_path / "case.pt")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = [f"file://{tmp_path}/store", str(tmp_path / "case.pt")]
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(rank), *arguments], env=environment)
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
 
 
 def test_unlabelled_images_need_no_text(make_model, batch):

@@ -252,6 +252,15 @@ def test_a_target_with_nothing_to_learn_is_left_out_with_one_warning(
     assert not vision.grad.any()
 
 
+@pytest.mark.parametrize("loss_mean", ["tokens", "samples"])
+def test_a_sample_without_a_target_counts_for_nothing(make, warnings, loss_mean) -> None:
+    model = make("gpt2", "cross_attention", loss_mean=loss_mean)
+    some = [TARGETS[0], None, TARGETS[2], None]
+    expected = model.loss(memory()[[0, 2]], PROMPTS[::2], TARGETS[::2])
+    torch.testing.assert_close(model.loss(memory(), PROMPTS, some), expected)
+    assert not warnings
+
+
 def test_training_text_is_cut_at_the_cap_and_answers_are_not(make, warnings, monkeypatch) -> None:
     model = make("gpt2", "cross_attention", max_text_tokens=6)
     uncapped = make("gpt2", "cross_attention")
