@@ -48,6 +48,7 @@ class PluginRecord:
         reason: A sentence on the status; for an active plugin a remark, or empty.
         experts: The names of its experts that can be built.
         module: What the entry point refers to.
+        seconds: How long it took to load.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PluginRecord:
     reason: str
     experts: tuple[str, ...]
     module: str = ""
+    seconds: float = 0.0
 
     @property
     def label(self) -> str:

@@ -9,8 +9,10 @@ import math
 import os
 import re
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -64,7 +66,9 @@ def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
         return LoadedPlugin((), "blocked", f"{BLOCK} names it.")
     if _names(LOAD) and not mine & _names(LOAD):
         return LoadedPlugin((), "blocked", f"{LOAD} is set and does not name it.")
-    return load_plugin(source, seconds)
+    start = time.perf_counter()
+    loaded = load_plugin(source, seconds)
+    return replace(loaded, seconds=time.perf_counter() - start)
 
 
 def _find_sources(notes: list[str]) -> list[PluginSource]:
@@ -117,21 +121,14 @@ def _record(
         plugin.reason,
         free,
         source.entry_point.value,
+        round(plugin.seconds, 3),
     )
     taken = [spec.name for spec in plugin.specs if spec.name in contested]
     if not taken:
         return record
     sentences = [_conflict(name, contested[name]) for name in taken]
     reason = " ".join(filter(None, [*sentences, plugin.reason]))
-    return PluginRecord(
-        record.name,
-        record.distribution,
-        record.version,
-        "conflict",
-        reason,
-        free,
-        record.module,
-    )
+    return replace(record, status="conflict", reason=reason)
 
 
 def _conflict(name: str, claimants: tuple[ExpertEntry, ...]) -> str:

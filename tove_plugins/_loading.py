@@ -41,6 +41,7 @@ class LoadedPlugin:
     specs: tuple[ExpertSpec, ...]
     status: Status
     reason: str
+    seconds: float = 0.0
 
 
 def load_plugin(source: PluginSource, seconds: float) -> LoadedPlugin:

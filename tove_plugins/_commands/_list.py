@@ -8,14 +8,16 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
-from tove_plugins._catalog import Catalog, ExpertEntry
+from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord
 from tove_plugins._commands._finding import expert_status, find_experts
 from tove_plugins._commands._text import fit_table, line_width, print_lines, safe_repr, wrap
+from tove_plugins._discovery import BUILTIN
 from tove_plugins.specs import API_VERSION
 
 __all__ = ["add_arguments", "run"]
 
 SHORTEST = {"DISTRIBUTION": 12, "LICENCE": 10, "TASK": 9}
+LONG = 0.2  # seconds to load a plugin; the listing of a hundred takes less than half of one
 COLUMNS = ("NAME", "TASK", "TOKENS", "IMAGE", "SIZE", "LICENCE", "DISTRIBUTION", "STATUS")
 DROPPABLE = ("IMAGE", "DISTRIBUTION", "SIZE", "LICENCE")
 
@@ -98,9 +100,17 @@ def _as_text(catalog: Catalog, entries: list[ExpertEntry]) -> list[str]:
         lines += ["", "(nc): the licence of the weights allows no commercial use."]
     remarks = [
         *(f"{p.label} [{p.status}] {p.reason}" for p in catalog.plugins if p.reason),
+        *(_slow(p) for p in catalog.plugins if p.seconds > LONG and p.module != BUILTIN.value),
         *catalog.notes,
     ]
     return [*lines, *([""] if remarks else []), *(wrap(remark, "  ", "") for remark in remarks)]
+
+
+def _slow(plugin: PluginRecord) -> str:
+    return (
+        f"{plugin.label} took {plugin.seconds:.1f} s to load, for which every listing and every "
+        "run waits; its author should leave to the factory what is not needed to say the specs."
+    )
 
 
 def _nothing(catalog: Catalog) -> str:

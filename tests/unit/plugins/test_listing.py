@@ -77,6 +77,38 @@ def test_json_is_whole_and_alone_on_stdout(
     assert {plugin["status"] for plugin in listing["plugins"]} == {"active"}
 
 
+class Clock:
+    """One that a plugin sets forward, for a busy machine would make any plugin slow."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_a_plugin_that_takes_long_to_load_is_named_and_the_builtin_one_is_not(
+    install: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tove_plugins._discovery.time", Clock())
+    late = "from tove_plugins import _discovery\n_discovery.time.now += {seconds}\n"
+    for name, seconds in (("heavy", 1.3), ("light", 0.1)):
+        install(name, late.format(seconds=seconds) + PLAIN.format(name=f"{name}_one", more=""))
+    assert main(["list"]) == 0
+    told = capsys.readouterr().out
+    assert "plugin 'heavy' of heavy 1.0 took 1.3 s to load" in told
+    assert told.count("s to load") == 1
+    assert main(["list", "--json"]) == 0
+    records = {p["name"]: p for p in json.loads(capsys.readouterr().out)["plugins"]}
+    assert [records[name]["seconds"] for name in ("builtin", "heavy", "light")] == [0.0, 1.3, 0.1]
+    monkeypatch.setattr("tove_plugins._commands._list.LONG", -1.0)
+    assert main(["list"]) == 0
+    told = capsys.readouterr().out
+    assert "plugin 'light'" in told
+    assert "plugin 'builtin'" not in told
+
+
 WRONG_FIELDS = {
     "description": "description=None",
     "size": "weights=Weights('p', size_mb='big')",
