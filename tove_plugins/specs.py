@@ -94,7 +94,8 @@ class ImageSpec:
         for name, value in (("mean", self.mean), ("std", self.std)):
             require(
                 is_numbers(value, 3),
-                f"ImageSpec.{name} is {value!r}; give a tuple of three numbers (red, green, blue).",
+                f"ImageSpec.{name} is {value!r}; give a tuple of three finite numbers "
+                "(red, green, blue).",
             )
         require(
             all(number > 0 for number in self.std),
@@ -102,8 +103,8 @@ class ImageSpec:
         )
         require(
             is_numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1],
-            f"ImageSpec.value_range is {self.value_range!r}; give a tuple of two numbers (black, "
-            "white), the lower first.",
+            f"ImageSpec.value_range is {self.value_range!r}; give a tuple of two finite "
+            "numbers (black, white), the lower first.",
         )
         require(
             self.interpolation in get_args(Interpolation),
