@@ -31,7 +31,7 @@ from tove.pretrained import (
     load_causal_lm,
     unfreeze_cross_attention,
 )
-from tove.prompts import PromptTokenizer, pad_rows
+from tove.prompts import PromptTokenizer, on_device, pad_rows
 from tove.ranking import Ranker
 from tove.registry import LANGUAGE_MODELS
 
@@ -167,8 +167,9 @@ class CausalLanguageModel(nn.Module):
         ]
         rows, starts = zip(*samples, strict=True)
         ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
+        start_B = on_device(starts, memory_BND.device)
         place_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
-        counts_BL = mask_BL.bool() & (place_L >= place_L.new_tensor(starts)[:, None])
+        counts_BL = mask_BL.bool() & (place_L >= start_B[:, None])
         labels_BL = ids_BL.masked_fill(~counts_BL, _IGNORED)
         logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
         losses_BL = F.cross_entropy(

@@ -26,6 +26,7 @@ from tove.arguments import check_known
 from tove.errors import ConfigError
 from tove.model import Fused, Sample, ToVE, build_part
 from tove.preprocess import to_unit_range
+from tove.prompts import on_device
 from tove.registry import MODELS
 from tove.trainable import keep_frozen_weights_out, load_trainable
 
@@ -205,7 +206,7 @@ class Merge(BaseModel):
         # sample that counts for nothing.
         rows = labelled or [0]
         if len(rows) < len(samples):
-            prediction_BND = prediction_BND[rows]
+            prediction_BND = prediction_BND[on_device(rows, prediction_BND.device)]
         prompts = [samples[row].get("prompt", "") for row in rows]
         targets = [samples[row].get("target") or None for row in rows]
         return self.teacher.language.loss(prediction_BND, prompts, targets)

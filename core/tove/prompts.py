@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tove.errors import ConfigError
 
-__all__ = ["PromptTokenizer", "check_room", "pad_rows"]
+__all__ = ["PromptTokenizer", "check_room", "on_device", "pad_rows"]
 
 _MAX_KEPT = 500_000
 _PROMPT = "?"  # stands for any prompt; tokenizers split behind it
@@ -55,7 +55,19 @@ def pad_rows(
         gap = length - len(row)
         ids.append([*row, *[pad] * gap] if side == "right" else [*[pad] * gap, *row])
         mask.append([1] * len(row) + [0] * gap if side == "right" else [0] * gap + [1] * len(row))
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    ids_BL, mask_BL = on_device([ids, mask], device)
+    return ids_BL, mask_BL
+
+
+def on_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Make an int64 tensor of nested lists, without waiting for what its device has still to do.
+
+    A copy from ordinary memory to a GPU waits for all that was queued before it: CLIP and experts.
+    """
+    made = torch.tensor(numbers, dtype=torch.int64)
+    if device.type == "cuda":
+        return made.pin_memory().to(device, non_blocking=True)
+    return made.to(device)
 
 
 def check_room(length: int, limit: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from tove.prompts import PromptTokenizer, check_room, pad_rows
+from tove.prompts import PromptTokenizer, check_room, on_device, pad_rows
 
 __all__ = ["Ranker"]
 
@@ -117,8 +117,8 @@ class Ranker:
         for i, ids in part:
             check_room(len(starts[i]) + len(ids), self.limit)
         samples = list(dict.fromkeys(i for i, _ in part))
-        memory_SND = memory_BND[torch.tensor(samples, device=device)]
-        owner_R = torch.tensor([samples.index(i) for i, _ in part], device=device)
+        memory_SND = memory_BND[on_device(samples, device)]
+        owner_R = on_device([samples.index(i) for i, _ in part], device)
         cache = self.new_cache()
         if cache is None:
             rows, skipped = (
@@ -137,5 +137,5 @@ class Ranker:
         logits_RTV = self.logits(memory_SND[owner_R], ids_RT[:, :-1], mask_RT, cache)
         lines_RT = logits_RTV.float().log_softmax(-1).gather(2, ids_RT[:, 1:, None])[..., 0]
         place_T = torch.arange(lines_RT.shape[1], device=device)
-        counts_RT = own_mask_RT[:, 1:].bool() & (place_T >= place_T.new_tensor(skipped)[:, None])
+        counts_RT = own_mask_RT[:, 1:].bool() & (place_T >= on_device(skipped, device)[:, None])
         return lines_RT.masked_fill(~counts_RT, 0.0).sum(1).tolist()

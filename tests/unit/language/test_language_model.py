@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tove.errors import ConfigError
 from tove.language import CausalLanguageModel
+from tove.prompts import on_device
 from tove.registry import LANGUAGE_MODELS
 
 CROSS = ["gpt2", "bert", "roberta"]
@@ -15,6 +17,16 @@ ALL_WAYS = [(f, "cross_attention") for f in CROSS] + [
 ]
 PROMPTS = ["a picture of", "", "the red ball is left of the blue box true ?", "two"]
 TARGETS = ["a red ball", "two balls", "yes", "blue balls left"]
+
+
+class Made(TorchFunctionMode):
+    """Counts tensors that are made of Python numbers."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -259,6 +271,20 @@ def test_a_sample_without_a_target_counts_for_nothing(make, warnings, loss_mean)
     expected = model.loss(memory()[[0, 2]], PROMPTS[::2], TARGETS[::2])
     torch.testing.assert_close(model.loss(memory(), PROMPTS, some), expected)
     assert not warnings
+
+
+def test_the_loss_makes_no_tensor_on_the_device_but_by_copies_not_waited_for(
+    make, monkeypatch
+) -> None:
+    """A tensor made of Python numbers on a GPU waits for CLIP and the experts, queued before it."""
+    model = make("llama", "prefix")
+    copies, copy = [], on_device
+    monkeypatch.setattr("tove.language.on_device", lambda *a: copies.append(a) or copy(*a))
+    monkeypatch.setattr("tove.prompts.on_device", lambda *a: copies.append(a) or copy(*a))
+    made = Made()
+    with made:
+        model.loss(memory(), PROMPTS, TARGETS)
+    assert len(copies) == made.count == 2  # ids with their mask; starts
 
 
 def test_training_text_is_cut_at_the_cap_and_answers_are_not(make, warnings, monkeypatch) -> None:

@@ -16,6 +16,17 @@ def test_padding_sides() -> None:
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
+def test_copies_to_a_gpu_are_pinned_and_not_waited_for(monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pin") or self)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, device, **how: calls.append((device, how)) or self
+    )
+    gpu = torch.device("cuda")
+    pad_rows([(1, 2, 3), (4,)], 9, gpu)  # ids and mask in one copy
+    assert calls == ["pin", (gpu, {"non_blocking": True})]
+
+
 def test_special_tokens_fall_back_sanely(word_tokenizer) -> None:
     only_end = PromptTokenizer(word_tokenizer(eos_token="</s>", unk_token="<unk>"))
     assert only_end.bos == only_end.pad == only_end.eos
