@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,6 +355,42 @@ class StaysLocal(Right):
             local.connect("/no/such/socket")
 
 
+class SeedsForward(Right):
+    """The run's dropout draws the same numbers at every step."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return super().forward(images)
+
+
+class SeedsBuild(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+
+
+class SetsDefaultDtype(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        torch.set_default_dtype(torch.float64)
+
+
+class TurnsGradOff(Right):
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        super().__init__()
+        torch.set_grad_enabled(False)
+
+
+class SeedsWithinFork(Right):
+    """Right: the seed is gone when the build is done."""
+
+    def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__()
+        self.patch.reset_parameters()
+
+
 class NumpyWeights(Right):
     def __init__(self, spec: ExpertSpec, weights: object = None) -> None:
         super().__init__()
@@ -407,7 +444,12 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (SendsDatagram, "offline_build", "a connection to 192.0.2.1:9"),
     (FetchesByCommand, "offline_build", "the command 'curl"),
     (NumpyWeights, "deterministic", "one seed"),
+    (SeedsForward, "global_state", "Calling it changes the seed of torch's random numbers"),
+    (SeedsBuild, "global_state", "Building it changes the seed of torch's random numbers"),
+    (SetsDefaultDtype, "global_state", "the default dtype from torch.float32 to torch.float64"),
+    (TurnsGradOff, "global_state", "the grad mode from True to False"),
 ]
+BUILT = (NumpyWeights, SeedsBuild, SetsDefaultDtype, TurnsGradOff)  # the fault is in building
 
 
 RANDOM = (DropoutAlways, DeafToEval)  # chance differs wherever two results are compared
@@ -418,7 +460,7 @@ def test_each_fault_is_named_by_the_right_check(
     fault: type[nn.Module], check: str, words: str
 ) -> None:
     torch.manual_seed(0)
-    if check == "offline_build" or fault is NumpyWeights:
+    if check == "offline_build" or fault in BUILT:
         results = check_expert(
             make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
         )
@@ -543,6 +585,35 @@ def test_the_network_is_refused_only_while_the_check_runs() -> None:
     check_expert(make_spec(f"{__name__}:Phones"), checks=["offline_build"], raise_on_failure=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), 1).close()
+
+
+def test_random_weights_may_be_drawn_and_seeded_within_a_fork() -> None:
+    for right in ("Right", "SeedsWithinFork"):
+        (result,) = check_expert(make_spec(f"{__name__}:{right}"), checks=["global_state"])
+        assert result.outcome == "passed"
+
+
+def test_settings_changed_by_an_import_are_seen_however_often_it_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = "def build(spec, weights): return torch.nn.Identity()"
+    (tmp_path / "turns_grad_off.py").write_text(
+        f"import torch\n{build}\ntorch.set_grad_enabled(False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(2):
+        (result,) = check_expert(
+            make_spec("turns_grad_off:build"), checks=["global_state"], raise_on_failure=False
+        )
+        assert "Importing its module changes the grad mode" in result.message
+        assert torch.is_grad_enabled()
+
+
+def test_a_fault_in_settings_does_not_reach_the_tests_around_it() -> None:
+    for fault in ("SetsDefaultDtype", "TurnsGradOff"):
+        check_expert(make_spec(f"{__name__}:{fault}"), raise_on_failure=False)
+        assert torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float32
 
 
 def test_every_check_of_the_built_expert_has_a_fault_that_it_names() -> None:

@@ -7,6 +7,7 @@ Importing this package imports torch; importing `tove_plugins` does not.
 
 from tove_plugins.testing import (  # noqa: F401 - they fill the registry
     _built,
+    _global_state,
     _library,
     _normalisation,
     _spatial,

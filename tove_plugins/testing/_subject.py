@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tove_plugins._building import build_expert, build_from_spec
 from tove_plugins._discovery import discover
 from tove_plugins.specs import ExpertSpec
+from tove_plugins.testing._settings import kept_settings
 
 __all__ = ["SkipCheck", "Subject", "run_as_core"]
 
@@ -72,14 +73,14 @@ class Subject:
         return self.spec.name
 
     def build(self) -> nn.Module:
-        """Build it from the same seed as every time, leaving the caller's random state alone.
+        """Build it from the same seed as every time; random state and settings stay as they are.
 
         Raises:
             SkipCheck: A module was given, and a copy would not be the same.
         """
         if self.rebuild is None:
             return _copied(self._given)
-        with torch.random.fork_rng(devices=[]):
+        with kept_settings():
             torch.manual_seed(SEED)
             return self.rebuild()
 
