@@ -527,6 +527,29 @@ def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> 
     check_expert(right().eval(), make_spec(image=getattr(right, "image", IMAGE)))
 
 
+class Scripted(Right):
+    """Its first layer is TorchScript, which cannot be moved to the meta device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = torch.jit.script(self.patch)
+
+
+class ScriptedNormalisesAgain(Scripted):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward((images - 0.5) / 0.25)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_is_no_fault_and_its_input_is_seen() -> None:
+    results = {result.name: result for result in check_expert(Scripted().eval(), make_spec())}
+    if not torch.cuda.is_available():
+        assert "TorchScript" in results["device_follows"].message
+    assert results["normalisation"].outcome == "passed"
+    with pytest.raises(ExpertCheckError, match="The core has normalised it already"):
+        check_expert(ScriptedNormalisesAgain().eval(), make_spec(), checks=["normalisation"])
+
+
 class KeepsByClosure(Right):
     """Its features are collected by a hook that a copy would share with the original."""
 

@@ -100,8 +100,8 @@ def check_device_follows(subject: Subject) -> None:
     """A tensor kept outside parameters and buffers stays behind when the expert is moved.
 
     Expert and images are moved to the GPU where there is one, otherwise to PyTorch's `meta` device,
-    which tells devices apart on any machine. A forward that needs the values cannot run there and
-    is skipped.
+    which tells devices apart on any machine. A forward that needs the values cannot run there, nor
+    can TorchScript; they are skipped.
 
     Mend: Register constant tensors with `register_buffer`, and make new ones on `images.device`.
     """
@@ -109,7 +109,12 @@ def check_device_follows(subject: Subject) -> None:
         target = torch.device("cuda")
     else:
         target = torch.device("meta")  # tells devices apart on any machine, without data
-    expert, images = subject.fresh().to(target), subject.images(2).to(target)
+    expert = subject.fresh()
+    if target.type == "meta" and any(
+        isinstance(m, torch.jit.ScriptModule) for m in expert.modules()
+    ):
+        raise SkipCheck("No accelerator here, and TorchScript does not run without one's data.")
+    expert, images = expert.to(target), subject.images(2).to(target)
     try:
         tokens = run_as_core(expert, images)
     except NotImplementedError as error:

@@ -42,10 +42,6 @@ def _name(operation: Any) -> str:  # noqa: ANN401
 class _Reached(BaseException):
     """Ends a forward. Not an Exception, so that the expert's own handlers let it pass."""
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        super().__init__()
-        self.tensors = tensors
-
 
 class _EndAtLayer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """End the forward at its layer number `index`, with what that is given."""
@@ -53,6 +49,7 @@ class _EndAtLayer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, index: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.left = index
+        self.reached: list[Tensor] | None = None
 
     def __torch_dispatch__(
         self,
@@ -64,19 +61,24 @@ class _EndAtLayer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if _name(func) in LAYERS:
             if self.left == 0:
                 given = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-                raise _Reached([tensor.detach().clone() for tensor in given])
+                self.reached = [tensor.detach().clone() for tensor in given]
+                raise _Reached
             self.left -= 1
         return func(*args, **(kwargs or {}))
 
 
 def _given_to_layer(expert: nn.Module, images: Tensor, index: int) -> list[Tensor] | None:
     """Give the tensors that layer number `index` of a forward is given; None past the last."""
+    mode = _EndAtLayer(index)
     try:
-        with _EndAtLayer(index):
+        with mode:
             run_as_core(expert, images)
-    except _Reached as reached:
-        return reached.tensors
-    return None
+    except _Reached:
+        pass
+    except Exception:  # TorchScript's interpreter makes a RuntimeError of every exception
+        if mode.reached is None:
+            raise
+    return mode.reached
 
 
 def first_layer_inputs(expert: nn.Module, images: Sequence[Tensor]) -> list[Tensor] | None:
