@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 
 from tove.adapters import attach_adapters, set_adapter_mode
 from tove.errors import ConfigError
@@ -29,6 +29,8 @@ from tove.pretrained import (
     cross_attention_readers,
     first_position,
     load_causal_lm,
+    new_cache,
+    room_for_text,
     unfreeze_cross_attention,
 )
 from tove.prompts import PromptTokenizer, on_device, pad_rows
@@ -77,25 +79,9 @@ class CausalLanguageModel(nn.Module):
         rank_shortlist: int = 128,
     ) -> None:
         super().__init__()
-        if fusion not in ("cross_attention", "prefix"):
-            raise ConfigError(
-                f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
-            )
+        _check_choices(fusion, loss_mean)
+        _check_counts(max_text_tokens, rank_shortlist)
         self.fusion = fusion
-        if loss_mean not in ("tokens", "samples"):
-            raise ConfigError(
-                f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
-            )
-        if max_text_tokens is not None and max_text_tokens < 2:
-            raise ConfigError(
-                f"language.max_text_tokens is {max_text_tokens!r}, but it must be at least 2, for "
-                "the start token and one of the target; None does not cap the text."
-            )
-        if rank_shortlist < 1:
-            raise ConfigError(
-                f"language.rank_shortlist is {rank_shortlist!r}, but it must be at least 1, the "
-                "number of candidates that are scored in full."
-            )
         self.label_smoothing, self.loss_mean = label_smoothing, loss_mean
         self.max_text_tokens, self.rank_shortlist = max_text_tokens, rank_shortlist
         self.lm, tokenizer = load_causal_lm(pretrained, fusion, dtype)
@@ -116,8 +102,6 @@ class CausalLanguageModel(nn.Module):
         self._offset = first_position(self.lm)
         arguments = inspect.signature(self.lm.forward).parameters
         self._takes_positions = "position_ids" in arguments
-        stateful = getattr(self.lm, "_is_stateful", False)
-        self._takes_cache = "past_key_values" in arguments and not stateful
         self._keeps_logits = "logits_to_keep" in arguments
         self.train(self.training)
 
@@ -310,28 +294,35 @@ class CausalLanguageModel(nn.Module):
         return embeds_BLD, torch.cat([seen_BN, mask_BT], dim=1)
 
     def _new_cache(self) -> Cache | None:
-        """Make an empty cache; None where the model has another kind, as state-space models do."""
-        if not self._takes_cache:
-            return None
-        if self.fusion == "prefix":
-            return DynamicCache()
-        # The BERT classes write both kinds of keys into a plain cache, hence the double one.
-        return EncoderDecoderCache(DynamicCache(), DynamicCache())
+        return new_cache(self.lm, self.fusion)
 
     def _text_limit(self, memory_BND: Tensor) -> int:
-        """Return how many text tokens the position embeddings leave room for."""
-        positions = getattr(self.lm.config, "max_position_embeddings", None)
-        if positions is None:
-            return 2**31
         taken = memory_BND.shape[1] if self.fusion == "prefix" else 0
-        limit = positions - self._offset - taken
-        if limit < 2:
-            raise ConfigError(
-                f"The {taken} vision tokens leave no room for text among the {positions} positions "
-                "of the language model; use language.fusion='cross_attention', a smaller "
-                "model.encoder.image_size or a model with more positions."
-            )
-        return limit
+        return room_for_text(self.lm, self._offset, taken)
+
+
+def _check_choices(fusion: str, loss_mean: str) -> None:
+    if fusion not in ("cross_attention", "prefix"):
+        raise ConfigError(
+            f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
+        )
+    if loss_mean not in ("tokens", "samples"):
+        raise ConfigError(
+            f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
+        )
+
+
+def _check_counts(max_text_tokens: int | None, rank_shortlist: int) -> None:
+    if max_text_tokens is not None and max_text_tokens < 2:
+        raise ConfigError(
+            f"language.max_text_tokens is {max_text_tokens!r}, but it must be at least 2, for "
+            "the start token and one of the target; None does not cap the text."
+        )
+    if rank_shortlist < 1:
+        raise ConfigError(
+            f"language.rank_shortlist is {rank_shortlist!r}, but it must be at least 1, the "
+            "number of candidates that are scored in full."
+        )
 
 
 def _mean_over_processes(number: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ RoBERTa's kin count positions from behind the padding index, which `generate()` 
 not know; models shipped with sampling settings must not sample here.
 """
 
+import inspect
 import os
 from types import MethodType
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
 )
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from tove.errors import ConfigError
 
@@ -25,6 +27,8 @@ __all__ = [
     "first_position",
     "is_cross_attention",
     "load_causal_lm",
+    "new_cache",
+    "room_for_text",
     "unfreeze_cross_attention",
 ]
 
@@ -117,6 +121,41 @@ def first_position(model: nn.Module) -> int:
         if isinstance(table, nn.Embedding) and table.padding_idx is not None:
             return table.padding_idx + 1
     return 0
+
+
+def room_for_text(model: Any, first: int, taken: int) -> int:  # noqa: ANN401
+    """Return how many text tokens the position embeddings leave room for.
+
+    Args:
+        model: a causal language model.
+        first: its first position.
+        taken: number of vision tokens before the text.
+
+    Raises:
+        ConfigError: not even for a start token and one more.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return 2**31
+    room = positions - first - taken
+    if room < 2:
+        raise ConfigError(
+            f"The {taken} vision tokens leave no room for text among the {positions} positions "
+            "of the language model; use language.fusion='cross_attention', a smaller "
+            "model.encoder.image_size or a model with more positions."
+        )
+    return room
+
+
+def new_cache(model: Any, fusion: str) -> Cache | None:  # noqa: ANN401
+    """Make an empty cache; None where the model has another kind, as state-space models do."""
+    takes = "past_key_values" in inspect.signature(model.forward).parameters
+    if not takes or getattr(model, "_is_stateful", False):
+        return None
+    if fusion == "prefix":
+        return DynamicCache()
+    # The BERT classes write both kinds of keys into a plain cache, hence the double one.
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
 def _offset_inputs(

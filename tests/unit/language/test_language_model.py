@@ -118,7 +118,7 @@ def test_ranking_reads_prompt_and_image_once_for_all_candidates(
     cached = model.rank(vision, PROMPTS, candidates)
     longest = max(len(model.text.prompt(prompt)) for prompt in PROMPTS)
     assert rows == [(4, longest), (4, longest), (3 * 4, 2)]
-    model._takes_cache = False  # as with a state-space model
+    model.lm._is_stateful = True  # as a state-space model is
     uncached = model.rank(vision, PROMPTS, candidates)
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(uncached), rtol=1e-4, atol=1e-4)
 
