@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -597,6 +598,43 @@ def test_what_cannot_be_copied_is_built_anew_or_skipped(
     told = {result.name: result.message for result in results if result.outcome == "skipped"}
     assert reason in told["shape_and_grid"]
     assert "installed name" in told["spatial_order"]
+
+
+class HardCodedCuda(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.cuda())
+
+
+class Exits(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        sys.exit(3)
+
+
+class Interrupted(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="There is a GPU.")
+@pytest.mark.parametrize("error", [None, AssertionError("Torch not compiled with CUDA enabled")])
+def test_a_gpu_that_is_asked_for_is_told_as_a_fault_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    if error is not None:
+        monkeypatch.setattr(Tensor, "cuda", Mock(side_effect=error))
+    results = check_expert(HardCodedCuda(), make_spec(), raise_on_failure=False)
+    told = {result.name: result.message for result in results}
+    assert told["shape_and_grid"].startswith("It raised")
+    assert "a fault of device_follows" in told["shape_and_grid"]
+    assert told["spatial_order"] == "It raised before it gave tokens; see shape_and_grid."
+
+
+def test_an_expert_that_exits_fails_and_an_interrupt_is_the_users() -> None:
+    check = ["shape_and_grid"]
+    (result,) = check_expert(Exits(), make_spec(), checks=check, raise_on_failure=False)
+    assert (result.outcome, result.message) == ("failed", "It raised SystemExit: 3")
+    with pytest.raises(KeyboardInterrupt):
+        check_expert(Interrupted(), make_spec(), checks=check)
 
 
 def test_what_stays_on_the_machine_is_no_network() -> None:

@@ -12,6 +12,14 @@ from tove_plugins.testing._subject import Subject
 
 __all__ = ["CheckResult", "check_expert", "parametrize_with_expert_checks"]
 
+RAISED = "It raised"
+NO_GPU = ("Found no NVIDIA driver", "not compiled with CUDA", "No CUDA GPUs", "No HIP GPUs")
+GPU_IS_NOT_HERE = (
+    "It asks for a GPU by itself, and this machine has none: a fault of device_follows. Take the "
+    "device from `images.device`, register constant tensors with register_buffer(), and leave "
+    '.cuda() and device="cuda" out; the core moves the expert.'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
@@ -86,6 +94,10 @@ def _skipping(check: Check) -> Callable[[Subject], None]:
             check(subject)
         except SkipCheck as reason:
             pytest.skip(str(reason))
+        except Exception as error:
+            if _asks_for_gpu(error):
+                error.add_note(GPU_IS_NOT_HERE)
+            raise
 
     return run
 
@@ -110,15 +122,35 @@ def choose_checks(names: Iterable[str] | None) -> tuple[Check, ...]:
 
 def run_check(check: Check, subject: Subject, earlier: list[CheckResult]) -> CheckResult:
     """Run one check; what the earlier ones found tells whether it can say anything."""
-    shapeless = any(r.name == "shape_and_grid" and r.outcome == "failed" for r in earlier)
-    if shapeless and check.stage == "built":
-        return CheckResult(check.name, "skipped", "Its tokens do not have the declared shape.")
+    shape = [r for r in earlier if r.name == "shape_and_grid" and r.outcome == "failed"]
+    if shape and check.stage == "built":
+        return CheckResult(check.name, "skipped", _why_not(shape[0]))
     try:
         check(subject)
     except SkipCheck as reason:
         return CheckResult(check.name, "skipped", str(reason))
     except AssertionError as failure:
+        if _asks_for_gpu(failure):  # torch's own, where it was built without CUDA
+            return CheckResult(check.name, "failed", _told(failure))
         return CheckResult(check.name, "failed", str(failure))
-    except Exception as error:  # an expert that raises fails the check that met it
-        return CheckResult(check.name, "failed", f"It raised {type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an expert that raises, or exits, fails the check that met it
+        return CheckResult(check.name, "failed", _told(error))
     return CheckResult(check.name, "passed")
+
+
+def _why_not(shape: CheckResult) -> str:
+    if shape.message.startswith(RAISED):
+        return "It raised before it gave tokens; see shape_and_grid."
+    return "Its tokens do not have the declared shape."
+
+
+def _told(error: BaseException) -> str:
+    """Say what an expert raised, and how to mend it where that is known."""
+    sentence = f"{RAISED} {type(error).__name__}: {error}"
+    return f"{sentence}\n{GPU_IS_NOT_HERE}" if _asks_for_gpu(error) else sentence
+
+
+def _asks_for_gpu(error: BaseException) -> bool:
+    return any(words in str(error) for words in NO_GPU)
