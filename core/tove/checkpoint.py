@@ -4,6 +4,7 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
     experts    dict slot -> {name, distribution, version, sha256, options}, of the hub it was
                trained with
     attached   slots that still have parameters in it (a slim checkpoint has fewer than `experts`)
+    frozen     fingerprints of the frozen encoder and language model, see `tove.frozen`
     cfg        the config's text
     stage, steps, seed, versions
     world_size, amp   (of those to resume from) how it trained

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from tove.checkpoint import check_provenance, way_of_training, write_text, writing
 from tove.errors import TrainingError
+from tove.frozen import check_frozen
 from tove.randomness import end_step, seed_step
 from tove.registry import HOOKS
 
@@ -226,9 +227,11 @@ class ProvenanceHook(Hook):
         checkpoint["meta"].update(self.meta(), **way_of_training(self.amp))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the experts."""
-        saved = checkpoint["meta"].get("experts")
-        if saved is None:
+        """Compare the experts and the frozen parts."""
+        saved, where = checkpoint["meta"], "The resumed checkpoint"
+        if "experts" not in saved:
             return
-        for remark in check_provenance(saved, self.meta()["experts"], "The resumed checkpoint"):
+        now = self.meta()
+        for remark in check_provenance(saved["experts"], now["experts"], where):
             runner.logger.warning(remark)
+        check_frozen(saved.get("frozen"), now.get("frozen", {}), where)

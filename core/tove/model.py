@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tove.cache import TokenCache
 from tove.errors import ConfigError
+from tove.frozen import fingerprints
 from tove.gating import GateOutput, TokenGate, balance_loss
 from tove.hub import ExpertHub, check_slots, expert_specs
 from tove.preprocess import to_unit_range
@@ -145,6 +146,8 @@ class ToVE(BaseModel):
         elif arm == "baseline":
             self.transfer = self._matched_mlp(experts, detached, hidden, *options)
         keep_frozen_weights_out(self)
+        # Now, and not when it is asked for: a teacher's trained parts are frozen by then.
+        self.frozen = fingerprints(encoder=self.encoder, language=self.language)
         self.train(self.training)
         if init_from is not None:
             load_initial(self, init_from)

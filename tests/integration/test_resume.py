@@ -2,15 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.config import Config
+from transformers import CLIPVisionModel
+
+from tove.errors import CheckpointError
+from tove.preflight import check_config
+from tove.runner import StagedRunner
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +106,35 @@ def test_a_damaged_checkpoint_is_named(
     assert result.returncode == 2
     assert "iter_4.pth cannot be read as a checkpoint" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_training_does_not_go_on_in_front_of_other_frozen_weights(
+    swapped: bool, resumable: dict[str, Any], miniature: Path, tmp_path: Path
+):
+    clip, work = tmp_path / "clip", tmp_path / "work"
+    shutil.copytree(miniature / "clip", clip)
+    resumable["schedule"].update(steps=4, checkpoint_interval=2)
+    resumable["model"]["encoder"]["pretrained"] = str(clip)
+    resumable["stages"] = resumable["stages"][:1]
+    run_here(resumable, work)
+    folder = work / "transfer"
+    for name in ("done.json", "rows.json", "model.pth", "iter_4.pth"):
+        (folder / name).unlink()
+    (folder / "last_checkpoint").write_text("iter_2.pth")
+    before = (folder / "iter_2.pth").read_bytes()
+
+    encoder = CLIPVisionModel.from_pretrained(clip)
+    encoder.vision_model.encoder.layers[0].mlp.fc1.weight.data.mul_(1.1)
+    encoder.save_pretrained(clip)
+    if swapped:
+        del resumable["model"]["experts"]["dino"]
+    with pytest.raises(CheckpointError, match=r"trained with another encoder.*encoder\.pretrained"):
+        run_here(resumable, work)
+    assert (folder / "iter_2.pth").read_bytes() == before  # what dino learned is still in it
+
+
+def run_here(settings: dict[str, Any], work: Path) -> None:
+    cfg = Config(deepcopy(settings) | {"work_dir": str(work)})
+    check_config(cfg)
+    StagedRunner(cfg, resume=True).run()

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from functools import wraps
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from safetensors.torch import save_file
+from transformers import BertLMHeadModel, CLIPVisionModel
 
 from tove.checkpoint import read_checkpoint
 from tove.model import ToVE
@@ -184,6 +186,47 @@ def test_the_frozen_weights_stay_out_of_checkpoints(finished_run: dict[str, Any]
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values())
 
 
+def _other_weights(folder: Path, kind: type, source: Path) -> str:
+    """Write a model as another one's, of the same shape with other weights."""
+    shutil.copytree(source, folder)
+    model = kind.from_pretrained(source)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("part", "kind"), [("encoder", "clip"), ("language", "lm")])
+def test_a_checkpoint_in_front_of_other_frozen_weights_is_refused(
+    part: str,
+    kind: str,
+    finished_run: dict[str, Any],
+    miniature: Path,
+    launch: Callable,
+    tmp_path: Path,
+):
+    model = {"clip": CLIPVisionModel, "lm": BertLMHeadModel}[kind]
+    other = _other_weights(tmp_path / kind, model, miniature / kind)
+    options = ("--cfg-options", f"model.{part}.pretrained={other}")
+
+    def test(name: str) -> tuple[int, str]:
+        checkpoint = finished_run["work"] / name
+        arguments = ("tools/test.py", finished_run["config"], checkpoint, "--work-dir", tmp_path)
+        result = launch(*arguments, *options)
+        return result.returncode, result.stderr
+
+    for name in ("transfer/model.pth", "detach/slim_1.pth"):
+        status, error = test(name)
+        assert status == 2, error[-2000:]
+        assert f"was trained with another {part}" in error
+        assert f"model.{part}.pretrained" in error
+        assert "Traceback" not in error
+    # The merged model has an encoder of its own, which the config does not name.
+    status, error = test("merge/model.pth")
+    assert status == (0 if part == "encoder" else 2), error[-2000:]
+
+
 def _save_open_clip(folder: Path, **vision: Any) -> str:
     import open_clip
 
@@ -256,3 +299,26 @@ def test_no_model_of_an_earlier_measurement_is_alive_when_the_next_is_built(
         gc.enable()
     assert len(alive) == 8
     assert set(alive) == {0}
+
+
+def test_what_was_made_of_a_replaced_model_is_made_anew(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    settings["stages"] = [
+        dict(type="TransferStage", name="transfer"),
+        dict(type="DetachStage", name="detach"),
+    ]
+    work = ("--work-dir", tmp_path / "work")
+    assert launch("tools/train.py", write_config(settings), *work).returncode == 0
+    first = json.loads((tmp_path / "work/detach/rows.json").read_text())
+    settings["schedule"].update(steps=9)
+    config = write_config(settings)
+    alone = launch("tools/train.py", config, *work, "--stage", "transfer")
+    assert alone.returncode == 0, alone.stderr[-2000:]
+    again = launch("tools/train.py", config, *work, "--resume")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "transfer: finished earlier, kept" in again.stdout
+    assert "is another model now; it begins again" in again.stdout
+    rows = json.loads((tmp_path / "work/results.json").read_text())
+    assert {row["steps"] for row in rows} == {9}
+    assert {row["steps"] for row in first} == {6}

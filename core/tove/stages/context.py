@@ -21,6 +21,7 @@ from tove import compat
 from tove.arguments import check_model
 from tove.checkpoint import attached_slots, check_provenance, read_checkpoint
 from tove.errors import CheckpointError, ConfigError, close_matches
+from tove.frozen import check_frozen
 from tove.licences import Terms
 from tove.model import ToVE
 from tove.optim import Schedule
@@ -263,6 +264,7 @@ class StageContext:
         model = self.build_model(merged_settings(made_with, over or {}), slots)
         for remark in check_provenance(meta.get("experts", {}), provenance_of(model), str(path)):
             print_log(remark, logger="current", level=logging.WARNING)
+        check_frozen(meta.get("frozen"), model.frozen, str(path))
         load_checkpoint_into(model, checkpoint, path)
         return model, meta
 
@@ -274,6 +276,7 @@ class StageContext:
             "seed": self.seed,
             "experts": experts,
             "attached": list(experts),
+            "frozen": dict(model.frozen),
             "licences": [asdict(entry) for entry in self.terms if entry.slot in experts],
             "versions": compat.versions(),
             "cfg": self.cfg.pretty_text,

@@ -11,6 +11,7 @@ from mmengine.dist import barrier, is_main_process
 
 from tove.carrying import adapted_checkpoint, carried_state, carry_over, is_of
 from tove.checkpoint import check_way_of_training, read_checkpoint, write_checkpoint
+from tove.frozen import check_frozen
 from tove.model import ToVE
 from tove.stages.context import StageContext, load_checkpoint_into, provenance_of
 from tove.stages.record import EARLIER
@@ -41,6 +42,8 @@ def start_training(context: StageContext, stage: str, model: ToVE) -> Meta:
     path = context.checkpoint or (own if context.resume and own.exists() else None)
     earlier = read_checkpoint(path) if path else None
     interrupted = _interrupted(context, stage)
+    if earlier:
+        check_frozen(earlier["meta"].get("frozen"), model.frozen, str(path))
     if interrupted:
         _adapt(interrupted, stage, model, context.amp)
     elif earlier and path:
@@ -68,7 +71,9 @@ def _interrupted(context: StageContext, stage: str) -> Path | None:
 
 def _adapt(path: Path, stage: str, model: ToVE, amp: bool) -> None:
     checkpoint, experts = read_checkpoint(path), provenance_of(model)
-    check_way_of_training(checkpoint["meta"], amp, str(path))  # before the file is rewritten
+    # Before the file is rewritten: what it had of dropped experts is lost then.
+    check_way_of_training(checkpoint["meta"], amp, str(path))
+    check_frozen(checkpoint["meta"].get("frozen"), model.frozen, str(path))
     carry = carry_over(checkpoint, experts)
     if not carry.changed and is_of(checkpoint, model):
         return

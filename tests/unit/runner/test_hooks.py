@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tove.errors import CheckpointError, TrainingError
-from tove.hooks import AtomicCheckpointHook, LossCurveHook, ReseedHook
+from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
 from tove.randomness import agreed_generator
 
 
@@ -169,3 +169,19 @@ def test_old_checkpoints_go_only_after_the_new_one_is_whole(tmp_path: Path):
         hook._save_checkpoint_with_step(runner, 11, {})
     assert [p.name for p in tmp_path.glob("iter_*.pth")] == ["iter_10.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "iter_10.pth"
+
+
+def test_a_resumed_checkpoint_is_held_against_the_experts_and_what_is_frozen():
+    expert = dict(name="e", distribution="p", version="1", sha256="ab", options={})
+    now = dict(experts=dict(a=expert), frozen=dict(encoder="1" * 64, language="2" * 64))
+    hook, runner = ProvenanceHook(lambda: now), SimpleNamespace()
+    hook.after_load_checkpoint(runner, dict(meta=dict(now)))
+    hook.after_load_checkpoint(runner, dict(meta=dict(experts=dict(a=expert))))  # of before
+    hook.after_load_checkpoint(runner, dict(meta={}))
+    changed = [
+        ("another language", now | dict(frozen=dict(encoder="1" * 64, language="3" * 64))),
+        ("Slot 'a' does not hold", now | dict(experts=dict(a=expert | dict(sha256="cd")))),
+    ]
+    for words, meta in changed:
+        with pytest.raises(CheckpointError, match=words):
+            hook.after_load_checkpoint(runner, dict(meta=meta))
