@@ -12,6 +12,7 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
 
 import errno
 import io
+import logging
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ from typing import IO, Any
 import torch
 from mmengine.dist import get_world_size
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from safetensors import SafetensorError
 from torch import nn
@@ -39,7 +41,9 @@ __all__ = [
     "is_full_disk",
     "read_checkpoint",
     "remove_unfinished",
+    "resumable_checkpoint",
     "save_checkpoint",
+    "step_of",
     "unwritable",
     "way_of_training",
     "write_checkpoint",
@@ -161,8 +165,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for damaged and for foreign files
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); it is damaged "
+            f"{path} cannot be read as a checkpoint ({cause}); it is damaged "
             "or was not written by this framework. Delete it and train again, or name another."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -171,6 +176,38 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     checkpoint.setdefault("meta", {})
     return checkpoint
+
+
+def resumable_checkpoint(folder: Path) -> Path | None:
+    """Give the newest checkpoint of an interrupted training that can be read; None if it has none.
+
+    A damaged one costs the steps since the one before it.
+
+    Raises:
+        CheckpointError: not one of them can be read.
+    """
+    if not (folder / "last_checkpoint").exists():
+        return None
+    paths = sorted(folder.glob("iter_*.pth"), key=step_of, reverse=True)
+    damaged: list[str] = []
+    for path in paths:
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        for remark in damaged:
+            print_log(f"{remark} Going on from {path.name}.", "current", logging.WARNING)
+        return path
+    raise CheckpointError(
+        f"No checkpoint in {folder} can be resumed from; run without --resume to begin again. "
+        + " ".join(damaged)
+    )
+
+
+def step_of(path: Path) -> int:
+    """Give the step of a resumable checkpoint by its name, iter_STEP.pth."""
+    return int(path.stem.rpartition("_")[2])
 
 
 def attached_slots(checkpoint: Mapping[str, Any]) -> list[str] | None:

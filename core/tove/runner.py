@@ -139,7 +139,19 @@ class StagedRunner:
             return False
         if record.started and record.check():
             self._meet_other_experts(stage, record)
+        source = self._source_model(stage)
+        if source and record.started and record.is_of_another_model(source):
+            barrier()  # every rank has looked
+            if is_main_process():
+                record.clear()
+            barrier()
+            self.console.print(f"{stage.name}: {source} is another model now; it begins again")
         return record.finished
+
+    def _source_model(self, stage: Stage) -> Path | None:
+        """Give the model of another stage that a stage takes."""
+        source = getattr(stage, "source", None)
+        return self.context.model_path(source) if source and not stage.repeats else None
 
     def _meet_other_experts(self, stage: Stage, record: StageRecord) -> None:
         """Prepare a stage that has begun for experts that came, went or changed since."""
@@ -148,7 +160,7 @@ class StagedRunner:
         barrier()
         if is_main_process():
             if answer == "keep":
-                record.begin(afresh=False)
+                record.begin(afresh=False, source=self._source_model(stage))
             elif answer == "begin again":
                 record.clear()
             elif finished:
@@ -165,7 +177,8 @@ class StagedRunner:
         self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")
         barrier()
         if is_main_process():
-            record.begin(afresh=not (self.resume and record.started))
+            begun = self.resume and record.started
+            record.begin(afresh=not begun, source=self._source_model(stage))
         barrier()
         start = time.perf_counter()
         earlier, self.context.files = self.context.files, {}
@@ -200,6 +213,11 @@ class StagedRunner:
         """Print the table and the files."""
         if self.context.rows:
             self.console.print(results_table(self.context.rows, self.metrics))
+            scored = {name for row in self.context.rows for name in row["metrics"]}
+            for name in self.metrics:
+                if name not in scored:
+                    what = f"table_metrics names '{name}', which no row has."
+                    self.console.print(f"{what} {close_matches(name, scored)}", highlight=False)
         files = {**self.context.files, self.work_dir / "results.json": "the table as data"}
         for path in sorted(files):
             self.console.print(f"  {path}  {files[path]}", highlight=False)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler
+from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tove.checkpoint import check_way_of_training, read_checkpoint
+from tove.checkpoint import check_way_of_training, read_checkpoint, resumable_checkpoint
 from tove.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
 from tove.optim import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 
@@ -154,11 +154,10 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
 
 
 def _resumable(plan: RunPlan) -> Path | None:
-    """Give the folder's last checkpoint, read once so that a damaged one is named clearly."""
-    if not (plan.folder / "last_checkpoint").exists():
+    """Give the checkpoint that a plan goes on from."""
+    path = resumable_checkpoint(plan.folder)
+    if path is None:
         return None
-    name = find_latest_checkpoint(str(plan.folder))
-    path = plan.folder / Path(name or "").name
     check_way_of_training(read_checkpoint(path)["meta"], plan.amp, str(path))
     return path
 
@@ -227,7 +226,7 @@ def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
 
 
 def images_seen(runner: Runner, steps: int) -> set[str]:
-    """Tell which distinct images a training run drew, by replaying its sampler.
+    """Tell which distinct images a training run drew and could read, by replaying its sampler.
 
     Args:
         runner: after training.
@@ -243,9 +242,18 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
         indices = set(range(len(dataset)))
     else:
         indices = set(itertools.islice(sampler._infinite_indices(), draws))
-    return {image_id_of(dataset, index) for index in indices}
+    own = (_own_sample(dataset, index) for index in indices)
+    return {str(d.get_data_info(i)["image_id"]) for d, i in own if not _is_corrupt(d, i)}
 
 
-def image_id_of(dataset: BaseDataset | ConcatDataset, index: int) -> str:
-    """Give a sample's image id without loading the image."""
-    return str(dataset.get_data_info(index)["image_id"])
+def _own_sample(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401 - mmengine's wrappers
+    """Follow mmengine's wrappers to the data set that has a sample, and its index there."""
+    while hasattr(dataset, "_get_ori_dataset_idx"):
+        place = dataset._get_ori_dataset_idx(index)
+        number, index = place if isinstance(place, tuple) else (None, place)
+        dataset = dataset.dataset if number is None else dataset.datasets[number]
+    return dataset, index
+
+
+def _is_corrupt(dataset: Any, index: int) -> bool:  # noqa: ANN401 - any data set
+    return hasattr(dataset, "is_corrupt") and dataset.is_corrupt(index)

@@ -15,6 +15,8 @@ __all__ = ["UnlabelledImages"]
 class UnlabelledImages(ImageDataset):
     """All images under `img_dir`, sub-folders and links to folders included, sorted by path."""
 
+    has_targets = False
+
     def read_samples(self) -> list[dict[str, Any]]:
         """List the image files."""
         paths = [

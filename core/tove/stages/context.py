@@ -164,6 +164,24 @@ class StageContext:
             raise ConfigError("The schedule says no number of steps; set schedule.steps.")
         return Schedule(**settings)
 
+    def require(self, stage: str, *settings: str) -> None:
+        """Check that the config has what a stage reads.
+
+        Raises:
+            ConfigError: one of the top-level settings is missing.
+        """
+        missing = [key for key in settings if key not in self.cfg]
+        if missing:
+            raise ConfigError(
+                f"Stage '{stage}' needs the setting `{missing[0]}`, which the config lacks; "
+                "configs/tiny/tove-tiny_scenes.py shows one."
+            )
+
+    def arm(self, over: Mapping[str, Any]) -> str:
+        """Give the arm of the model with settings laid over it."""
+        arm: str = self.model_settings(over).get("arm", "tove")
+        return arm
+
     def check_model(self, over: Mapping[str, Any], where: str) -> None:
         """Check settings that a stage lays over `cfg.model`.
 

@@ -54,8 +54,27 @@ class DetachStage:
         self.budget = [budget] if isinstance(budget, int) else budget
 
     def check(self, context: StageContext) -> None:
-        """Check that there is a model to take apart."""
+        """Check that there is a model to take apart, and how far."""
         check_source(context, self.name, self.source)
+        context.require(self.name, "val_dataloader", "test_evaluator")
+        if context.checkpoint:
+            return  # its own experts count
+        entries = {entry["name"]: entry for entry in context.cfg.stages}
+        over = entries.get(self.source, {}).get("model", {})
+        detached = context.model_settings(over).get("detached", ())
+        slots = [slot for slot in context.slots if slot not in detached]
+        if context.arm(over) != "tove" or not slots:
+            raise ConfigError(
+                f"Stage '{self.name}' has nothing to detach: stage '{self.source}' trains "
+                f"arm='{context.arm(over)}' with {len(slots)} experts. Take the stage out, or name "
+                "as its source a stage with arm='tove' and experts."
+            )
+        wrong = [number for number in self.budget or () if not 0 <= number < len(slots)]
+        if wrong:
+            raise ConfigError(
+                f"stages.{self.name}.budget asks for a model with {wrong[0]} experts, but "
+                f"detaching from {len(slots)} leaves 0 to {len(slots) - 1}."
+            )
 
     def run(self, context: StageContext) -> list[Row]:
         """Rank, then build, measure and save the model after each removal."""

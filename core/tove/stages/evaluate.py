@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from tove.checkpoint import attached_slots, read_checkpoint
 from tove.licences import check_licences
 from tove.registry import SCOPE
-from tove.rows import make_console, results_table, write_rows
+from tove.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
 
@@ -47,6 +47,10 @@ def evaluate_checkpoint(
         path = context.folder(f"test-{split}") / "rows.json"
         write_rows(path, [row])
         console = make_console()
-        console.print(results_table([row], row["metrics"]))
+        shown = cfg.get("table_metrics", TABLE_METRICS)
+        console.print(results_table([row], shown))
+        for name, score in row["metrics"].items():
+            if name not in shown:
+                console.print(f"  {name}: {show_score(score)}", highlight=False, markup=False)
         console.print(f"  {path}", highlight=False)
     return row

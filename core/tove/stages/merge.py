@@ -22,7 +22,7 @@ from tove.encoder import OpenCLIP, TransformersCLIP
 from tove.errors import ConfigError
 from tove.merging import Merge, check_student
 from tove.optim import Schedule
-from tove.registry import ENCODERS, MODELS, STAGES
+from tove.registry import DATASETS, ENCODERS, MODELS, STAGES
 from tove.stages.context import (
     Row,
     StageContext,
@@ -85,17 +85,14 @@ class MergeStage:
 
     def check(self, context: StageContext) -> None:
         """Check that the config says what and how to merge."""
-        if "merging" not in context.cfg or "unlabelled_dataloader" not in context.cfg:
-            raise ConfigError(
-                f"Stage '{self.name}' needs the settings `merging` and `unlabelled_dataloader`; "
-                "configs/tiny/tove-tiny_scenes.py shows them."
-            )
+        context.require(self.name, "merging", "unlabelled_dataloader", "test_evaluator")
         check_source(context, self.name, self.source)
         self._schedule(context)
         settings = merged_settings(plain_settings(context.cfg.merging.model), self.model)
         model = MODELS.get(settings["type"])
         check_model(model, settings, f"stages.{self.name}.model")
         if model is Merge:
+            self._check_targets(context, settings.get("lm_weight", 0.0))
             check_student(settings.get("student", "full"), f"stages.{self.name}.model.student")
         encoder = ENCODERS.get(context.cfg.model.encoder["type"])
         if not (inspect.isclass(encoder) and issubclass(encoder, EXPORTABLE)):
@@ -103,6 +100,16 @@ class MergeStage:
                 f"Stage '{self.name}' exports the merged encoder as CLIP, which model.encoder of "
                 f"type {context.cfg.model.encoder['type']} cannot be; use "
                 f"{' or '.join(kind.__name__ for kind in EXPORTABLE)}, or take the stage out."
+            )
+
+    def _check_targets(self, context: StageContext, lm_weight: float) -> None:
+        """Refuse a language loss on images without text: it would be zero at every step."""
+        kind = DATASETS.get(context.cfg.unlabelled_dataloader.dataset["type"])
+        if lm_weight and not getattr(kind, "has_targets", True):
+            raise ConfigError(
+                f"stages.{self.name}.model.lm_weight is {lm_weight}, but {kind.__name__} gives "
+                "images without text, on which there is no language loss; set it to 0, or give "
+                "unlabelled_dataloader a data set with text, such as CocoCaptions."
             )
 
     def _schedule(self, context: StageContext) -> Schedule:

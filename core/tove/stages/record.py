@@ -1,6 +1,7 @@
 """What a stage leaves in its folder, so that a later call knows what is finished, and how.
 
-config.json   the settings that the stage's outcome depends on, flat; written when it starts
+config.json   the settings that the stage's outcome depends on, flat, and the digest of the model
+              that it takes from another stage; written when it starts
 done.json     the same settings' fingerprint, and the seconds it took; written when it ends
 rows.json     its rows
 earlier.pth   the model that it ended with before the experts changed; what it goes on from
@@ -17,12 +18,14 @@ from typing import Any
 from tove.checkpoint import remove_unfinished, write_text
 from tove.errors import ConfigError
 from tove.rows import read_rows, write_rows
+from tove_plugins import sha256_of
 
 __all__ = ["EARLIER", "StageRecord", "flatten"]
 
 EARLIER = "earlier.pth"
 _MODEL, _SETTINGS = "model.pth", "config.json"
 _CHECKPOINT = "checkpoint"  # the setting that the user's --checkpoint is noted as
+_SOURCE_MODEL = "source_model"  # the digest of the model that another stage had left for this one
 
 # Settings that change how a stage runs and not what comes out of it.
 _IRRELEVANT = {
@@ -104,7 +107,8 @@ class StageRecord:
         Raises:
             ConfigError: something else differs.
         """
-        then = json.loads((self.folder / _SETTINGS).read_text())
+        then = self._began_with()
+        then.pop(_SOURCE_MODEL, None)
         if other_checkpoint:
             then.pop(_CHECKPOINT, None)
         changed = [
@@ -124,16 +128,35 @@ class StageRecord:
             "settings, or run without --resume and --stage to begin again."
         )
 
-    def begin(self, afresh: bool) -> None:
+    def _began_with(self) -> dict[str, Any]:
+        began: dict[str, Any] = json.loads((self.folder / _SETTINGS).read_text())
+        return began
+
+    def is_of_another_model(self, source: Path) -> bool:
+        """Tell whether the stage began from another model than another stage has left by now.
+
+        Args:
+            source: that stage's model; one that is not there tells nothing.
+        """
+        then = self._began_with().get(_SOURCE_MODEL)
+        return then is not None and source.exists() and then != sha256_of(source)
+
+    def begin(self, afresh: bool, source: Path | None = None) -> None:
         """Note the settings; a fresh start removes what an earlier run of the stage left.
 
         Either start removes what a killed process had half written.
+
+        Args:
+            afresh: whether it starts anew.
+            source: the model of another stage that it takes, if it does.
         """
         remove_unfinished(self.folder)
         if afresh:
             self.clear()
-        text = json.dumps(self.settings, indent=1, sort_keys=True)
-        write_text(self.folder / _SETTINGS, text)
+        noted = dict(self.settings)
+        if source is not None and source.exists():
+            noted[_SOURCE_MODEL] = sha256_of(source)
+        write_text(self.folder / _SETTINGS, json.dumps(noted, indent=1, sort_keys=True))
 
     def clear(self) -> None:
         """Remove what an earlier run of the stage left."""

@@ -92,6 +92,10 @@ class ReportStage:
         self.name = name
         self.settings = ReportSettings().overlaid(settings)
 
+    def check(self, context: StageContext) -> None:
+        """Check the settings before what they are about has cost hours."""
+        self.settings.overlaid(context.cfg.get("report", {}))
+
     def run(self, context: StageContext) -> list[Row]:
         """Write the page and the pictures; there are no rows."""
         if not is_main_process():

@@ -10,7 +10,12 @@ from typing import Any
 from mmengine.dist import barrier, is_main_process
 
 from tove.carrying import adapted_checkpoint, carried_state, carry_over, is_of
-from tove.checkpoint import check_way_of_training, read_checkpoint, write_checkpoint
+from tove.checkpoint import (
+    check_way_of_training,
+    read_checkpoint,
+    resumable_checkpoint,
+    write_checkpoint,
+)
 from tove.frozen import check_frozen
 from tove.model import ToVE
 from tove.stages.context import StageContext, load_checkpoint_into, provenance_of
@@ -63,10 +68,7 @@ def images_of(earlier: Meta) -> set[str]:
 
 
 def _interrupted(context: StageContext, stage: str) -> Path | None:
-    pointer = context.folder(stage) / "last_checkpoint"
-    if not context.resume or not pointer.exists():
-        return None
-    return pointer.parent / Path(pointer.read_text().strip()).name
+    return resumable_checkpoint(context.folder(stage)) if context.resume else None
 
 
 def _adapt(path: Path, stage: str, model: ToVE, amp: bool) -> None:

@@ -31,7 +31,8 @@ class TransferStage:
         name: the stage's name.
         model: settings laid over `cfg.model`, `dict(arm="baseline")` for example.
         schedule: settings laid over `cfg.schedule`.
-        row: the row's name; by default "tove" for the stage "transfer", else the stage's name.
+        row: the row's name; by default "tove" for the stage "transfer" where that has experts,
+            else the stage's name.
     """
 
     depends_on = (
@@ -54,17 +55,24 @@ class TransferStage:
         self.name = name
         self.model = dict(model or {})
         self.schedule = dict(schedule or {})
-        self.row = row or ("tove" if name == "transfer" else name)
+        self._row = row
 
     def check(self, context: StageContext) -> None:
-        """Check the schedule and the settings that are laid over the model's."""
-        context.schedule(self.schedule)
+        """Check the schedule, what the stage reads, and what is laid over the model's settings."""
+        schedule = context.schedule(self.schedule)
+        context.require(self.name, "test_evaluator", *["train_dataloader"] * bool(schedule.steps))
+        context.require(self.name, *["val_dataloader"] * bool(schedule.val_interval))
         context.check_model(self.model, f"stages.{self.name}.model")
+
+    def row(self, context: StageContext) -> str:
+        """Name the row; one of the arm "baseline" must never pass for ToVE's."""
+        is_tove = self.name == "transfer" and context.arm(self.model) == "tove"
+        return self._row or ("tove" if is_tove else self.name)
 
     def with_other_experts(self, context: StageContext) -> str:
         """Say what becomes of the stage when experts change; the baseline's size follows theirs."""
-        arm = context.model_settings(self.model).get("arm", "tove")
-        return {"plain": "keep", "tove": "carry over"}.get(arm, "begin again")
+        by_arm = {"plain": "keep", "tove": "carry over"}
+        return by_arm.get(context.arm(self.model), "begin again")
 
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
@@ -83,7 +91,7 @@ class TransferStage:
         row = measure_row(
             context,
             runner,
-            name=self.row,
+            name=self.row(context),
             experts=list(context.meta(model, self.name)["experts"]),
             stage=self.name,
             **entries,
@@ -119,4 +127,4 @@ class TransferStage:
             meta = context.meta(model, self.name, settings=self.model, **entries)
             save_checkpoint(folder / "model.pth", model, meta)
             write_text(folder / "images_seen.txt", "".join(f"{i}\n" for i in sorted(seen)))
-        context.files[folder / "model.pth"] = f"{self.row}: trained parameters"
+        context.files[folder / "model.pth"] = f"{self.row(context)}: trained parameters"

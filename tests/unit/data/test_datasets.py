@@ -290,3 +290,21 @@ def test_a_relation_may_be_missing_or_null(root) -> None:
     write(root, "statements", "\n".join(map(json.dumps, rows)))
     data = build(root, "VSRStatements")
     assert {data[i]["sample"]["relation"] for i in range(2)} == {"unknown"}
+
+
+def test_images_that_could_not_be_read_were_not_seen(root) -> None:
+    from types import SimpleNamespace
+
+    from tove.training import images_seen
+
+    spoil(root, 1, 3)
+    options = dict(data_root=str(root), image_size=16, _scope_="tove")
+    files = {kind: f"annotations/{kind}_train.json" for kind in ("captions", "statements")}
+    captions = dict(type="CocoCaptions", ann_file=files["captions"], **options)
+    statements = dict(type="VSRStatements", ann_file=files["statements"], **options)
+    both = ConcatDataset([captions, dict(type="RepeatDataset", times=2, dataset=statements)])
+    loader = DataLoader(both, batch_size=4, num_workers=1, collate_fn=tove_collate)
+    for _ in loader:
+        pass
+    seen = images_seen(SimpleNamespace(train_dataloader=loader), 100)
+    assert {os.path.basename(path) for path in seen} == {"000.png", "002.png", "004.png", "005.png"}

@@ -10,7 +10,9 @@ from tove.checkpoint import (
     atomic_writer,
     check_provenance,
     read_checkpoint,
+    resumable_checkpoint,
     save_checkpoint,
+    write_checkpoint,
     write_text,
 )
 from tove.errors import CheckpointError
@@ -127,3 +129,17 @@ def test_a_checkpoint_from_before_options_were_kept_is_still_read():
 
 def test_a_detached_expert_needs_no_match():
     assert check_provenance({"depth": DEPTH}, {}, "x.pth") == []
+
+
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(tmp_path, caplog):
+    assert resumable_checkpoint(tmp_path) is None
+    for step in (8, 9, 10):
+        write_checkpoint(tmp_path / f"iter_{step}.pth", {"state_dict": {}, "meta": {}})
+    (tmp_path / "last_checkpoint").write_text("iter_10.pth")
+    assert resumable_checkpoint(tmp_path) == tmp_path / "iter_10.pth"
+    (tmp_path / "iter_10.pth").write_bytes(b"half")
+    assert resumable_checkpoint(tmp_path) == tmp_path / "iter_9.pth"
+    (tmp_path / "iter_9.pth").unlink()
+    (tmp_path / "iter_8.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="can be resumed from; run without --resume"):
+        resumable_checkpoint(tmp_path)

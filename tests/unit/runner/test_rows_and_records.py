@@ -130,3 +130,19 @@ def test_what_a_killed_process_had_half_written_goes_when_its_stage_starts(
     record(tmp_path, lr=0.1).begin(afresh)
     assert [path.name for path in folder.rglob(".*.tmp")] == [".notes.tmp"]
     assert (tmp_path / ".other.pth.abcdefgh.tmp").exists()
+
+
+def test_a_stage_knows_when_the_model_it_took_has_been_replaced(tmp_path):
+    source = tmp_path / "model.pth"
+    stage = record(tmp_path / "detach", lr=0.1)
+    stage.begin(afresh=True, source=source)
+    assert not stage.is_of_another_model(source)
+    source.write_bytes(b"first")
+    assert not stage.is_of_another_model(source)  # it noted none
+    stage.begin(afresh=True, source=source)
+    assert not stage.check()
+    assert not stage.is_of_another_model(source)
+    source.write_bytes(b"other")
+    assert stage.is_of_another_model(source)
+    source.unlink()
+    assert not stage.is_of_another_model(source)

@@ -78,3 +78,58 @@ def test_a_source_that_comes_later(settings: Settings, tmp_path: Path):
     settings["stages"].reverse()
     with pytest.raises(ConfigError, match="none of that name comes before it"):
         check(settings, tmp_path)
+
+
+def stage_of(settings: Settings, name: str) -> dict[str, Any]:
+    return next(entry for entry in settings["stages"] if entry["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("train_dataloader"), "'plain_clip' needs the setting `train_dataloader`"),
+        (lambda s: s.pop("test_evaluator"), "'plain_clip' needs the setting `test_evaluator`"),
+        (lambda s: s.pop("val_dataloader"), "'detach' needs the setting `val_dataloader`"),
+        (lambda s: s.pop("unlabelled_dataloader"), "'merge' needs .*`unlabelled_dataloader`"),
+        (lambda s: s["model"].update(arm="baseline"), "'transfer' trains arm='baseline'"),
+        (lambda s: s["model"].update(detached=["depth", "dino"]), "with 0 experts"),
+        (lambda s: stage_of(s, "detach").update(budget=[1, 2]), "with 2 experts, .* leaves 0 to 1"),
+        (lambda s: stage_of(s, "detach").update(budget=-1), "with -1 experts"),
+        (
+            lambda s: s["merging"]["model"].update(lm_weight=1.0),
+            r"lm_weight is 1\.0, but UnlabelledImages gives images without text",
+        ),
+        (
+            lambda s: (
+                s["stages"].append(dict(type="ReportStage", name="report")),
+                s.update(report=dict(foo=3)),
+            ),
+            r"report\.foo of the config is unknown",
+        ),
+    ],
+)
+def test_what_a_later_stage_would_stumble_over(
+    settings: Settings, tmp_path: Path, change: Any, words: str
+):
+    change(settings)
+    with pytest.raises(ConfigError, match=words):
+        check(settings, tmp_path)
+
+
+def test_a_run_that_only_evaluates_needs_no_training_data(settings: Settings, tmp_path: Path):
+    del settings["train_dataloader"]
+    settings["schedule"].update(steps=0, warmup=0)
+    settings["stages"] = settings["stages"][:1]
+    check(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arm", "row"), [("tove", "tove"), ("baseline", "transfer"), ("plain", "transfer")]
+)
+def test_a_row_is_called_tove_only_where_experts_run(
+    settings: Settings, tmp_path: Path, arm: str, row: str
+):
+    settings["model"]["arm"] = arm
+    runner = StagedRunner(Config({**settings, "work_dir": str(tmp_path)}))
+    stage = runner._build(stage_of(settings, "transfer"))
+    assert stage.row(runner.context) == row
