@@ -16,7 +16,7 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook, RuntimeInfoHook
 from mmengine.runner import Runner
 
-from tove.checkpoint import check_provenance, way_of_training, write_text, writing
+from tove.checkpoint import check_provenance, step_of, way_of_training, write_text, writing
 from tove.errors import TrainingError
 from tove.frozen import check_frozen
 from tove.randomness import end_step, seed_step
@@ -201,13 +201,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if not is_main_process():
             return
         write_text(Path(runner.work_dir) / "last_checkpoint", name)
-        kept = sorted(Path(self.out_dir).glob("iter_*.pth"), key=_step_of)
+        kept = sorted(Path(self.out_dir).glob("iter_*.pth"), key=step_of)
         for old in kept[: -self.keep]:
             old.unlink()
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.rpartition("_")[2])
 
 
 @HOOKS.register_module()
