@@ -11,8 +11,15 @@ from tove.report.page import Section, Table
 from tove.report.probing import relation_counts
 from tove.report.standing import Row, Score, metric_label, score_of
 from tove.report.theme import Picture, draw
+from tove_plugins import resolve_resource
 
-__all__ = ["detachment_section", "loss_section", "relation_section", "results_section"]
+__all__ = [
+    "detachment_section",
+    "loss_section",
+    "other_scores_section",
+    "relation_section",
+    "results_section",
+]
 
 _RELATION = "vsr/relation/"
 _MOST_RELATIONS = 16  # in the picture; the table has all
@@ -23,36 +30,64 @@ def results_section(material: Material) -> Section:
     """Lay all rows out in a table."""
     if not material.rows:
         return Section("results", "Results", ["No stage has measured anything yet."])
-    names = dict.fromkeys(
-        n for row in material.rows for n in row["metrics"] if "/relation/" not in n
-    )
-    first = [*material.metrics]
-    others = [name for name in names if name not in first]
     costs = ("forward ms", "trained parameters", "all parameters", "images", "steps", "seed")
-    header = ["row", "experts", *map(metric_label, first), *costs, *others]
-    rows = [_cells(row, first, others) for row in material.rows]
+    header = ["row", "experts", *map(metric_label, material.metrics), *costs]
+    rows = [_cells(row, material.metrics) for row in material.rows]
     shown = [i for i, row in enumerate(material.rows) if row["name"] in _SHOWN_APART]
     note = (
         "Scores on the held-out test split, under them their 95 % intervals. Forward is the "
         "median time of one image through the vision side; images are the distinct ones that "
         "training saw, those of a teacher included."
     )
-    numeric = range(2, len(header))
-    return Section("results", "Results", [note], Table(header, rows, numeric, shown))
+    notes = [note, *_common_start(material)]
+    return Section("results", "Results", notes, Table(header, rows, range(2, len(header)), shown))
 
 
-def _cells(row: Row, first: Sequence[str], others: Sequence[str]) -> list[str]:
+def _common_start(material: Material) -> list[str]:
+    """Say what all rows started from, and on how many images that was trained, if anyone noted it.
+
+    The note is a card in JSON beside the weights, as the shipped ones have it.
+    """
+    source = material.context.cfg.model.get("init_from")
+    if source is None:
+        return []
+    name = str(source).rpartition("/")[2]
+    sentence = "whose own training images are not counted here"
+    try:
+        card = json.loads(resolve_resource(source).with_suffix(".json").read_text())
+        sentence = f"trained before on {card['score']['distinct_images']:,} other images"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # weights of someone's own
+    return [f"All rows start from the same {name}, {sentence}."]
+
+
+def other_scores_section(material: Material) -> Section | None:
+    """Lay out the scores that are neither the headline's nor a relation's."""
+    names = dict.fromkeys(
+        n for row in material.rows for n in row["metrics"] if "/relation/" not in n
+    )
+    others = [name for name in names if name not in material.metrics]
+    if not others:
+        return None
+    rows = [
+        [row["name"], *(_score_cell(score_of(row, metric)) for metric in others)]
+        for row in material.rows
+    ]
+    header = ["row", *map(metric_label, others)]
+    return Section("others", "Other scores", [], Table(header, rows, range(1, len(header))))
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     return [
         row["name"],
         ", ".join(row["experts"]) or "none",
-        *(_score_cell(score_of(row, metric)) for metric in first),
+        *(_score_cell(score_of(row, metric)) for metric in metrics),
         f"{row['forward_ms']:.2f}",
         f"{row['trainable_parameters']:,}",
         f"{row['total_parameters']:,}",
         f"{row['training_images']:,}",
         f"{row['steps']:,}",
         str(row["seed"]),
-        *(_score_cell(score_of(row, metric)) for metric in others),
     ]
 
 

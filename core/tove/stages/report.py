@@ -30,6 +30,7 @@ from tove.report.page import Page, Section, render_page
 from tove.report.results import (
     detachment_section,
     loss_section,
+    other_scores_section,
     relation_section,
     results_section,
 )
@@ -143,9 +144,10 @@ def _visualizer(folder: str) -> Any:  # noqa: ANN401 - mmengine's Visualizer
 
 
 def _sections(material: Material, settings: ReportSettings) -> list[Section]:
-    return [
+    sections = [
         results_section(material),
         relation_section(material),
+        other_scores_section(material),
         gate_section(material, settings.num_images, settings.num_maps),
         detachment_section(material),
         example_section(material, settings.num_examples),
@@ -153,3 +155,4 @@ def _sections(material: Material, settings: ReportSettings) -> list[Section]:
         expert_section(material),
         provenance_section(material),
     ]
+    return [section for section in sections if section is not None]
