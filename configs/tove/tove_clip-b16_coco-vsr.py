@@ -52,9 +52,7 @@ train_dataloader = dict(
     dataset=dict(
         type="ConcatDataset",
         datasets=[
-            dict(
-                ann_file="annotations/captions_train2017.json", img_dir="train2017", **captions
-            ),
+            dict(ann_file="annotations/captions_train2017.json", img_dir="train2017", **captions),
             # 3,489 statements beside 592,000 captions: one sample in nine.
             dict(
                 type="RepeatDataset",
@@ -95,7 +93,12 @@ unlabelled_dataloader = dict(
 
 # --- schedule -------------------------------------------------------------------------------------
 schedule = dict(
-    steps=12000, lr=3e-4, weight_decay=0.05, warmup=2000, checkpoint_interval=1000, val_interval=2000
+    steps=12000,
+    lr=3e-4,
+    weight_decay=0.05,
+    warmup=2000,
+    checkpoint_interval=1000,
+    val_interval=2000,
 )
 merging = dict(
     model=dict(type="Merge", student="full", loss="mse"),

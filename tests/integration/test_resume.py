@@ -92,7 +92,7 @@ def test_killed_twice_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     assert [row["metrics"] for row in ours] == [row["metrics"] for row in theirs]
 
 
-def test_a_damaged_checkpoint_is_named(
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     resumable: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):
     resumable["schedule"].update(steps=4, checkpoint_interval=2)
@@ -102,9 +102,20 @@ def test_a_damaged_checkpoint_is_named(
     (work / "transfer" / "done.json").unlink()
     last = work / "transfer" / "iter_4.pth"
     last.write_bytes(last.read_bytes()[:100])
+    losses = (work / "transfer/loss.jsonl").read_text()
+    result = launch("tools/train.py", config, "--work-dir", work, "--resume")
+    assert result.returncode == 0, result.stderr[-2000:]
+    said = result.stdout + result.stderr
+    assert "iter_4.pth cannot be read as a checkpoint" in said
+    assert "Going on from iter_2.pth." in said
+    assert (work / "transfer/loss.jsonl").read_text() == losses
+
+    (work / "transfer" / "done.json").unlink()
+    for path in (work / "transfer").glob("iter_*.pth"):
+        path.write_bytes(b"")
     result = launch("tools/train.py", config, "--work-dir", work, "--resume")
     assert result.returncode == 2
-    assert "iter_4.pth cannot be read as a checkpoint" in result.stderr
+    assert "can be resumed from; run without --resume" in result.stderr
     assert "Traceback" not in result.stderr
 
 

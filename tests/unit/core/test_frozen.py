@@ -87,3 +87,10 @@ def test_trained_parts_leave_the_fingerprints_as_they_are(make_model, fake_langu
 def test_a_checkpoint_that_does_not_say_is_read():
     check_frozen(None, {"encoder": "abc"}, "x.pth")
     check_frozen({"language": "abc"}, {"encoder": "abc", "language": "abc"}, "x.pth")
+
+
+def test_half_precision_that_rounds_otherwise_is_compared_with_nothing():
+    full, half = layers("a"), layers("a").half()
+    assert of(half) == ""
+    check_frozen({"part": of(full)}, {"part": of(half)}, "x.pth")
+    assert of(layers("a").bfloat16()) == of(full)
