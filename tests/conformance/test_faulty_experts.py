@@ -102,6 +102,49 @@ class OneRowLate(Right):
         return super().forward(images).roll(GRID[1], dims=1)
 
 
+class OnMaps(Right):
+    """Its tokens are changed as a map."""
+
+    def map(self, images: Tensor) -> Tensor:
+        return Right.forward(self, images).transpose(1, 2).unflatten(2, GRID)
+
+
+class OneColumnLate(OnMaps):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.map(images).roll(1, 3).flatten(2).transpose(1, 2)
+
+
+class Turned(OnMaps):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.map(images).rot90(1, (2, 3)).flatten(2).transpose(1, 2)
+
+
+class LastRowLost(OnMaps):
+    """Its attention sees the last row all the same."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.map(images)
+        return torch.cat([tokens[:, :, :-1], tokens[:, :, -2:-1]], 2).flatten(2).transpose(1, 2)
+
+
+class LastColumnLost(OnMaps):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = nn.functional.interpolate(self.map(images)[..., :-1], GRID, mode="bilinear")
+        return tokens.flatten(2).transpose(1, 2)
+
+
+class RegistersAtTheEnd(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return torch.cat([tokens, tokens.mean(1, keepdim=True).expand(-1, 4, -1)], 1)[:, 4:]
+
+
+class Pooled(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return tokens.mean(1, keepdim=True).expand_as(tokens).clone()
+
+
 class CropsTheCentre(Right):
     """As evaluation pipelines do: resized to 8/7 and cut."""
 
@@ -412,6 +455,12 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (OffByOne, "spatial_order", "one early"),
     (RegistersAsPatches, "spatial_order", "3 late: class and register tokens"),
     (OneRowLate, "spatial_order", "one row late"),
+    (OneColumnLate, "spatial_order", "one column late"),
+    (Turned, "spatial_order", "turned by 90 degrees, counterclockwise"),
+    (LastRowLost, "spatial_order", "rows of tokens at the bottom are always equal"),
+    (LastColumnLost, "spatial_order", "No token lies at the right of the image"),
+    (RegistersAtTheEnd, "spatial_order", "4 early: the first 4 patches were dropped"),
+    (Pooled, "spatial_order", "All tokens move alike"),
     (CropsTheCentre, "spatial_order", "sees the top and bottom and left and right of the image"),
     (CropsOneSide, "spatial_order", "sees the bottom of the image: it is cropped"),
     (Blind, "spatial_order", "do not see the image"),
@@ -510,7 +559,19 @@ class ResizesAgain(Right):
         return super().forward(nn.functional.avg_pool2d(larger, 2))
 
 
+class Repeats(Right):
+    """A coarser map, each of whose tokens is repeated: equal neighbours everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, WIDTH, 16, 16)
+
+    def grid(self, images: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.patch(images), GRID)
+
+
 RIGHT = (
+    Repeats,
     Right,
     StridedConvolutions,
     NormalisesByItself,
@@ -526,6 +587,68 @@ RIGHT = (
 def test_no_false_alarm_on_a_right_expert(right: type[nn.Module], seed: int) -> None:
     torch.manual_seed(seed)
     check_expert(right().eval(), make_spec(image=getattr(right, "image", IMAGE)))
+
+
+class Pads(Right):
+    """Padded to a square above and below, as for a network that takes squares alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        padded = nn.functional.pad(images, (0, 0, height // 2, height // 2))
+        resized = nn.functional.interpolate(padded, (height, width), mode="bilinear")
+        return super().forward(resized)
+
+
+@pytest.mark.parametrize("grid", [(5, 5), (5, 12), (12, 5), (8, 4)])
+def test_padding_is_seen_along_short_and_long_axes(grid: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    image = ImageSpec((8 * grid[0], 8 * grid[1]), (0.5,) * 3, (0.25,) * 3)
+    spec = ExpertSpec("fixture", "test", "nowhere:Nothing", TokenSpec(WIDTH, grid), image)
+    check_expert(Right().eval(), spec, checks=["spatial_order"])
+    with pytest.raises(ExpertCheckError, match="halves differ in that by"):
+        check_expert(Pads().eval(), spec, checks=["spatial_order"])
+
+
+class Dilated(nn.Module):
+    """Its receptive field is the whole image, and without residuals nothing stays in place."""
+
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, WIDTH, 8, 8)]
+        for by in (1, 2, 4, 8, 4, 2, 1):
+            convolution = nn.Conv2d(WIDTH, WIDTH, 3, padding=by, dilation=by)
+            layers += [convolution, nn.BatchNorm2d(WIDTH), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
+class LargeKernel(Dilated):
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 16, 8, 8), nn.Conv2d(16, WIDTH, 31, padding=15))
+
+
+class UpsampledFourfold(Dilated):
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        up = nn.Upsample(scale_factor=4, mode="bilinear")
+        self.layers = nn.Sequential(nn.Conv2d(3, WIDTH, 32, 32), up)
+
+
+@pytest.mark.parametrize("right", [Dilated, LargeKernel, UpsampledFourfold])
+def test_a_network_that_mixes_too_strongly_is_skipped(right: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    image = ImageSpec((128, 128), (0.5,) * 3, (0.25,) * 3)
+    for expert in (right().eval(), None):
+        factory = f"{__name__}:{right.__name__}"
+        spec = ExpertSpec("fixture", "test", factory, TokenSpec(WIDTH, (16, 16)), image)
+        given = (spec,) if expert is None else (expert, spec)
+        (result,) = check_expert(*given, checks=["spatial_order"])
+        assert result.outcome == "skipped"
+        assert "mixes too strongly to tell" in result.message
+    assert "use --real" in result.message
 
 
 class Scripted(Right):
