@@ -135,7 +135,7 @@ def expert_provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     elif cfg.get("tiny") or entry.spec.weights is None:
         digest = None
     else:
-        digest = entry.spec.weights.sha256
+        digest = cfg.get("sha256") or entry.spec.weights.sha256
     return {
         "name": entry.spec.name,
         "distribution": entry.distribution,
