@@ -637,13 +637,15 @@ class UpsampledFourfold(Dilated):
         self.layers = nn.Sequential(nn.Conv2d(3, WIDTH, 32, 32), up)
 
 
-@pytest.mark.parametrize("right", [Dilated, LargeKernel, UpsampledFourfold])
-def test_a_network_that_mixes_too_strongly_is_skipped(right: type[nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("right", "side"), [(Dilated, 8), (Dilated, 16), (LargeKernel, 16), (UpsampledFourfold, 16)]
+)
+def test_a_network_that_mixes_too_strongly_is_skipped(right: type[nn.Module], side: int) -> None:
     torch.manual_seed(0)
-    image = ImageSpec((128, 128), (0.5,) * 3, (0.25,) * 3)
+    image = ImageSpec((8 * side, 8 * side), (0.5,) * 3, (0.25,) * 3)
     for expert in (right().eval(), None):
         factory = f"{__name__}:{right.__name__}"
-        spec = ExpertSpec("fixture", "test", factory, TokenSpec(WIDTH, (16, 16)), image)
+        spec = ExpertSpec("fixture", "test", factory, TokenSpec(WIDTH, (side, side)), image)
         given = (spec,) if expert is None else (expert, spec)
         (result,) = check_expert(*given, checks=["spatial_order"])
         assert result.outcome == "skipped"

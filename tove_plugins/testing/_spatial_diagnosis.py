@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tove_plugins.testing._spatial_faults import find_fault, share_in_place
+from tove_plugins.testing._spatial_faults import find_fault, share_of_cells
 from tove_plugins.testing._spatial_probing import Cell, lengths
 
 __all__ = ["known_mistake"]
 
 MAX_EXTRA_TOKENS = 5
 ALIKE = 1e-3  # of the tokens' movement
+CLEARLY = 0.03  # of the strongest movement: by this a later mistake must fit better
 
 
 def known_mistake(cells: list[Cell], moved_PND: Tensor, grid: Cell) -> str:
@@ -32,8 +33,8 @@ def known_mistake(cells: list[Cell], moved_PND: Tensor, grid: Cell) -> str:
         if find_fault(cells, undone, flipped=True) is not None:
             continue
         # A column late and a class token differ in the cells at the border alone.
-        in_place = share_in_place(cells, undone, exactly=True)
-        if in_place > most:
+        in_place = share_of_cells(cells, undone)
+        if in_place > most + CLEARLY:
             best, most = sentence, in_place
     return best
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tove_plugins.testing._spatial_probing import Cell
 
-__all__ = ["find_fault", "is_diffuse", "share_in_place", "slack_of"]
+__all__ = ["find_fault", "is_diffuse", "share_of_cells"]
 
 MIN_AGREEMENT = 0.6
 MAX_DRIFT = 0.9  # cells: strided convolutions give 0.5, pyramids 0.8, even kernels -0.5
@@ -29,7 +29,7 @@ def find_fault(cells: list[Cell], moved_Phw: Tensor, *, flipped: bool = False) -
         moved_Phw: How far every token moved with each.
         flipped: Take a drift for one of the other sign, as a flip undone behind the network gives.
     """
-    agreement = share_in_place(cells, moved_Phw)
+    agreement = _share_in_place(cells, moved_Phw)
     drift = _drift(cells, moved_Phw, (min(WINDOW, *(n // 2 for n in moved_Phw.shape[1:])),) * 2)
     stretch = [_stretch(cells, moved_Phw, axis) for axis in (0, 1)]
     limits = [max(MAX_STRETCH[0], MAX_STRETCH[1] * side) for side in moved_Phw.shape[1:]]
@@ -52,21 +52,28 @@ def find_fault(cells: list[Cell], moved_Phw: Tensor, *, flipped: bool = False) -
     return sentence
 
 
-def slack_of(side: int) -> int:
+def _slack(side: int) -> int:
     """Give how many cells off a token may lie in a grid of so many rows or columns."""
     return math.ceil(side / 16) if side >= 4 else 0
 
 
-def share_in_place(cells: list[Cell], moved_Phw: Tensor, *, exactly: bool = False) -> float:
-    """Give the share of cells whose token, or unless `exactly` one beside it, moves most."""
+def _share_in_place(cells: list[Cell], moved_Phw: Tensor) -> float:
+    """Give the share of cells whose token, or one beside it, moves most."""
     rows, columns = moved_Phw.shape[1:]
-    slack = [0 if exactly else slack_of(side) for side in (rows, columns)]
+    slack = [_slack(side) for side in (rows, columns)]
     located = [divmod(int(moved_hw.argmax()), columns) for moved_hw in moved_Phw]
     hits = [
         all(abs(a - b) <= s for a, b, s in zip(cell, found, slack, strict=True))
         for cell, found in zip(cells, located, strict=True)
     ]
     return sum(hits) / len(hits)
+
+
+def share_of_cells(cells: list[Cell], moved_Phw: Tensor) -> float:
+    """Give how much the tokens of the changed cells move, of what moves most."""
+    most_P = moved_Phw.flatten(1).amax(1).clamp(min=1e-30)
+    own_P = torch.stack([one[cell] for one, cell in zip(moved_Phw, cells, strict=True)])
+    return float((own_P / most_P).mean())
 
 
 def _drift(cells: list[Cell], moved_Phw: Tensor, reach: tuple[int, int]) -> tuple[float, float]:
@@ -113,9 +120,16 @@ def _stretch(cells: list[Cell], moved_Phw: Tensor, axis: int) -> float:
 
 
 def is_diffuse(moved_Phw: Tensor) -> bool:
-    """Tell whether a changed cell moves more tokens about equally than `share_in_place` allows."""
+    """Tell whether a changed cell moves many tokens about as much as the one that moves most.
+
+    Either more than `_share_in_place` allows do so beyond what all move, or a quarter of all.
+    """
     moved_PN = moved_Phw.flatten(1)
-    above_PN = moved_PN - moved_PN.median(1, keepdim=True).values
-    strong_P = (above_PN > 0.5 * above_PN.amax(1, keepdim=True)).sum(1)
+    beyond_PN = moved_PN - moved_PN.median(1, keepdim=True).values
+    strong, beyond = (
+        float((one_PN > 0.5 * one_PN.amax(1, keepdim=True)).sum(1).median())
+        for one_PN in (moved_PN, beyond_PN)
+    )
     rows, columns = moved_Phw.shape[1:]
-    return float(strong_P.median()) > (2 * slack_of(rows) + 1) * (2 * slack_of(columns) + 1)
+    allowed = (2 * _slack(rows) + 1) * (2 * _slack(columns) + 1)
+    return beyond > allowed or strong > max(allowed, rows * columns / 4)
