@@ -637,8 +637,21 @@ class UpsampledFourfold(Dilated):
         self.layers = nn.Sequential(nn.Conv2d(3, WIDTH, 32, 32), up)
 
 
+class RepeatedThreefold(Dilated):
+    def __init__(self, spec: ExpertSpec | None = None, weights: object = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, WIDTH, 24, 24), nn.Upsample(scale_factor=3))
+
+
 @pytest.mark.parametrize(
-    ("right", "side"), [(Dilated, 8), (Dilated, 16), (LargeKernel, 16), (UpsampledFourfold, 16)]
+    ("right", "side"),
+    [
+        (RepeatedThreefold, 12),
+        (Dilated, 8),
+        (Dilated, 16),
+        (LargeKernel, 16),
+        (UpsampledFourfold, 16),
+    ],
 )
 def test_a_network_that_mixes_too_strongly_is_skipped(right: type[nn.Module], side: int) -> None:
     torch.manual_seed(0)
@@ -651,6 +664,18 @@ def test_a_network_that_mixes_too_strongly_is_skipped(right: type[nn.Module], si
         assert result.outcome == "skipped"
         assert "mixes too strongly to tell" in result.message
     assert "use --real" in result.message
+
+
+class DilatedLostRow(Dilated):
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.layers(images)
+        return torch.cat([tokens[:, :, :-1], tokens[:, :, -2:-1]], 2).flatten(2).transpose(1, 2)
+
+
+def test_a_doubled_row_is_seen_behind_any_mixing() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ExpertCheckError, match="rows of tokens at the bottom are always equal"):
+        check_expert(DilatedLostRow().eval(), make_spec(), checks=["spatial_order"])
 
 
 class Scripted(Right):

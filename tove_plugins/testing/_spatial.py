@@ -88,16 +88,21 @@ def _choose(rows: int, columns: int, attempt: int) -> list[Cell]:
 
 
 def _tell(
-    fault: str | None, lost: str, cells: list[Cell], moved_PND: Tensor, subject: Subject
+    fault: str | None,
+    border: tuple[str, bool],
+    cells: list[Cell],
+    moved_PND: Tensor,
+    subject: Subject,
 ) -> None:
     """Fail with what was found and its likely cause, or skip what no cause explains."""
     grid = subject.spec.tokens.grid
+    lost, is_sure = border
     mistake = known_mistake(cells, moved_PND, grid) if fault else ""
     if mistake:
         fail(f"{fault} {mistake}")
     if not fault and not lost:
         return
-    if is_diffuse(lengths(moved_PND, grid)):
+    if not is_sure and is_diffuse(lengths(moved_PND, grid)):
         is_random = subject.rebuild is not None and not subject.real
         raise SkipCheck(
             "The random build mixes too strongly to tell; use --real."

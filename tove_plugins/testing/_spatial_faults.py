@@ -122,7 +122,8 @@ def _stretch(cells: list[Cell], moved_Phw: Tensor, axis: int) -> float:
 def is_diffuse(moved_Phw: Tensor) -> bool:
     """Tell whether a changed cell moves many tokens about as much as the one that moves most.
 
-    Either more than `_share_in_place` allows do so beyond what all move, or a quarter of all.
+    Either as many as `_share_in_place` allows do so beyond what all move, or a quarter of all. (Of
+    three times three that a repeated token fills, the first is not beside its last cell.)
     """
     moved_PN = moved_Phw.flatten(1)
     beyond_PN = moved_PN - moved_PN.median(1, keepdim=True).values
@@ -132,4 +133,4 @@ def is_diffuse(moved_Phw: Tensor) -> bool:
     )
     rows, columns = moved_Phw.shape[1:]
     allowed = (2 * _slack(rows) + 1) * (2 * _slack(columns) + 1)
-    return beyond > allowed or strong > max(allowed, rows * columns / 4)
+    return beyond > max(allowed - 1, 1) or strong > max(allowed, rows * columns / 4)
