@@ -296,9 +296,19 @@ class CausalLanguageModel(nn.Module):
     def _new_cache(self) -> Cache | None:
         return new_cache(self.lm, self.fusion)
 
-    def _text_limit(self, memory_BND: Tensor) -> int:
-        taken = memory_BND.shape[1] if self.fusion == "prefix" else 0
+    def room(self, num_vision_tokens: int) -> int:
+        """Give how many text tokens there are positions for beside an image's."""
+        taken = num_vision_tokens if self.fusion == "prefix" else 0
         return room_for_text(self.lm, self._offset, taken)
+
+    def num_tokens(self, prompt: str, answer: str = "") -> int:
+        """Count the tokens of a prompt with an answer, the start token included."""
+        return len(self.text.prompt(prompt)) + len(
+            self.text.target(prompt, answer) if answer else ()
+        )
+
+    def _text_limit(self, memory_BND: Tensor) -> int:
+        return self.room(memory_BND.shape[1])
 
 
 def _check_choices(fusion: str, loss_mean: str) -> None:

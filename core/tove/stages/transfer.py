@@ -18,6 +18,7 @@ from tove.registry import STAGES
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
 from tove.stages.starting import images_of, start_training
+from tove.stages.texts import check_texts
 from tove.training import RunPlan, StageRunner, build_stage_runner, images_seen
 
 __all__ = ["TransferStage"]
@@ -80,6 +81,8 @@ class TransferStage:
         model = context.build_model(self.model)
         earlier = start_training(context, self.name, model)
         seen = images_of(earlier)
+        for split in ("test", *["val"] * bool(schedule.val_interval)):
+            check_texts(context, model, split)
         if not schedule.steps:
             runner = evaluation_runner(context, self.name, model)
         else:

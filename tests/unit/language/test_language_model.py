@@ -475,3 +475,11 @@ def test_a_model_without_cross_attention_says_what_to_use(lm_folder, tmp_path) -
         CausalLanguageModel(str(lm_folder("llama")), fusion="cross_attention")
     with pytest.raises(ConfigError, match="could not be loaded"):
         CausalLanguageModel(str(tmp_path))
+
+
+@pytest.mark.parametrize(("fusion", "room"), [("cross_attention", 40), ("prefix", 35)])
+def test_room_and_length_of_texts_are_told(make, fusion, room) -> None:
+    model = make("gpt2", fusion)
+    assert model.room(5) == room
+    assert model.num_tokens("the red ball ?", "yes") == 6
+    assert model.num_tokens("the red ball ?") == 5

@@ -1,0 +1,43 @@
+"""Texts of an evaluation, looked at before the training that it is to measure."""
+
+from typing import Any
+
+from tove.errors import ConfigError
+from tove.model import ToVE
+from tove.stages.context import StageContext
+
+__all__ = ["check_texts"]
+
+_SPECIAL = 4  # tokens that are no text: of the start, of the end, of a space before the first word
+
+
+def check_texts(context: StageContext, model: ToVE, split: str) -> None:
+    """Check that the language model has room for each prompt of a split and its answers.
+
+    A text has no more tokens than bytes, so only long ones are given to the tokenizer.
+
+    Raises:
+        ConfigError: it has not; the first such text is named.
+    """
+    language: Any = model.language
+    if not hasattr(language, "num_tokens"):
+        return  # research code
+    rows, columns = model.encoder.grid
+    room = language.room(rows * columns)
+    dataset: Any = context.evaluation_loader(split).dataset
+    known: list[str] = []  # questions share their list of answers, which may be of thousands
+    longest = 0
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        prompt, answers = sample["prompt"], sample.get("candidates") or [""]
+        if answers is not known and answers != known:
+            known, longest = answers, max(len(answer.encode()) for answer in answers)
+        if len(prompt.encode()) + longest + _SPECIAL <= room:
+            continue
+        needed = max(language.num_tokens(prompt, answer) for answer in answers)
+        if needed > room:
+            raise ConfigError(
+                f"{split}_dataloader has a text of {needed} tokens, {prompt[:60]!r}..., about "
+                f"{sample['image_id']}, and the language model has room for {room}; shorten it in "
+                "the annotation file, or use a model with more positions."
+            )
