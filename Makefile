@@ -40,7 +40,7 @@ $(DEV_STAMP): $(STAMP)
 demo: $(STAMP)
 	@echo '[demo] mim train tove_plugins $(DEMO_CONFIG): gating, transfer, detachment, merging, report'
 	@echo '[demo] everything is written to $(DEMO_WORK_DIR); finished stages are kept, an interrupted one resumes'
-	$(BIN)/mim train tove_plugins $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) --resume
+	PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/mim train tove_plugins $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) --resume
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -4,6 +4,7 @@ Slim checkpoints are evaluated without the packages of the experts that were det
 """
 
 import argparse
+import os
 import sys
 
 
@@ -33,6 +34,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, evaluate."""
     args = parse_args()
+    # Threads that spin while they wait take the cores of whatever else runs on the machine, and of
+    # each other: read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tove.launch import test
 
     sys.exit(test(args))

@@ -5,6 +5,7 @@ are read.
 """
 
 import argparse
+import os
 import sys
 
 
@@ -38,6 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, run."""
     args = parse_args()
+    # Threads that spin while they wait take the cores of whatever else runs on the machine, and of
+    # each other: read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tove.launch import train
 
     sys.exit(train(args))

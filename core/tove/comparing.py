@@ -135,7 +135,7 @@ def _matched(runs: Sequence[Run], metric: str) -> dict[str, Matched]:
                 continue
             stage, detached = str(row.get("stage")), _part(run, row) == "detached"
             left = ", ".join(sorted(row["experts"])) or "no expert"
-            name = f"{stage}: {left}" if detached else row["name"]
+            name = f"{stage}, left: {left}" if detached else row["name"]
             matched.setdefault(name, []).append((run, row))
             place = stages.setdefault(stage if detached else name, len(stages))
             order[name] = (place, -len(row["experts"]) if detached else 0)

@@ -100,6 +100,7 @@ class TransformersCLIP(nn.Module):
         layer: index into hidden_states.
 
     Attributes:
+        pretrained: as it was given.
         source: the folder or hub id that the weights came from.
         width: of a token.
         grid: of the tokens, (height, width).
@@ -108,7 +109,7 @@ class TransformersCLIP(nn.Module):
 
     def __init__(self, pretrained: str, image_size: int | None = None, layer: int = -1) -> None:
         super().__init__()
-        self.source = _locate(pretrained)
+        self.pretrained, self.source = pretrained, _locate(pretrained)
         self.model = self._load(pretrained)
         config = self.model.config
         self.layer, self.width = layer, config.hidden_size
@@ -207,6 +208,7 @@ class OpenCLIP(nn.Module):
         layer: index into hidden states, counted as transformers does.
 
     Attributes:
+        pretrained: as it was given.
         source: (name, weights) as `open_clip.create_model` takes them.
         width: of a token.
         grid: of the tokens, (height, width).
@@ -221,6 +223,7 @@ class OpenCLIP(nn.Module):
         layer: int = -1,
     ) -> None:
         super().__init__()
+        self.pretrained = pretrained
         self.source: tuple[str, str | None]
         if model is None and not pretrained.startswith("hf-hub:"):
             self.source = (f"local-dir:{_locate(pretrained)}", None)

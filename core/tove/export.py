@@ -12,6 +12,7 @@ a placeholder of zeros where it was a vision tower alone; export.json says which
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -73,8 +74,8 @@ def export_encoder(
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            new.chmod(0o755)
             _write(encoder, new, formats)
+            _share(new)
             _replace(folder, new)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -90,7 +91,7 @@ def _write(encoder: TransformersCLIP | OpenCLIP, new: Path, formats: Collection[
     if "open_clip" in formats:
         text_tower = _write_open_clip(encoder, new / "open_clip")
         _compare(encoder, OpenCLIP(str(new / "open_clip"), layer=encoder.layer))
-    about = {"source": encoder.source, "layer": encoder.layer, "text_tower": text_tower}
+    about = {"source": encoder.pretrained, "layer": encoder.layer, "text_tower": text_tower}
     about |= {"image_size": encoder.image_size, "grid": encoder.grid, "width": encoder.width}
     (new / _MARK).write_text(json.dumps(about, indent=2) + "\n")
 
@@ -115,6 +116,14 @@ def _check(encoder: nn.Module, folder: Path, formats: Collection[str]) -> None:
         raise ConfigError(
             f"{folder} holds files that are not an earlier export; name another folder for it."
         )
+
+
+def _share(folder: Path) -> None:
+    """Give files and folders the rights that the user's others get: safetensors lets none read."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _replace(folder: Path, new: Path) -> None:

@@ -307,6 +307,12 @@ class CausalLanguageModel(nn.Module):
             self.text.target(prompt, answer) if answer else ()
         )
 
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Give the share of the texts' tokens that stand for words the tokenizer does not know."""
+        unknown = self.text.tokenizer.unk_token_id
+        ids = [token for text in texts for token in self.text.prompt(text)[1:]]
+        return 0.0 if unknown is None else ids.count(unknown) / max(1, len(ids))
+
     def _text_limit(self, memory_BND: Tensor) -> int:
         return self.room(memory_BND.shape[1])
 

@@ -58,7 +58,10 @@ def keep_frozen_weights_out(model: nn.Module, also: Iterable[str] = ()) -> None:
                 del state_dict[name]
 
     def forgive(module: nn.Module, incompatible: Any) -> None:  # noqa: ANN401
-        names = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
+        # A tied weight has two names.
+        parameters = module.named_parameters(remove_duplicate=False)
+        buffers = module.named_buffers(remove_duplicate=False)
+        names = [name for name, _ in (*parameters, *buffers)]
         frozen = tuple(f".{name}" for name in names if name not in kept)
         # Seen from a parent, the names have a prefix that a hook is not told.
         missing = incompatible.missing_keys

@@ -178,13 +178,14 @@ def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
 
 
 def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
-    interval = schedule.log_interval if schedule else 50
+    interval = _log_interval(schedule) if schedule else 50
     hooks: dict[str, Any] = {
         "runtime_info": {"type": "DeferredRuntimeInfoHook"},
         "logger": {
             "type": "LoggerHook",
             "interval": interval,
             "interval_exp_name": 10**9,
+            "ignore_last": False,
             "log_metric_by_epoch": False,
         },
         "checkpoint": None,
@@ -196,10 +197,15 @@ def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
     return hooks
 
 
+def _log_interval(schedule: Schedule) -> int:
+    """Give the steps between lines on the console; a short training has a few lines as well."""
+    return min(schedule.log_interval, max(1, schedule.steps // 5))
+
+
 def _custom_hooks(plan: RunPlan) -> list[Any]:
     if plan.schedule is None:
         return []
-    interval = math.gcd(plan.schedule.log_interval, plan.schedule.checkpoint_interval)
+    interval = math.gcd(_log_interval(plan.schedule), plan.schedule.checkpoint_interval)
     curve = LossCurveHook(interval=interval)
     return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp)]
 

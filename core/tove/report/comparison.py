@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tove.checkpoint import atomic_writer
 from tove.comparing import Entry, Estimate
 from tove.report.standing import is_share, metric_label
-from tove.report.theme import LIGHT, Theme, png, slot_colours
+from tove.report.theme import LIGHT, Theme, plain_log_scale, png, slot_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,7 @@ def _finish(
     axes.set_xlabel(_PANELS[cost][0])
     axes.grid()
     if min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
-        axes.set_xscale("log")
+        plain_log_scale(axes, "x")
     else:
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlim(0, 1.1 * max(costs) * _PANELS[cost][1])

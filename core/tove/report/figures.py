@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tove.report.standing import Score, is_share
-from tove.report.theme import Theme
+from tove.report.theme import Theme, plain_log_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,11 +152,7 @@ def smoothing_span(values: Array) -> int:
 def _loss_scale(axes: "Axes", series: Sequence[Array]) -> None:
     values = np.concatenate(series)
     if values.min() > 0 and values.max() > 20 * values.min():
-        from matplotlib.ticker import FuncFormatter, NullFormatter
-
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        plain_log_scale(axes, "y")
 
 
 def relation_bars(

@@ -8,12 +8,22 @@ their letters stay readable on a phone.
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "Picture", "Theme", "draw", "png", "slot_colours"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Picture",
+    "Theme",
+    "draw",
+    "plain_log_scale",
+    "png",
+    "slot_colours",
+]
 
 # Okabe-Ito without black and yellow, which vanish on one of the two backgrounds.
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -123,3 +133,13 @@ def _settings(theme: Theme) -> dict[Any, Any]:
         "ytick.color": theme.faint,
         "ytick.labelcolor": theme.muted,
     }
+
+
+def plain_log_scale(axes: "Axes", axis: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, its ticks plain numbers: mathematical text is not parsed here."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set(**{f"{axis}scale": "log"})
+    place = axes.xaxis if axis == "x" else axes.yaxis
+    place.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    place.set_minor_formatter(NullFormatter())

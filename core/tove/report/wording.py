@@ -150,12 +150,7 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
             break
         free += 1
     total = len(standing.tove["experts"]) if standing.tove else len(known)
-    sentence = (
-        f"Experts can be removed, without re-tuning, until {free} of {total} are gone before the "
-        f"score is measurably below that of all {total}."
-        if free
-        else "Already the first removal, without re-tuning, costs a measurable part of the score."
-    )
+    sentence = _removable(free, total)
     rival, name = _rival(standing, metric)
     if standing.detached[-1]["experts"] or rival is None:
         return [sentence]
@@ -167,6 +162,20 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
         "unknown": f"against {format_score(metric, rival.value)} for {name}",
     }[compare(last, rival)]
     return [sentence, f"With every expert removed it is {last}, {place}."]
+
+
+def _removable(free: int, total: int) -> str:
+    if free == total:
+        return (
+            f"All {total} experts can be removed, without re-tuning, and the score is never "
+            "measurably below that of all of them."
+        )
+    if free:
+        return (
+            f"Experts can be removed, without re-tuning, until {free} of {total} are gone before "
+            f"the score is measurably below that of all {total}."
+        )
+    return "Already the first removal, without re-tuning, costs a measurable part of the score."
 
 
 def _costs(standing: Standing) -> list[str]:

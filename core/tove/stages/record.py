@@ -125,7 +125,8 @@ class StageRecord:
         raise ConfigError(
             f"Stage '{self.name}' in {self.folder} {state} with other settings "
             f"({'; '.join(shown)}{more}); take another --work-dir, restore the "
-            "settings, or run without --resume and --stage to begin again."
+            f"settings ({self.folder.parent / 'config.py'} has them, as a config to run), or run "
+            "without --resume and --stage to begin again."
         )
 
     def _began_with(self) -> dict[str, Any]:

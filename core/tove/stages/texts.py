@@ -1,13 +1,18 @@
-"""Texts of an evaluation, looked at before the training that it is to measure."""
+"""Texts, looked at before a training spends hours on them."""
 
+import logging
 from typing import Any
+
+from mmengine.logging import print_log
 
 from tove.errors import ConfigError
 from tove.model import ToVE
 from tove.stages.context import StageContext
 
-__all__ = ["check_texts"]
+__all__ = ["check_texts", "warn_of_unknown_words"]
 
+_LOOKED_AT = 500  # samples of the training data
+_MUCH_UNKNOWN = 0.1  # share of the words
 _SPECIAL = 4  # tokens that are no text: of the start, of the end, of a space before the first word
 
 
@@ -41,3 +46,24 @@ def check_texts(context: StageContext, model: ToVE, split: str) -> None:
                 f"{sample['image_id']}, and the language model has room for {room}; shorten it in "
                 "the annotation file, or use a model with more positions."
             )
+
+
+def warn_of_unknown_words(model: ToVE, dataset: Any) -> None:  # noqa: ANN401 - mmengine's wrappers
+    """Warn where the language model's vocabulary lacks much of what it is to learn.
+
+    Captions of photographs under the tiny world's language model train without a word, and mean
+    nothing.
+    """
+    language: Any = model.language
+    if not hasattr(language, "unknown_share"):
+        return  # research code
+    places = range(0, len(dataset), max(1, len(dataset) // _LOOKED_AT))
+    samples = [dataset.get_data_info(place) for place in places]
+    share = language.unknown_share([f"{s['prompt']} {s['target']}" for s in samples])
+    if share > _MUCH_UNKNOWN:
+        print_log(
+            f"{100 * share:.0f} % of the words to train on are unknown to the language model, "
+            "which sees one sign for all of them; docs/data.md tells how to put another there.",
+            logger="current",
+            level=logging.WARNING,
+        )

@@ -18,7 +18,7 @@ from tove.registry import STAGES
 from tove.stages.context import Row, StageContext
 from tove.stages.measure import evaluation_runner, measure_row
 from tove.stages.starting import images_of, start_training
-from tove.stages.texts import check_texts
+from tove.stages.texts import check_texts, warn_of_unknown_words
 from tove.training import RunPlan, StageRunner, build_stage_runner, images_seen
 
 __all__ = ["TransferStage"]
@@ -119,6 +119,7 @@ class TransferStage:
                 resume=context.resume,
             )
         )
+        warn_of_unknown_words(model, runner.train_dataloader.dataset)
         runner.train()
         return runner
 

@@ -1,6 +1,7 @@
 """An export is an ordinary checkpoint: stock libraries load it and give the same tokens."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -173,3 +174,13 @@ def test_what_cannot_be_exported_is_said(clip_folder, make_clip, open_clip_folde
     with pytest.raises(ConfigError, match="name another folder"):
         export_encoder(TransformersCLIP(clip_folder), tmp_path / "mine")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_can_be_read_by_others_and_tells_no_private_path(tmp_path) -> None:
+    encoder = TransformersCLIP("pkg:tove/assets/tiny_clip")
+    folder = export_encoder(encoder, tmp_path / "export")
+    umask = os.umask(0o022)
+    os.umask(umask)
+    for path in (folder, *folder.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask
+    assert json.loads((folder / "export.json").read_text())["source"] == "pkg:tove/assets/tiny_clip"

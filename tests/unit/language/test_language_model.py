@@ -483,3 +483,10 @@ def test_room_and_length_of_texts_are_told(make, fusion, room) -> None:
     assert model.room(5) == room
     assert model.num_tokens("the red ball ?", "yes") == 6
     assert model.num_tokens("the red ball ?") == 5
+
+
+def test_the_share_of_unknown_words_is_told(make) -> None:
+    model = make("bert", "cross_attention")
+    assert model.unknown_share(["the red ball", "a blue box"]) == 0
+    assert model.unknown_share(["the red cat sat", ""]) == 0.5
+    assert model.unknown_share([]) == 0

@@ -97,3 +97,18 @@ def test_losses_that_span_decades_get_a_logarithmic_scale():
 def test_smoothing_keeps_a_constant_and_does_not_start_at_zero():
     np.testing.assert_allclose(figures.smoothed(np.full(50, 3.0), 10), 3.0)
     assert figures.smoothed(np.array([5.0, 1.0]), 10)[0] == 5.0
+
+
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    from tove.report.theme import plain_log_scale
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([0.5, 2000], [1, 2])
+    plain_log_scale(axes, "x")
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert "10" in labels
+    assert not any("$" in label or "math" in label for label in labels)

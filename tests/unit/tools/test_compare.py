@@ -119,12 +119,12 @@ def test_removals_are_matched_by_the_experts_left(write_run: Callable[..., Path]
     assert runs == {
         "baseline": 2,
         "tove": 2,
-        "detach: dino": 1,
-        "detach: depth": 1,
-        "detach: no expert": 2,
+        "detach, left: dino": 1,
+        "detach, left: depth": 1,
+        "detach, left: no expert": 2,
         "merged": 2,
     }
-    assert list(runs)[-2:] == ["detach: no expert", "merged"]
+    assert list(runs)[-2:] == ["detach, left: no expert", "merged"]
 
 
 def test_costs_are_given_in_all_and_of_each_expert(write_run: Callable[..., Path]):
@@ -225,7 +225,7 @@ def test_the_command_shows_all_and_leaves_out_what_is_no_run(
     assert compare(parse([str(folder), str(tmp_path / "nowhere"), *options])) == 0
     said = capsys.readouterr()
     assert "nowhere has no results.json" in said.err
-    for text in ("+0.200 [+0.15, +0.25]", "expert depth", "tiny_dino", "detach: no expert"):
+    for text in ("+0.200 [+0.15, +0.25]", "expert depth", "tiny_dino", "detach, left: no expert"):
         assert text in said.out
     assert Image.open(files[0]).width > 1000
     written = json.loads(files[1].read_text())
