@@ -248,6 +248,13 @@ def check_development(words: list[str], _: pytest.MonkeyPatch) -> None:
     assert not [w for w in words if "/" in w and not (REPOSITORY / w.partition("::")[0]).exists()]
 
 
+def check_source(words: list[str], _: pytest.MonkeyPatch) -> None:
+    """The environment is the one that the Makefile makes."""
+    venv = re.search(r"^VENV := (\S+)$", (REPOSITORY / "Makefile").read_text(), re.M)
+    assert venv is not None
+    assert words == [f"{venv[1]}/bin/activate"]
+
+
 CHECKS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "cd": check_cd,
     "make": check_make,
@@ -260,6 +267,7 @@ CHECKS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "ruff": check_development,
     "mypy": check_development,
     "pre-commit": check_development,
+    "source": check_source,
 }
 
 
