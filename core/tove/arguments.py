@@ -12,7 +12,12 @@ from torch import nn
 
 from tove.errors import ConfigError, close_matches
 
-__all__ = ["check_arguments", "check_known", "check_model"]
+__all__ = ["check_arguments", "check_known", "check_model", "is_whole"]
+
+
+def is_whole(value: object, least: int = 0) -> bool:
+    """Tell whether a config's value is a whole number of at least that; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_known(settings: Mapping[str, Any], known: Collection[str], where: str) -> None:

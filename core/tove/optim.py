@@ -17,6 +17,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
+from tove.arguments import is_whole
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -68,7 +69,7 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check the numbers, alone and against each other."""
         for name, least in _WHOLE.items():
-            if not _is_whole(getattr(self, name)) or getattr(self, name) < least:
+            if not is_whole(getattr(self, name), least):
                 raise _wrong(name, getattr(self, name), f"a whole number, {least} or more")
         if not _is_number(self.lr) or self.lr <= 0:
             raise _wrong("lr", self.lr, "a number above 0")
@@ -99,12 +100,9 @@ _WHOLE = {
 """What a schedule counts, with the least that each may be."""
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (isinstance(value, float) and math.isfinite(value))
 
 
 def _wrong(name: str, value: object, instead: str) -> ConfigError:

@@ -16,7 +16,7 @@ from mmengine.registry import Registry, init_default_scope
 from torch.utils.data import DataLoader
 
 from tove import compat, registry
-from tove.arguments import check_arguments, check_known, check_model
+from tove.arguments import check_arguments, check_known, check_model, is_whole
 from tove.checkpoint import attached_slots, read_checkpoint
 from tove.encoder import check_image_size
 from tove.errors import ConfigError, close_matches
@@ -74,9 +74,9 @@ def _check_keys(cfg: Config) -> None:
         )
     for key in ("image_size", "batch_size"):
         value = cfg.get(key, 1)
-        if not isinstance(value, int) or value < 1:
+        if not is_whole(value, 1):
             raise ConfigError(f"{key} is {value!r}; give a positive whole number.")
-    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
+    if not is_whole(cfg.seed):
         raise ConfigError(f"seed is {cfg.seed!r}; give a whole number, 0 or more.")
     names = [entry.get("name") for entry in cfg.stages]
     if None in names or len(set(names)) < len(names):
@@ -91,7 +91,7 @@ def _check_loader(loader: Mapping[str, Any], where: str) -> None:
     check_known(loader, [*signature(DataLoader).parameters, "num_batch_per_epoch"], where)
     for key, least in (("batch_size", 1), ("num_workers", 0)):
         value = loader.get(key, least)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value, least):
             raise ConfigError(f"{where}.{key} is {value!r}; give a whole number, {least} or more.")
     sampler = loader.get("sampler")
     if isinstance(sampler, Mapping):

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
-from tove.checkpoint import attached_slots, read_checkpoint
 from tove.licences import check_licences
+from tove.preflight import needed_slots
 from tove.registry import SCOPE
 from tove.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.stages.context import Row, StageContext
@@ -28,9 +28,9 @@ def evaluate_checkpoint(
         distributed: whether a process group is there.
     """
     init_default_scope(SCOPE)
-    attached = attached_slots(read_checkpoint(checkpoint))
+    needed = needed_slots(cfg, checkpoint, None)
     experts = cfg.model.get("experts", {}).items()
-    check_licences(cfg, [(slot, e) for slot, e in experts if attached is None or slot in attached])
+    check_licences(cfg, [(slot, expert) for slot, expert in experts if slot in needed])
     context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
     model, meta = context.load_model(checkpoint)
     runner = evaluation_runner(context, f"test-{split}", model, split)
