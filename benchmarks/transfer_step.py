@@ -34,7 +34,7 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tove.model import ToVE
+    from tove.methods.tove.model import ToVE
     from tove.registry import MODELS
 
     cfg = Config.fromfile(str(ROOT / "configs/tiny/tove-tiny_scenes.py"))

@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, compare."""
     args = parse_args()
-    from tove.launch import compare
+    from tove.cli import compare
 
     sys.exit(compare(args))
 

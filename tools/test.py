@@ -39,7 +39,7 @@ def main() -> None:
         # else runs on the machine, and of each other: without this a busy one is several times as
         # slow, while an idle one is as fast.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from tove.launch import test
+    from tove.cli import test
 
     sys.exit(test(args))
 

@@ -44,7 +44,7 @@ def main() -> None:
         # else runs on the machine, and of each other: without this a busy one is several times as
         # slow, while an idle one is as fast.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from tove.launch import train
+    from tove.cli import train
 
     sys.exit(train(args))
 

@@ -1,4 +1,4 @@
 """Transfer the knowledge of a hub of frozen vision experts into one vision encoder.
 
-`tove.model` composes the parts; `tove.registry` holds the names that config files use.
+`tove.methods.tove.model` composes the parts; `tove.registry` holds the names that config files use.
 """

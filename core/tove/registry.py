@@ -5,9 +5,6 @@ back to mmengine's own registries; a kind without a child here would cost a warn
 `locations` are imported at the first look-up, so that importing this module imports no model code.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -58,7 +55,7 @@ STRATEGIES = _child(root.STRATEGIES)
 DATASETS = _child(root.DATASETS, "tove.data")
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS)
 TRANSFORMS = _child(root.TRANSFORMS)
-MODELS = _child(root.MODELS, "tove.model", "tove.merging")
+MODELS = _child(root.MODELS, "tove.methods.tove")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS)
 OPTIMIZERS = _child(root.OPTIMIZERS)
@@ -74,14 +71,12 @@ LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
 INFERENCERS = _child(root.INFERENCERS)
 FUNCTIONS = _child(root.FUNCTIONS, "tove.data")
 
-
-def _build_expert(cfg: Mapping[str, Any], registry: Registry) -> Any:  # noqa: ANN401
-    from tove.plugins import build_registered_expert  # it imports this module
-
-    return build_registered_expert(cfg, registry)
-
-
-EXPERTS = Registry("expert", _build_expert, scope=SCOPE, locations=["tove.plugins"])
-ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.encoder"])
-LANGUAGE_MODELS = Registry("language model", scope=SCOPE, locations=["tove.language"])
-STAGES = Registry("stage", scope=SCOPE, locations=["tove.stages"])
+# How an expert is built is set by the module that fills this registry.
+EXPERTS = Registry("expert", scope=SCOPE, locations=["tove.backbones.experts.registration"])
+ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.backbones.clip.encoder"])
+LANGUAGE_MODELS = Registry(
+    "language model", scope=SCOPE, locations=["tove.backbones.language.causal_lm"]
+)
+STAGES = Registry(
+    "stage", scope=SCOPE, locations=["tove.engine.stages", "tove.methods.tove", "tove.report.stage"]
+)

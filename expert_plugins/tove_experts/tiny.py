@@ -2,7 +2,7 @@
 
 A convolutional stem (3 -> 24 -> 48 -> width, stride 2 each) to an 8x8 grid and a few transformer
 blocks. The stem's kernels are 4x4, so that token (i, j) is centred on its own 8x8 pixels. Each
-expert was trained on rendered scenes for its own task by `tools/train_tiny_encoders.py`; only the
+expert was trained on rendered scenes for its own task by `scripts/train_tiny_encoders.py`; only the
 trunk is shipped, for the hub takes tokens, not answers.
 Shape legend: B batch, N = 64 tokens, D width.
 """

@@ -26,8 +26,9 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from tove.encoder import TransformersCLIP
-from tove.launch import SETTINGS, load_config
+from tove.backbones.clip.encoder import TransformersCLIP
+from tove.config.keys import SETTINGS
+from tove.config.loading import load_config
 from tove_plugins import discover, resolve_expert
 from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK
 from tove_plugins._cli import build_parser
@@ -283,17 +284,17 @@ def known_variables() -> set[str]:
 
 def readers() -> dict[str, Callable[..., Any]]:
     """Say who reads the keys under a prefix."""
-    from tove.cache import TokenCache
+    from tove.backbones.feature_cache.memory import TokenCache
+    from tove.backbones.language.causal_lm import CausalLanguageModel
     from tove.data import CocoCaptions, VSRStatements
-    from tove.data.base import ImageDataset
-    from tove.gating import TokenGate
-    from tove.language import CausalLanguageModel
-    from tove.merging import Merge
-    from tove.model import ToVE
-    from tove.optim import Schedule
-    from tove.stages import DetachStage, MergeStage, TransferStage
-    from tove.stages.report import ReportSettings
-    from tove.transfer import ResidualTransfer
+    from tove.data.image_dataset import ImageDataset
+    from tove.engine.optimizer import Schedule
+    from tove.engine.stages import DetachStage, MergeStage, TransferStage
+    from tove.methods.tove.gate import TokenGate
+    from tove.methods.tove.merging import Merge
+    from tove.methods.tove.model import ToVE
+    from tove.methods.tove.transfer import ResidualTransfer
+    from tove.report.stage import ReportSettings
 
     return {
         "model": ToVE,
@@ -424,7 +425,7 @@ def test_experts_are_there_and_take_the_options_told(call: ast.Call):
 @pytest.fixture(scope="module")
 def photographed(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a photo and the export of a run, where the README looks for them."""
-    from tove.export import export_encoder
+    from tove.backbones.clip.export import export_encoder
 
     folder = tmp_path_factory.mktemp("docs")
     encoder = TransformersCLIP(str(miniature / "clip"))

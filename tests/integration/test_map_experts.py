@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tove.checkpoint import read_checkpoint
+from tove.engine.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from tove import launch
-from tove.preflight import check_config
+from tove import cli
+from tove.engine.preflight import check_config
 from tove_plugins import resolve_expert
 
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ def test_it_runs_through_all_its_stages(
     parse = runpy.run_path(str(REPOSITORY / "tools/train.py"))["parse_args"]
     given = [f"{key}={value}" for key, value in options.items()]
     args = parse([str(CONFIG), "--work-dir", str(tmp_path), "--cfg-options", *given])
-    assert launch.train(args) == 0, capsys.readouterr().err
+    assert cli.train(args) == 0, capsys.readouterr().err
     rows = {row["name"]: row for row in json.loads((tmp_path / "results.json").read_text())}
     assert {"plain_clip", "baseline", "tove", "merged"} < rows.keys()
     assert rows["tove"]["experts"] == list(SLOTS)

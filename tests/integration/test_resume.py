@@ -16,9 +16,9 @@ import pytest
 from mmengine.config import Config
 from transformers import CLIPVisionModel
 
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config
 from tove.errors import CheckpointError
-from tove.preflight import check_config
-from tove.runner import StagedRunner
 
 pytestmark = pytest.mark.slow
 

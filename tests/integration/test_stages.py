@@ -15,10 +15,10 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from transformers import BertLMHeadModel, CLIPVisionModel
 
-from tove.checkpoint import read_checkpoint
-from tove.model import ToVE
-from tove.preflight import check_config
-from tove.runner import StagedRunner
+from tove.engine.checkpoint import read_checkpoint
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config
+from tove.methods.tove.model import ToVE
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tove import launch
-from tove.checkpoint import read_checkpoint
-from tove.stages.record import EARLIER
+from tove import cli
+from tove.engine.checkpoint import read_checkpoint
+from tove.engine.stages.state import EARLIER
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def command(name: str, write_config: Callable, capsys: pytest.CaptureFixture) ->
     def run(settings: dict[str, Any], work: Path, *options: str) -> tuple[int, str, str]:
         path = write_config(settings)
         args = parse([str(path), *options, "--work-dir", str(work)])
-        status = getattr(launch, name)(args)
+        status = getattr(cli, name)(args)
         said = capsys.readouterr()
         return status, said.out, said.err
 
@@ -159,7 +159,7 @@ def test_a_crash_before_the_first_checkpoint_loses_nothing_that_was_learned(
     assert train(transfer_only, tmp_path)[0] == 0
     add_segmentation(transfer_only)
     with monkeypatch.context() as patched:
-        patched.setattr("tove.stages.transfer.build_stage_runner", lambda plan: 1 / 0)
+        patched.setattr("tove.engine.stages.train.build_stage_runner", lambda plan: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(transfer_only, tmp_path, "--resume")
     status, out, err = train(transfer_only, tmp_path, "--resume")

@@ -59,7 +59,7 @@ def test_a_mistake_ends_with_one_sentence_and_status_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ):
-    from tove.launch import train
+    from tove.cli import train
 
     if "--amp" in options and torch.cuda.is_available():
         pytest.skip("there is an accelerator here")

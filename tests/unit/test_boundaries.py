@@ -20,6 +20,19 @@ MAY_IMPORT = {"tove_plugins": set(), "tove_experts": {"tove_plugins"}, "tove": {
 BUILD_TIME = {"mmdet", "mmpretrain", "mmcv", "open_clip", "timm"}
 
 
+# The engine's rooms from the top floor down; what a module imports lies below it, or in its room.
+FLOORS = (
+    {"cli"},
+    {"methods"},
+    {"report"},
+    {"engine"},
+    {"backbones", "data"},
+    {"evaluation", "config", "modules"},
+    {"atomic_io"},
+    {"protocols", "registry", "errors"},
+)
+
+
 def sources(package: str) -> Iterator[tuple[Path, ast.Module]]:
     for file in sorted(FOLDERS[package].rglob("*.py")):
         yield file, ast.parse(file.read_text(), str(file))
@@ -80,6 +93,52 @@ def test_the_sdk_imports_torch_in_the_conformance_kit_only() -> None:
         if {"torch", "numpy", "mmengine"} & set(imported(statement))
     ]
     assert not wrong
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT / "core").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """The modules of the engine that each of them imports, at its top or in a function."""
+    trees = {module_name(file): tree for file, tree in sources("tove")}
+    found: dict[str, set[str]] = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                used = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} has a relative import"
+                inside = {f"{node.module}.{alias.name}" for alias in node.names} & trees.keys()
+                used = inside or {str(node.module)}
+            else:
+                continue
+            found[name] |= used & trees.keys() - {name}
+    return found
+
+
+def test_the_engine_imports_downward(imports: dict[str, set[str]]) -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    rooms = {name: name.split(".")[1] for name in imports if name.count(".")}
+    assert set(rooms.values()) == set(floor), "a room has no floor, or a floor no room"
+    wrong = [
+        f"{name} imports {used}"
+        for name, room in rooms.items()
+        for used in imports[name] & rooms.keys()
+        if rooms[used] != room and floor[rooms[used]] <= floor[room]
+    ]
+    assert not wrong
+
+
+def test_no_modules_import_each_other(imports: dict[str, set[str]]) -> None:
+    # A package's face hands names on; a module that takes one from it waits for all of them.
+    waiting = {name: set(used) for name, used in imports.items()}
+    while free := [name for name, used in waiting.items() if not used & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"circles run through {sorted(waiting)}"
 
 
 def test_the_core_names_no_expert() -> None:

@@ -4,12 +4,12 @@ A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, 
 ...)); `tove_collate` makes dict(images=uint8 [B, 3, S, S], data_samples=list) of a batch.
 """
 
-from tove.data.captions import CocoCaptions
+from tove.data.coco_captions import CocoCaptions
 from tove.data.collate import tove_collate
-from tove.data.images import UnlabelledImages
-from tove.data.loading import CorruptImage, TooManyCorruptImages, load_image, shared_view
+from tove.data.unlabelled import UnlabelledImages
+from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.data.questions import Questions
-from tove.data.statements import VSRStatements
+from tove.data.vsr import VSRStatements
 
 __all__ = [
     "CocoCaptions",

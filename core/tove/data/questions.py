@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tove.data.base import ImageDataset, numbered_lines
+from tove.data.image_dataset import ImageDataset, numbered_lines
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 

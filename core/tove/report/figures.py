@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tove.report.standing import Score, is_share
+from tove.report.row_roles import Score, is_share
 from tove.report.theme import Theme, plain_log_scale
 
 if TYPE_CHECKING:

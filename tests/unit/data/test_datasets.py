@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tove.data import TooManyCorruptImages, tove_collate
-from tove.data.keeping import ViewStore
+from tove.data.view_cache import ViewStore
 from tove.errors import ConfigError
 from tove.registry import DATASETS, FUNCTIONS
 
@@ -295,7 +295,7 @@ def test_a_relation_may_be_missing_or_null(root) -> None:
 def test_images_that_could_not_be_read_were_not_seen(root) -> None:
     from types import SimpleNamespace
 
-    from tove.training import images_seen
+    from tove.engine.loop import images_seen
 
     spoil(root, 1, 3)
     options = dict(data_root=str(root), image_size=16, _scope_="tove")

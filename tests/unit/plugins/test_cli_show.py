@@ -71,7 +71,7 @@ def test_the_card_tells_all_that_the_spec_does(
 
 
 def test_the_line_for_the_command_line_is_one_that_a_run_takes(show: Callable[..., str]) -> None:
-    from tove.hub import check_slots
+    from tove.backbones.experts.hub import check_slots
 
     option = show("tiny_dino").split("--cfg-options ")[1].split()[0]
     _, _, slot, _ = option.partition("=")[0].split(".")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from tove.plugins import expert_provenance
-from tove.preflight import check_config
+from tove.backbones.experts.provenance import expert_provenance
+from tove.engine.preflight import check_config
 from tove.registry import EXPERTS
 from tove_plugins import ExpertBuildError, discover, find_weights
 from tove_plugins._cli import main

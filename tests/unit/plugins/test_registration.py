@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from tove.plugins import expert_provenance, expert_spec, register_experts
+from tove.backbones.experts.provenance import expert_provenance
+from tove.backbones.experts.registration import expert_spec, register_experts
 from tove.registry import EXPERTS
 from tove_plugins import (
     ExpertNotAvailable,

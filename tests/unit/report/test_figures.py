@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tove.report import figures, gate_maps
-from tove.report.standing import Score
+from tove.report.row_roles import Score
 from tove.report.theme import LIGHT, draw, slot_colours
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from tove.config.data_sets import fill_in
+from tove.engine.pipeline import StagedRunner
 from tove.errors import ConfigError
-from tove.preflight import fill_in
-from tove.runner import StagedRunner
-from tove.stages import ReportStage
+from tove.report.stage import ReportStage
 
 REPORT = {"type": "ReportStage", "name": "report", "num_images": 4, "num_maps": 3}
 

@@ -1,0 +1,1 @@
+"""Networks that a method is built of: encoders, experts, language models."""

@@ -1,0 +1,1 @@
+"""CLIP as plain tokens, through two libraries, and back into their formats."""

@@ -1,0 +1,1 @@
+"""Frozen vision experts: found, built, run, and on what terms."""

@@ -1,0 +1,227 @@
+"""The hub of frozen vision experts: every expert sees the same view and gives its own tokens.
+
+    t_k = expert_k(normalise_k(resize_k(image)))          no_grad, eval, on the expert's device
+
+An expert is a plugin that an `ExpertSpec` describes; the hub plans from specs alone and never asks
+a loaded model. A slot that is detached does not run; one that is detached from the start is not
+even looked up, so its package need not be installed.
+
+Shapes: B batch, C = 3 channels, H x W the shared view, M = h * w tokens on an expert's own grid,
+D its width.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tove.backbones.experts.provenance import expert_provenance
+from tove.backbones.experts.registration import expert_options, expert_spec
+from tove.backbones.preprocess import Preprocess, keep_dtype
+from tove.errors import ConfigError
+from tove.registry import EXPERTS, SCOPE
+from tove_plugins import ExpertSpec
+
+__all__ = ["ExpertHub", "FrozenExpert", "check_slots", "expert_specs"]
+
+
+def check_slots(slots: Collection[str]) -> None:
+    """Refuse slot names that cannot name a module.
+
+    Raises:
+        ConfigError: a name that is taken, or that has other signs than letters, digits, "_".
+    """
+    for slot in slots:
+        if slot == "clip" or not slot.isidentifier() or hasattr(nn.ModuleDict, slot):
+            raise ConfigError(
+                f"model.experts has the slot {slot!r}, which cannot be used as a name; choose "
+                "letters, digits and underscores, and neither 'clip' nor a method of a module."
+            )
+
+
+def expert_specs(
+    experts: Mapping[str, Mapping[str, Any]], detached: Collection[str] = ()
+) -> dict[str, ExpertSpec]:
+    """Give the spec of every slot that is not detached; nothing is built."""
+    return {slot: expert_spec(cfg).spec for slot, cfg in experts.items() if slot not in detached}
+
+
+class FrozenExpert(nn.Module):
+    """One expert with its preprocessing and its place: frozen, in eval, without gradients.
+
+    Args:
+        slot: its name in the config, for messages.
+        spec: what the plugin says about it.
+        expert: the built network.
+        device: where it stays whatever the model does; None follows the model.
+        dtype: of its weights, which stays as well, under autocast too; None is float32, or what
+            autocast makes of it.
+    """
+
+    def __init__(
+        self,
+        slot: str,
+        spec: ExpertSpec,
+        expert: nn.Module,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.slot, self.spec, self.checked = slot, spec, False
+        self.device = None if device is None else torch.device(device)
+        self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.expert = expert.to(device=self.device, dtype=self.dtype).requires_grad_(False)
+        image = spec.image
+        self.preprocess = Preprocess(
+            image.size, image.mean, image.std, image.value_range, image.interpolation
+        ).to(self.device)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenExpert":
+        """Stay in eval: mmengine's loop sets the whole model to training every epoch."""
+        return super().train(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "FrozenExpert":  # noqa: ANN401
+        """Follow the model's `.to(...)` except in what the config has settled."""
+        if self.device is not None:
+            return self
+        return super()._apply(fn if self.dtype is None else keep_dtype(fn), recurse)
+
+    def _input_dtype(self) -> torch.dtype | None:
+        """The dtype that the input must have: that of the parameters, or else of the buffers."""
+        weights = chain(self.expert.parameters(), self.expert.buffers())
+        return next((w.dtype for w in weights if w.is_floating_point()), self.dtype)
+
+    @torch.no_grad()
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Give tokens [B, M, D], on the images' device, of images in [0, 1]."""
+        home = images_BCHW.device
+        pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
+        settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
+        with settled:
+            tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
+        if not self.checked:
+            self._check(tokens_BMD, len(images_BCHW))
+        return _moved(tokens_BMD, home)
+
+    def _check(self, tokens: Any, num_images: int) -> None:  # noqa: ANN401
+        """Hold the first output against the spec; a wrong layout would train on without a word."""
+        expected = (num_images, self.spec.tokens.num_tokens, self.spec.tokens.width)
+        if not isinstance(tokens, Tensor):
+            found = f"a {type(tokens).__name__}"
+        elif tuple(tokens.shape) != expected:
+            found = f"a tensor of shape {list(tokens.shape)}"
+        elif not tokens.is_floating_point():
+            found = f"tokens of {tokens.dtype}"
+        else:
+            self.checked = True
+            return
+        raise ConfigError(
+            f"Expert '{self.spec.name}' in slot '{self.slot}' gave {found}, but its spec promises "
+            f"floating tokens of shape {list(expected)} (batch, {self.spec.tokens.grid[0]} x "
+            f"{self.spec.tokens.grid[1]} grid, width); its factory {self.spec.factory} or its spec "
+            "is wrong. Report it to its author, or detach the slot."
+        )
+
+
+def _no_autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor; a copy to the CPU is waited for, or it would be read before it is there."""
+    return x.to(device, non_blocking=device.type != "cpu")
+
+
+class ExpertHub(nn.Module):
+    """Experts by slot.
+
+    Args:
+        experts: by slot, dict(type=NAME, device=None, dtype=None, **options of the factory).
+        detached: slots that are not looked up, built or run.
+
+    Attributes:
+        slots: all configured slots, in the config's order.
+        widths: token width by slot, for those that are built.
+        grids: token grid (h, w) by slot, for those that are built.
+        forward_counts: how often each expert ran, by slot.
+    """
+
+    def __init__(
+        self, experts: Mapping[str, Mapping[str, Any]], detached: Collection[str] = ()
+    ) -> None:
+        super().__init__()
+        check_slots(experts)
+        self.slots = tuple(experts)
+        self.forward_counts: Counter[str] = Counter()
+        self._cfgs = {slot: dict(cfg) for slot, cfg in experts.items()}
+        self._provenance: dict[str, dict[str, Any]] = {}
+        self._check_known(detached)
+        self._detached = set(detached)
+        self.specs = expert_specs(experts, detached)
+        self.widths = {slot: spec.tokens.width for slot, spec in self.specs.items()}
+        self.grids = {slot: spec.tokens.grid for slot, spec in self.specs.items()}
+        self.experts = nn.ModuleDict({slot: self._build(slot) for slot in self.specs})
+
+    def _build(self, slot: str) -> FrozenExpert:
+        cfg = self._cfgs[slot]
+        options = expert_options(cfg)
+        expert = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
+        return FrozenExpert(slot, self.specs[slot], expert, cfg.get("device"), cfg.get("dtype"))
+
+    def _check_known(self, slots: Collection[str]) -> None:
+        unknown = [slot for slot in slots if slot not in self.slots]
+        if unknown:
+            raise ConfigError(
+                f"There is no expert slot '{unknown[0]}' to attach or detach; model.experts has "
+                f"{', '.join(self.slots) or 'none'}."
+            )
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The slots that run, in the config's order."""
+        return tuple(slot for slot in self.slots if slot not in self._detached)
+
+    @property
+    def detached(self) -> tuple[str, ...]:
+        """The slots that do not run, in the config's order."""
+        return tuple(slot for slot in self.slots if slot in self._detached)
+
+    def detach(self, slot: str) -> None:
+        """Stop running a slot; it stays built, so that `attach` is free."""
+        self._check_known([slot])
+        self._detached.add(slot)
+
+    def attach(self, slot: str) -> None:
+        """Run a slot again.
+
+        Raises:
+            ConfigError: it was detached when the hub was built, so there is no expert to run.
+        """
+        self._check_known([slot])
+        if slot not in self.experts:
+            raise ConfigError(
+                f"Expert slot '{slot}' was detached when the model was built, so it has neither an "
+                "expert nor trained layers; take it out of model.detached and build again."
+            )
+        self._detached.discard(slot)
+
+    def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
+        """Run one expert: images in [0, 1] to its tokens [B, M, D]."""
+        self.forward_counts[slot] += 1
+        return self.experts[slot](images_BCHW)
+
+    def forward(self, images_BCHW: Tensor, skip: Collection[str] = ()) -> dict[str, Tensor]:
+        """Run the attached experts but those in `skip`; tokens by slot, on their own grids."""
+        return {slot: self.run(slot, images_BCHW) for slot in self.attached if slot not in skip}
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Say, per slot that is built, which expert, from which package, with which weights."""
+        for slot in self.specs:  # once: every checkpoint has it, and digests read whole files
+            if slot not in self._provenance:
+                self._provenance[slot] = expert_provenance(self._cfgs[slot])
+        return {slot: dict(self._provenance[slot]) for slot in self.specs}

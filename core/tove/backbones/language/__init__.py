@@ -1,0 +1,1 @@
+"""The language side: models of transformers that read vision tokens."""

@@ -1,0 +1,1 @@
+"""Settings: read, laid over one another, checked before anything is built."""

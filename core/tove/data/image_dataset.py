@@ -1,0 +1,195 @@
+"""What all data sets of images share: paths, the shared view, and images that cannot be read.
+
+A corrupt image is named in the log and counted once. In training the next good sample takes its
+place. In evaluation too, so that batches and processes stay in step, but marked `skipped=True`,
+and metrics leave it out. Past `corrupt_limit` the run stops.
+
+Shapes: S side of the square view, in pixels.
+"""
+
+import logging
+import os
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from torch import Tensor
+
+from tove.data.view_cache import CorruptLog, ViewStore
+from tove.data.image_io import (VIEWS, CorruptImage, TooManyCorruptImages, load_image, shared_view)
+from tove.errors import ConfigError
+
+__all__ = ["ImageDataset", "numbered_lines"]
+
+
+class ImageDataset(BaseDataset):
+    """Samples with one image each: dict(image=uint8 [3, S, S], sample=dict).
+
+    Args:
+        data_root: folder of the data set.
+        ann_file: annotation file, relative to `data_root` or absolute; "" where there is none.
+        img_dir: folder of the images, relative to `data_root` or absolute.
+        image_size: side S of the shared view.
+        view: "crop" or "pad", see `tove.data.image_io.shared_view`.
+        corrupt_limit: how many images may be missing or unreadable.
+        max_samples: keep the first that many samples; None keeps all.
+        keep_decoded_gb: memory in GiB for decoded views, so that small sets are decoded once.
+        test_mode: evaluation: see the subclasses for what changes.
+        lazy_init: mmengine's: read the annotations at first use.
+
+    Raises:
+        ConfigError: a folder, the annotation file or more than `corrupt_limit` images are missing.
+    """
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        ann_file: str = "",
+        img_dir: str = "images",
+        image_size: int = 224,
+        view: str = "crop",
+        corrupt_limit: int = 16,
+        max_samples: int | None = None,
+        keep_decoded_gb: float = 0.0,
+        test_mode: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        if view not in VIEWS:
+            raise ConfigError(f"The view of a data set is {view!r}, but must be 'crop' or 'pad'.")
+        self.image_size, self.view, self.max_samples = image_size, view, max_samples
+        self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
+        super().__init__(
+            ann_file=ann_file,
+            data_root=_existing_root(data_root, type(self).__name__),
+            data_prefix=dict(img=img_dir),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+        )
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """Read the annotations into sample dicts with `image_path`; for subclasses."""
+        raise NotImplementedError
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read all samples, give their images a number and an id, look for missing files."""
+        if not os.path.isdir(self.data_prefix["img"]):
+            raise ConfigError(
+                f"{type(self).__name__} needs the image folder {self.data_prefix['img']!r}, which "
+                "does not exist; set img_dir to the folder of the images inside data_root."
+            )
+        samples = self.read_samples()[: self.max_samples]
+        if not samples:
+            raise ConfigError(
+                f"{type(self).__name__} found no sample in "
+                f"{self.ann_file or self.data_prefix['img']!r}; "
+                "check that it holds what this data set reads."
+            )
+        numbers: dict[str, int] = {}
+        real: dict[str, str] = {}
+        for sample in samples:
+            path = sample["image_path"]
+            sample["image_index"] = numbers.setdefault(path, len(numbers))
+            if path not in real:  # once an image, not once a caption: it asks the file system
+                real[path] = os.path.realpath(path)
+            sample["image_id"] = real[path]  # a linked image is the same image
+            sample["view"] = self.view
+        self._check_files(list(numbers))
+        self.num_images = len(numbers)
+        self._failures = CorruptLog(len(numbers))
+        self._views = ViewStore(len(numbers), self.image_size, self.keep_decoded_gb)
+        return samples
+
+    def prepare_data(self, idx: int) -> dict[str, Any]:
+        """Return sample `idx`, or the next one whose image can be read.
+
+        Raises:
+            TooManyCorruptImages: more images than `corrupt_limit` could not be read.
+        """
+        for step in range(len(self)):
+            sample = self.get_data_info((idx + step) % len(self))
+            index = sample.pop("image_index")
+            try:
+                image = self._view(index, sample["image_path"])
+            except CorruptImage as error:
+                self._note_failure(index, error)
+                continue
+            if step and self.test_mode:
+                sample["skipped"] = True
+            return dict(image=image, sample=sample)
+        raise TooManyCorruptImages(
+            f"None of the {len(self)} samples of {self.data_root!r} has an image that can be read."
+        )
+
+    @property
+    def num_corrupt(self) -> int:
+        """Number of images found unreadable so far, over all workers."""
+        return self._failures.count
+
+    def is_corrupt(self, idx: int) -> bool:
+        """Tell whether the image of sample `idx` has been found unreadable, by any worker."""
+        return self.get_data_info(idx)["image_index"] in self._failures
+
+    def _view(self, index: int, path: str) -> Tensor:
+        view = self._views.get(index)
+        if view is None:
+            view = shared_view(load_image(path, self.image_size), self.image_size, self.view)
+            self._views.put(index, view)
+        return view
+
+    def _note_failure(self, index: int, error: CorruptImage) -> None:
+        if not self._failures.add(index):
+            return
+        count = self._failures.count
+        print_log(f"Skipped image {count}: {error}", logger="current", level=logging.WARNING)
+        if count > self.corrupt_limit:
+            raise TooManyCorruptImages(
+                f"{count} images of {self.data_root!r} could not be read, more than "
+                f"corrupt_limit={self.corrupt_limit}; the last: {error}. Mend or remove them, or "
+                "raise corrupt_limit in the data set's config."
+            )
+
+    def _check_files(self, paths: list[str]) -> None:
+        missing = [path for path in paths if not os.path.isfile(path)]
+        if len(missing) > self.corrupt_limit:
+            raise ConfigError(
+                f"{len(missing)} of the {len(paths)} images named in {self.ann_file!r} are not in "
+                f"{self.data_prefix['img']!r}, first {missing[0]!r}; set img_dir to their folder, "
+                f"or corrupt_limit (now {self.corrupt_limit}) to tolerate that many."
+            )
+
+    def _annotation_path(self) -> str:
+        if not os.path.isfile(self.ann_file):
+            raise ConfigError(
+                f"{type(self).__name__} needs the annotation file {self.ann_file!r}, which does "
+                "not exist; set ann_file to a path inside data_root, or data_root to its folder."
+            )
+        return self.ann_file
+
+
+def _existing_root(data_root: str | None, name: str) -> str:
+    if not data_root:
+        raise ConfigError(
+            f"{name} has no data_root; set it with --cfg-options data_root=FOLDER or in the config."
+        )
+    folder = os.path.expanduser(data_root)
+    if not os.path.isdir(folder):
+        raise ConfigError(
+            f"The data folder {data_root!r} (data_root of {name}) does not exist; "
+            "set it with --cfg-options data_root=FOLDER."
+        )
+    return folder
+
+
+def numbered_lines(path: str) -> list[tuple[int, str]]:
+    """Read the lines of an annotation file that are not blank, with their numbers from 1.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The annotation file {path!r} cannot be read ({error}); it must be text in UTF-8."
+        ) from error

@@ -1,0 +1,186 @@
+"""Writes the tiny world to disk in the formats that everybody's data comes in.
+
+    root/images/{split}_000012.png                    train, val, test
+    root/unlabelled/000012.png                        for the merge
+    root/annotations/captions_{split}.json            COCO captions
+    root/annotations/statements_{split}.jsonl         VSR
+    root/annotations/questions_{split}.jsonl          {"image", "question", "answer", "relation"}
+    root/annotations/depth_test.npz                   {file stem: [16, 16] log depth}
+
+The splits are scenes of different seeds: no scene is in two of them, and none was seen by the
+shipped weights (they know stream 0 only).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tove.data.tiny_world.rendered import Pool, make_pool, seeded
+from tove.data.tiny_world.text import (Thing, ordered_caption, questions_of, relation_caption, statements_of)
+
+__all__ = ["SPLITS", "stream_of", "write_scenes"]
+
+SPLITS = ("train", "val", "test", "unlabelled")
+_CHUNK = 256
+
+
+def stream_of(split: str, seed: int) -> int:
+    """Seed of a split's scenes; distinct for every split and seed, and never 0."""
+    return 16 + 4 * seed + SPLITS.index(split)
+
+
+def write_scenes(
+    root: Path,
+    *,
+    train: int,
+    unlabelled: int,
+    val: int,
+    test: int,
+    seed: int = 0,
+    statements: int = 6,
+) -> None:
+    """Renders the splits and writes them; all of them or nothing.
+
+    Args:
+        root: Folder to make.
+        train: Scenes with captions and statements to train on.
+        unlabelled: Images without text.
+        val: Scenes for every choice.
+        test: Scenes for the report.
+        seed: Another seed gives other scenes.
+        statements: Statements about each scene, at most; of different relations.
+
+    Raises:
+        OSError: The disk is full or `root` cannot be written; nothing is left behind.
+    """
+    counts = {"train": train, "unlabelled": unlabelled, "val": val, "test": test}
+    partial = root.with_name(root.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for folder in ("images", "unlabelled", "annotations"):
+        (partial / folder).mkdir(parents=True)
+    try:
+        with _one_thread(), _Progress(sum(counts.values())) as advance:
+            for split, count in counts.items():
+                _write_split(partial, split, count, seed, statements, advance)
+        settings = {**counts, "seed": seed, "statements": statements}
+        (partial / "scenes.json").write_text(json.dumps(settings, indent=2) + "\n")
+        root.parent.mkdir(parents=True, exist_ok=True)
+        if root.is_dir():  # a folder without annotations, e.g. made by hand
+            root.rmdir()
+        os.replace(partial, root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Renders on one thread: on a busy machine, threads that wait for each other are far slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Progress:
+    """A rich progress bar as a context; gives a function that advances it."""
+
+    def __init__(self, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = TextColumn("Rendering the tiny world"), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(*columns)
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.start()
+        return lambda n: self._bar.advance(self._task, n)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+
+def _write_split(
+    root: Path, split: str, count: int, seed: int, statements: int, advance: Callable[[int], None]
+) -> None:
+    stream = stream_of(split, seed)
+    folder, prefix = ("unlabelled", "") if split == "unlabelled" else ("images", f"{split}_")
+    captions: dict[str, list[dict]] = {"images": [], "annotations": []}
+    lines: list[str] = []
+    questions: list[str] = []
+    depths: dict[str, np.ndarray] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for first, chunk in _chunks(stream, count):
+            names = [f"{prefix}{first + i:06d}.png" for i in range(len(chunk))]
+            arrays = chunk.images.permute(0, 2, 3, 1).numpy()
+            saved = pool.map(_save, arrays, [root / folder / name for name in names])
+            if split != "unlabelled":
+                for i, name in enumerate(names):
+                    rng = seeded(stream, first + i)
+                    _describe(captions, chunk.things[i], name, first + i, rng)
+                    lines += _statements(chunk.things[i], name, statements, rng)
+                    questions += _questions(chunk.things[i], name, rng)
+                    depths[Path(name).stem] = chunk.depth[i].numpy().astype(np.float16)
+            list(saved)
+            advance(len(chunk))
+    if split == "unlabelled":
+        return
+    annotations = root / "annotations"
+    (annotations / f"captions_{split}.json").write_text(json.dumps(captions))
+    (annotations / f"statements_{split}.jsonl").write_text("".join(lines))
+    (annotations / f"questions_{split}.jsonl").write_text("".join(questions))
+    if split == "test":
+        np.savez_compressed(annotations / "depth_test.npz", allow_pickle=False, **depths)
+
+
+def _chunks(stream: int, count: int) -> Iterator[tuple[int, Pool]]:
+    for first in range(0, count, _CHUNK):
+        yield first, make_pool(stream, first, min(_CHUNK, count - first))
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    Image.fromarray(array).save(path, compress_level=1)
+
+
+def _describe(
+    captions: dict[str, list[dict]], things: list[Thing], name: str, index: int, rng: random.Random
+) -> None:
+    """Adds a scene's captions."""
+    captions["images"].append({"id": index, "file_name": name})
+    texts = [ordered_caption(things)]
+    relation = relation_caption(things, rng)
+    texts += [relation] if relation else []
+    for text in texts:
+        number = len(captions["annotations"])
+        captions["annotations"].append({"id": number, "image_id": index, "caption": text})
+
+
+def _statements(things: list[Thing], name: str, number: int, rng: random.Random) -> list[str]:
+    return [
+        json.dumps(
+            {"image": name, "caption": s.text, "label": int(s.label), "relation": s.relation}
+        )
+        + "\n"
+        for s in statements_of(things, number, rng)
+    ]
+
+
+def _questions(things: list[Thing], name: str, rng: random.Random) -> list[str]:
+    return [
+        json.dumps({"image": name, "question": q.text, "answer": q.answer, "relation": q.relation})
+        + "\n"
+        for q in questions_of(things, 4, rng)
+    ]

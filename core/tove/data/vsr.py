@@ -1,0 +1,77 @@
+"""True and false statements about images, in the format of VSR (Liu et al., arXiv 2205.00363).
+
+One JSON object a line:
+    {"image": "000001.jpg", "caption": "The cat is behind the sofa.", "label": 1,
+     "relation": "behind"}
+"""
+
+import json
+import os
+from typing import Any
+
+from tove.data.image_dataset import ImageDataset, numbered_lines
+from tove.errors import ConfigError
+from tove.registry import DATASETS
+
+__all__ = ["VSRStatements"]
+
+
+@DATASETS.register_module()
+class VSRStatements(ImageDataset):
+    """Statements to be answered by one of two candidates.
+
+    Args:
+        prompt: template of the question, with the field {statement}; the statement's full stop is
+            taken off.
+        candidates: the answers to false (0) and true (1).
+        **options: arguments of `ImageDataset`.
+
+    Raises:
+        ConfigError: besides those of `ImageDataset`, a template without its field.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str = "{statement} is this true ?",
+        candidates: tuple[str, str] = ("no", "yes"),
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        if "{statement}" not in prompt:
+            raise ConfigError(
+                f"The prompt {prompt!r} of VSRStatements lacks the field {{statement}}, so the "
+                "language model would never see the statement; add it."
+            )
+        self.prompt, self.candidates = prompt, list(candidates)
+        super().__init__(**options)
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """Read the statements, in the order of the file."""
+        path = self._annotation_path()
+        samples = []
+        for number, line in numbered_lines(path):
+            try:
+                samples.append(self._sample(json.loads(line), number))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"Line {number} of {path!r} is not a VSR statement ({type(error).__name__}: "
+                    f"{error}); it needs image, caption, and label 0 or 1."
+                ) from error
+        return samples
+
+    def _sample(self, row: dict[str, Any], number: int) -> dict[str, Any]:
+        label = int(row["label"])
+        if label not in (0, 1):
+            raise ValueError(f"label is {row['label']!r}")
+        statement = " ".join(row["caption"].split()).removesuffix(".").rstrip()
+        return dict(
+            task="statement",
+            image_path=os.path.join(self.data_prefix["img"], row["image"]),
+            source_id=number,
+            statement=statement,
+            prompt=self.prompt.replace("{statement}", statement),
+            target=self.candidates[label],
+            candidates=self.candidates,
+            label=label,
+            relation=str(row.get("relation") or "unknown"),
+        )

@@ -1,0 +1,1 @@
+"""What runs a config: stages, training loop, checkpoints, rows."""

@@ -1,0 +1,164 @@
+"""Checkpoints: written whole or not at all, with the provenance of every expert, checked on load.
+
+A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weights_only`. Its meta:
+    experts    dict slot -> {name, distribution, version, sha256, options}, of the hub it was
+               trained with
+    attached   slots that still have parameters in it (a slim checkpoint has fewer than `experts`)
+    frozen     fingerprints of the frozen encoder and language model, see `tove.engine.fingerprints`
+    cfg        the config's text
+    stage, steps, seed, versions
+    world_size, amp   (of those to resume from) how it trained
+"""
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import nn
+
+from tove.atomic_io import atomic_writer
+from tove.errors import CheckpointError
+
+__all__ = [
+    "attached_slots",
+    "check_way_of_training",
+    "read_checkpoint",
+    "resumable_checkpoint",
+    "save_checkpoint",
+    "step_of",
+    "way_of_training",
+    "write_checkpoint",
+]
+
+
+def save_checkpoint(path: Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Write a model's own state (frozen weights stay out, see `ToVE.state_dict`) and its meta."""
+    state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    It is made in memory first: where a write fails, torch's own writer raises a RuntimeError about
+    positions that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    with atomic_writer(path) as stream:
+        stream.write(buffer.getbuffer())
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it holds more than data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no checkpoint at {path}; run the stage that writes it, or correct the path."
+        )
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds for damaged and for foreign files
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({cause}); it is damaged "
+            "or was not written by this framework. Delete it and train again, or name another."
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds no 'state_dict'; name a checkpoint that a stage wrote."
+        )
+    checkpoint.setdefault("meta", {})
+    return checkpoint
+
+
+def resumable_checkpoint(folder: Path) -> Path | None:
+    """Give the newest checkpoint of an interrupted training that can be read; None if it has none.
+
+    A damaged one costs the steps since the one before it.
+
+    Raises:
+        CheckpointError: not one of them can be read.
+    """
+    if not (folder / "last_checkpoint").exists():
+        return None
+    paths = sorted(folder.glob("iter_*.pth"), key=step_of, reverse=True)
+    damaged: list[str] = []
+    for path in paths:
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        for remark in damaged:
+            print_log(f"{remark} Going on from {path.name}.", "current", logging.WARNING)
+        return path
+    raise CheckpointError(
+        f"No checkpoint in {folder} can be resumed from; run without --resume to begin again. "
+        + " ".join(damaged)
+    )
+
+
+def step_of(path: Path) -> int:
+    """Give the step of a resumable checkpoint by its name, iter_STEP.pth."""
+    return int(path.stem.rpartition("_")[2])
+
+
+def attached_slots(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Tell which experts a checkpoint has parameters for; None if it does not say."""
+    attached = checkpoint["meta"].get("attached")
+    return None if attached is None else list(attached)
+
+
+def way_of_training(amp: bool) -> dict[str, Any]:
+    """Give the entries of a meta that say how a training runs, which must not change within it."""
+    return {"world_size": get_world_size(), "amp": amp}
+
+
+def check_way_of_training(meta: Mapping[str, Any], amp: bool, where: str) -> None:
+    """Refuse to go on with a training in another way than it began.
+
+    Each process skips as many steps of its own share of the data as were taken: with another number
+    of processes that is other data than was seen. Checkpoints that do not say are let pass.
+
+    Args:
+        meta: of the checkpoint.
+        amp: whether precision is mixed now.
+        where: the checkpoint, as messages name it.
+
+    Raises:
+        CheckpointError: another number of processes, or another precision.
+    """
+    now = way_of_training(amp)
+    then = {key: meta.get(key, value) for key, value in now.items()}
+    if then == now:
+        return
+    number = then["world_size"]
+    launch = f"torchrun --nproc_per_node={number} and --launcher pytorch"
+    mend = {
+        "world_size": launch if number > 1 else "no --launcher",
+        "amp": "--amp" if then["amp"] else "no --amp",
+    }
+    wanted = " and ".join(mend[key] for key in now if then[key] != now[key])
+    raise CheckpointError(
+        f"{where} is of a training by {_way(then)}, which {_way(now)} cannot go on with: some data "
+        "would be repeated or left out, or the precision change midway. Resume it with "
+        f"{wanted}, or run without --resume to begin again."
+    )
+
+
+def _way(way: Mapping[str, Any]) -> str:
+    number = way["world_size"]
+    processes = "1 process" if number == 1 else f"{number} processes"
+    return f"{processes} {'with' if way['amp'] else 'without'} --amp"

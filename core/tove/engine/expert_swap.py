@@ -1,0 +1,121 @@
+"""What is kept when the experts change between two trainings: a slot's layers go by its name.
+
+A slot's layers (W_k or its stem, its gate head) are kept where the slot holds the expert that it
+held before, with the same weights and options. A slot that is new, or that holds another expert
+now, starts with fresh layers; those of a slot that is gone are dropped. What belongs to no slot
+(P_clip, the shared layer, MLP_t, adapters) is kept.
+
+    gate       one head per slot, held by name: no head is ever taken for another slot's
+    optimiser  state is found by a parameter's name; fresh layers start without any
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tove.engine.optimizer import carried_optimizer, parameter_groups
+from tove.engine.provenance import expert_difference
+from tove.engine.trainable_state import slot_of
+from tove.protocols import Model
+
+__all__ = ["CarryOver", "adapted_checkpoint", "carried_state", "carry_over", "is_of"]
+
+Experts = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CarryOver:
+    """Which slots keep what they learned.
+
+    Attributes:
+        kept: the same expert as before.
+        new: not there before.
+        replaced: another expert, or the same with other weights or options; how it differs.
+        dropped: there before, not any more.
+    """
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    replaced: Mapping[str, str]
+    dropped: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is not kept."""
+        return bool(self.new or self.replaced or self.dropped)
+
+    def __str__(self) -> str:
+        replaced = [f"{slot} (fresh layers: {why})" for slot, why in self.replaced.items()]
+        parts = {
+            "kept": ", ".join(self.kept),
+            "new": ", ".join(f"{slot} (fresh layers)" for slot in self.new),
+            "replaced": ", ".join(replaced),
+            "dropped": ", ".join(self.dropped),
+        }
+        return "; ".join(f"{what}: {slots}" for what, slots in parts.items() if slots) or "kept: -"
+
+
+def carry_over(checkpoint: Mapping[str, Any], experts: Experts) -> CarryOver:
+    """Compare the experts of a checkpoint with those of the model that goes on from it.
+
+    Args:
+        checkpoint: with the meta that a stage writes.
+        experts: by slot, the provenance of the model's attached experts.
+    """
+    meta = checkpoint["meta"]
+    saved: Experts = meta.get("experts", {})
+    before = [slot for slot in meta.get("attached", saved) if slot in saved]
+    common = [slot for slot in experts if slot in before]
+    differences = {slot: expert_difference(saved[slot], experts[slot]) for slot in common}
+    return CarryOver(
+        kept=tuple(slot for slot in common if not differences[slot]),
+        new=tuple(slot for slot in experts if slot not in before),
+        replaced={slot: why for slot, why in differences.items() if why},
+        dropped=tuple(slot for slot in before if slot not in experts),
+    )
+
+
+def carried_state(state_dict: Mapping[str, Tensor], carry: CarryOver) -> dict[str, Tensor]:
+    """Leave out the parameters of slots that are not kept."""
+    return {n: t for n, t in state_dict.items() if slot_of(n) is None or slot_of(n) in carry.kept}
+
+
+def is_of(checkpoint: Mapping[str, Any], model: Model) -> bool:
+    """Tell whether a resumable checkpoint lists its parameters as the model's optimiser does.
+
+    The order of the config's slots is enough to make a difference: the optimiser counts through.
+    """
+    groups = checkpoint["optimizer"]["param_groups"]
+    named = [list(group.get("param_names", ())) for group in groups]
+    own = [[name for name, _ in group["params"]] for group in parameter_groups(model)]
+    if not any(named):  # written before names were kept: only the numbers can be compared
+        return [len(group["params"]) for group in groups] == [len(names) for names in own]
+    return named == own
+
+
+def adapted_checkpoint(
+    checkpoint: Mapping[str, Any], model: Model, experts: Experts, carry: CarryOver
+) -> dict[str, Any]:
+    """Turn a resumable checkpoint into one of a model with other experts.
+
+    Args:
+        checkpoint: weights, optimiser, schedule and place in the data, as mmengine writes it.
+        model: freshly built; takes what is kept, in place.
+        experts: as in `carry_over`.
+        carry: of the two.
+
+    Raises:
+        CheckpointError: what belongs to no slot does not fit.
+    """
+    model.load_trainable(carried_state(checkpoint["state_dict"], carry))
+    fresh = {
+        n for n in model.state_dict() if slot_of(n) is not None and slot_of(n) not in carry.kept
+    }
+    return {
+        **checkpoint,
+        "state_dict": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
+        "optimizer": carried_optimizer(checkpoint["optimizer"], parameter_groups(model), fresh),
+        "meta": {**checkpoint["meta"], "experts": dict(experts), "attached": list(experts)},
+    }

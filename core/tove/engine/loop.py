@@ -1,0 +1,265 @@
+"""One stage's mmengine Runner: what trains, on which data, with which hooks, evaluated how.
+
+Everything that a stage trains goes through mmengine's own IterBasedTrainLoop and TestLoop; this
+module only says what they are built of.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tove.engine.checkpoint import check_way_of_training, read_checkpoint, resumable_checkpoint
+from tove.engine.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
+from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+
+__all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
+
+_built_runners = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a Runner is to do.
+
+    Args:
+        folder: where it writes.
+        model: the module, built and loaded.
+        seed: of the data order and of every step.
+        meta: entries for the meta of its checkpoints.
+        schedule: of the training; None only evaluates.
+        train_dataloader: mmengine's config; needed with a schedule.
+        test_dataloader: built; None evaluates nothing.
+        evaluator: metrics' configs, for test and validation.
+        val_dataloader: built; for evaluations during training.
+        distributed: whether a process group is there.
+        amp: mixed precision.
+        unused_parameters: whether a step may leave trained parameters out of its graph.
+        resume: go on from the folder's last checkpoint if there is one.
+        tensorboard: write curves for TensorBoard.
+    """
+
+    folder: Path
+    model: nn.Module
+    seed: int
+    meta: Callable[[], dict[str, Any]]
+    schedule: Schedule | None = None
+    train_dataloader: Mapping[str, Any] | None = None
+    test_dataloader: DataLoader | None = None
+    evaluator: Sequence[Mapping[str, Any]] = ()
+    val_dataloader: DataLoader | None = None
+    distributed: bool = False
+    amp: bool = False
+    unused_parameters: bool = False
+    resume: bool = False
+    tensorboard: bool = True
+
+
+class _Notices(logging.Filter):
+    """Keeps what is of no use to a reader of the console away from it; the log file has it."""
+
+    prefixes = (
+        '"FileClient"',
+        '"HardDiskBackend"',
+        "Saving checkpoint",
+        "Load checkpoint",
+        "Exp name",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop notices, and the line of all scores: the runner shows those that count."""
+        message = record.getMessage()
+        scores = message.startswith("Iter(test)") and "eta:" not in message
+        return not (scores or message.startswith(self.prefixes))
+
+
+class StageRunner(Runner):
+    """mmengine's Runner, quiet while it is built: the log file has what the console does not."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - mmengine's arguments
+        self._console: list[logging.Handler] = []
+        try:
+            super().__init__(**settings)
+        finally:
+            for handler in self._console:
+                handler.setLevel(logging.INFO)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:  # noqa: ANN401 - mmengine's
+        """Build the logger; its console handler stays silent until the Runner is built."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            is_console = isinstance(handler, logging.StreamHandler)
+            if is_console and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_Notices())
+                if handler.level <= logging.INFO:
+                    self._console.append(handler)
+                    handler.setLevel(logging.WARNING)
+        return logger
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Leave the environment out: collecting it starts a compiler, for every stage anew."""
+
+    def dump_config(self) -> None:
+        """Write no config: the whole one lies in the work folder already."""
+
+
+def build_stage_runner(plan: RunPlan) -> StageRunner:
+    """Build the Runner of a plan.
+
+    Raises:
+        CheckpointError: the checkpoint to resume from is damaged, or of another number of processes
+            or precision.
+    """
+    folder = plan.folder
+    if plan.distributed:
+        # Frozen weights are the same everywhere and may lie on other devices: not DDP's business.
+        everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
+        ignored = everything - set(plan.model.state_dict())
+        plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)  # type: ignore[assignment]
+    last = _resumable(plan) if plan.resume else None
+    settings: dict[str, Any] = {
+        "model": plan.model,
+        "work_dir": str(folder),
+        "load_from": str(last) if last else None,
+        "resume": last is not None,
+        "launcher": "pytorch" if plan.distributed else "none",
+        "randomness": {"seed": plan.seed},
+        "default_scope": "tove",
+        "experiment_name": f"{folder.name}-{next(_built_runners)}",
+        "cfg": Config({"model_wrapper_cfg": _wrapper_cfg(plan)}),
+        "default_hooks": _default_hooks(plan.schedule),
+        "custom_hooks": _custom_hooks(plan),
+        "log_processor": {"by_epoch": False, "window_size": 50},
+        "visualizer": _visualizer_cfg(plan),
+    }
+    if plan.schedule is not None:
+        settings |= _train_settings(plan, plan.schedule)
+    if plan.test_dataloader is not None:
+        settings["test_dataloader"] = plan.test_dataloader
+        settings["test_evaluator"] = list(plan.evaluator)
+        settings["test_cfg"] = {}
+    return StageRunner(**settings)
+
+
+def _resumable(plan: RunPlan) -> Path | None:
+    """Give the checkpoint that a plan goes on from."""
+    path = resumable_checkpoint(plan.folder)
+    if path is None:
+        return None
+    check_way_of_training(read_checkpoint(path)["meta"], plan.amp, str(path))
+    return path
+
+
+def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "train_dataloader": plan.train_dataloader,
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": schedule.steps},
+        "optim_wrapper": optim_wrapper_cfg(schedule, plan.amp),
+        "param_scheduler": param_scheduler_cfg(schedule),
+    }
+    if schedule.val_interval and plan.val_dataloader is not None:
+        settings["train_cfg"]["val_interval"] = schedule.val_interval
+        settings["val_dataloader"] = plan.val_dataloader
+        settings["val_evaluator"] = list(plan.evaluator)
+        settings["val_cfg"] = {}
+    return settings
+
+
+def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
+    interval = _log_interval(schedule) if schedule else 50
+    hooks: dict[str, Any] = {
+        "runtime_info": {"type": "DeferredRuntimeInfoHook"},
+        "logger": {
+            "type": "LoggerHook",
+            "interval": interval,
+            "interval_exp_name": 10**9,
+            "ignore_last": False,
+            "log_metric_by_epoch": False,
+        },
+        "checkpoint": None,
+    }
+    if schedule is not None:
+        hooks["checkpoint"] = AtomicCheckpointHook(
+            schedule.checkpoint_interval, schedule.keep_checkpoints
+        )
+    return hooks
+
+
+def _log_interval(schedule: Schedule) -> int:
+    """Give the steps between lines on the console; a short training has a few lines as well."""
+    return min(schedule.log_interval, max(1, schedule.steps // 5))
+
+
+def _custom_hooks(plan: RunPlan) -> list[Any]:
+    if plan.schedule is None:
+        return []
+    interval = math.gcd(_log_interval(plan.schedule), plan.schedule.checkpoint_interval)
+    curve = LossCurveHook(interval=interval)
+    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp)]
+
+
+def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
+    backends = [{"type": "LocalVisBackend"}]
+    if plan.tensorboard and plan.schedule is not None:
+        backends.append({"type": "TensorboardVisBackend"})
+    return {"type": "Visualizer", "vis_backends": backends}
+
+
+def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
+    """Give DDP's config; on a CPU it must not be told a device."""
+    if not plan.distributed:
+        return None
+    cfg: dict[str, Any] = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": plan.unused_parameters,
+    }
+    if get_device() == "cpu":
+        cfg["device_ids"] = None
+    return cfg
+
+
+def images_seen(runner: Runner, steps: int) -> set[str]:
+    """Tell which distinct images a training run drew and could read, by replaying its sampler.
+
+    Args:
+        runner: after training.
+        steps: how many steps it took.
+
+    Returns:
+        The image ids, over all ranks.
+    """
+    loader = runner.train_dataloader
+    sampler, dataset = loader.sampler, loader.dataset
+    draws = steps * (loader.batch_size or 1) * get_world_size()
+    if not isinstance(sampler, InfiniteSampler) or draws >= len(dataset):
+        indices = set(range(len(dataset)))
+    else:
+        indices = set(itertools.islice(sampler._infinite_indices(), draws))
+    own = (_own_sample(dataset, index) for index in indices)
+    return {str(d.get_data_info(i)["image_id"]) for d, i in own if not _is_corrupt(d, i)}
+
+
+def _own_sample(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401 - mmengine's wrappers
+    """Follow mmengine's wrappers to the data set that has a sample, and its index there."""
+    while hasattr(dataset, "_get_ori_dataset_idx"):
+        place = dataset._get_ori_dataset_idx(index)
+        number, index = place if isinstance(place, tuple) else (None, place)
+        dataset = dataset.dataset if number is None else dataset.datasets[number]
+    return dataset, index
+
+
+def _is_corrupt(dataset: Any, index: int) -> bool:  # noqa: ANN401 - any data set
+    return hasattr(dataset, "is_corrupt") and dataset.is_corrupt(index)

@@ -1,0 +1,247 @@
+"""The optimiser over what trains, and its schedule: linear warm-up, then a cosine to zero.
+
+    lr(t) = lr . (t + 1) / (warmup + 1)                          for t < warmup, from step 0
+    lr(t) = lr . (1 + cos(pi (t - warmup)/(steps - warmup)))/2   after it
+
+mmengine's own constructor hands frozen parameters to the optimiser as well: memory for nothing, and
+weight decay on tensors that must not move.
+"""
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor, nn
+
+from tove.config.validation import is_whole
+from tove.errors import ConfigError
+from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+__all__ = [
+    "DeferredAmpOptimWrapper",
+    "DeferredOptimWrapper",
+    "Schedule",
+    "TrainableOnlyConstructor",
+    "carried_optimizer",
+    "optim_wrapper_cfg",
+    "param_scheduler_cfg",
+    "parameter_groups",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One stage's training schedule.
+
+    Args:
+        steps: optimiser steps; 0 evaluates without training.
+        lr: peak learning rate.
+        warmup: steps of linear warm-up.
+        weight_decay: of AdamW, on matrices only; biases, norms and scalars are not decayed.
+        clip: largest norm of the gradient; None does not clip.
+        betas: of AdamW.
+        checkpoint_interval: steps between resumable checkpoints.
+        keep_checkpoints: how many of them stay.
+        log_interval: steps between lines on the console.
+        val_interval: steps between evaluations on the validation split; 0 for none.
+        amp_dtype: "float16" or "bfloat16", of mixed precision (`--amp`).
+
+    Raises:
+        ConfigError: a value of the wrong kind or out of its range.
+    """
+
+    steps: int
+    lr: float = 3e-4
+    warmup: int = 0
+    weight_decay: float = 0.05
+    clip: float | None = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    checkpoint_interval: int = 100
+    keep_checkpoints: int = 2
+    log_interval: int = 50
+    val_interval: int = 0
+    amp_dtype: Literal["float16", "bfloat16"] = "float16"
+
+    def __post_init__(self) -> None:
+        """Check the numbers, alone and against each other."""
+        for name, least in _WHOLE.items():
+            if not is_whole(getattr(self, name), least):
+                raise _wrong(name, getattr(self, name), f"a whole number, {least} or more")
+        if not _is_number(self.lr) or self.lr <= 0:
+            raise _wrong("lr", self.lr, "a number above 0")
+        if not _is_number(self.weight_decay) or self.weight_decay < 0:
+            raise _wrong("weight_decay", self.weight_decay, "a number, 0 or more")
+        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
+            raise _wrong("clip", self.clip, "a number above 0, or None")
+        pair = self.betas if isinstance(self.betas, tuple | list) else ()
+        if len(pair) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in pair):
+            raise _wrong("betas", self.betas, "two numbers in [0, 1)")
+        if self.amp_dtype not in ("float16", "bfloat16"):
+            raise _wrong("amp_dtype", self.amp_dtype, "'float16' or 'bfloat16'")
+        if self.steps and self.warmup >= self.steps:
+            raise ConfigError(
+                f"A schedule of {self.steps} steps cannot warm up for {self.warmup}; set "
+                "schedule.warmup below schedule.steps."
+            )
+
+
+_WHOLE = {
+    "steps": 0,
+    "warmup": 0,
+    "checkpoint_interval": 1,
+    "keep_checkpoints": 1,
+    "log_interval": 1,
+    "val_interval": 0,
+}
+"""What a schedule counts, with the least that each may be."""
+
+
+def _is_number(value: object) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _wrong(name: str, value: object, instead: str) -> ConfigError:
+    return ConfigError(f"schedule.{name} is {value!r}, but it must be {instead}.")
+
+
+class _Deferred:
+    """Clips without reading the gradient's norm: mmengine's wrappers wait for it at each step."""
+
+    grad_norm: Tensor | None = None
+    """Of the last step, before clipping, on its device; `LossCurveHook` reads it."""
+
+    def _clip_grad(self: Any) -> None:
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        self.grad_norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class DeferredOptimWrapper(_Deferred, OptimWrapper):
+    """mmengine's OptimWrapper, its gradient norm left on the device as `grad_norm`."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class DeferredAmpOptimWrapper(_Deferred, AmpOptimWrapper):
+    """mmengine's AmpOptimWrapper, its gradient norm left on the device as `grad_norm`."""
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TrainableOnlyConstructor:
+    """Builds the optimiser over parameters that require a gradient, each once.
+
+    Args:
+        optim_wrapper_cfg: mmengine's dict, its key `optimizer` included.
+        paramwise_cfg: unused; the constructor protocol of mmengine passes it.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
+        self.optimizer_cfg = dict(self.optim_wrapper_cfg.pop("optimizer"))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the wrapper.
+
+        Raises:
+            ConfigError: nothing of the model trains.
+        """
+        groups = parameter_groups(model)
+        if not groups:
+            raise ConfigError(
+                f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to "
+                "train; set schedule.steps=0 to evaluate it only."
+            )
+        self.optimizer_cfg["params"] = groups
+        optimizer = OPTIMIZERS.build(self.optimizer_cfg)
+        self.optim_wrapper_cfg.setdefault("type", "DeferredOptimWrapper")
+        return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Give what trains as the optimiser's groups, (name, parameter) each: matrices, then the rest.
+
+    Names go into the optimiser's state, so that it can be carried over to a model with other
+    parameters. Those of a module that DDP wraps are its own.
+    """
+    trained = [(n.removeprefix("module."), p) for n, p in model.named_parameters()]
+    trained = [(name, parameter) for name, parameter in trained if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [entry for entry in trained if entry[1].ndim > 1]},
+        {"params": [entry for entry in trained if entry[1].ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def carried_optimizer(
+    saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], fresh: Collection[str]
+) -> dict[str, Any]:
+    """Give an optimiser's state, saved with other parameters, for those of `groups`.
+
+    Args:
+        saved: the state dict of the optimiser; of one without names nothing but rates is kept.
+        groups: of the optimiser that is to load it, see `parameter_groups`.
+        fresh: names of parameters that start without state.
+    """
+    by_name = {
+        name: saved["state"][index]
+        for group in saved["param_groups"]
+        for index, name in zip(group["params"], group.get("param_names", ()), strict=False)
+        if index in saved["state"] and name not in fresh
+    }
+    numbers = itertools.count()
+    state: dict[int, Any] = {}
+    carried = []
+    for old, group in zip(saved["param_groups"], groups, strict=True):
+        names = [name for name, _ in group["params"]]
+        places = [next(numbers) for _ in names]
+        state |= {i: by_name[n] for i, n in zip(places, names, strict=True) if n in by_name}
+        carried.append({**old, "params": places, "param_names": names})
+    return {**saved, "state": state, "param_groups": carried}
+
+
+def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
+    """Give mmengine's optimiser config of a schedule."""
+    cfg: dict[str, Any] = {
+        "type": "DeferredAmpOptimWrapper" if amp else "DeferredOptimWrapper",
+        "constructor": "tove.TrainableOnlyConstructor",
+        "optimizer": {
+            "type": "AdamW",
+            "lr": schedule.lr,
+            "betas": schedule.betas,
+            "weight_decay": schedule.weight_decay,
+            "fused": True,  # one call for all parameters: on a CPU the loop costs a tenth of a step
+        },
+    }
+    if amp:
+        cfg["dtype"] = schedule.amp_dtype
+    if schedule.clip is not None:
+        cfg["clip_grad"] = {"max_norm": schedule.clip}
+    return cfg
+
+
+def param_scheduler_cfg(schedule: Schedule) -> list[dict[str, Any]]:
+    """Give mmengine's learning-rate schedulers of a schedule."""
+    warmup, steps = schedule.warmup, schedule.steps
+    cosine = {
+        "type": "CosineAnnealingLR",
+        "by_epoch": False,
+        "begin": warmup,
+        "end": steps,
+        "T_max": steps - warmup,
+        "eta_min": 0.0,
+    }
+    if not warmup:
+        return [cosine]
+    linear = {
+        "type": "LinearLR",
+        "by_epoch": False,
+        "begin": 0,
+        "end": warmup + 1,  # mmengine counts the step that has the whole rate
+        "start_factor": 1.0 / (warmup + 1),
+    }
+    return [linear, cosine]

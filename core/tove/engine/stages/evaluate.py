@@ -1,0 +1,57 @@
+"""Evaluate one checkpoint, slim ones included, outside of a run's stages."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+
+from tove.backbones.experts.licences import check_licences
+from tove.engine.planning import needed_slots
+from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
+from tove.engine.stages.context import StageContext
+from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
+from tove.protocols import Row
+from tove.registry import SCOPE
+
+__all__ = ["evaluate_checkpoint"]
+
+
+def evaluate_checkpoint(
+    cfg: Config, checkpoint: Path, split: str = "test", distributed: bool = False
+) -> Row:
+    """Load a checkpoint, evaluate it, print and write the row.
+
+    Args:
+        cfg: a checked config.
+        checkpoint: any that a stage wrote; experts that it has no parameters for are not built.
+        split: "test" or "val".
+        distributed: whether a process group is there.
+    """
+    init_default_scope(SCOPE)
+    needed = needed_slots(cfg, checkpoint, None)
+    experts = cfg.model.get("experts", {}).items()
+    check_licences(cfg, [(slot, expert) for slot, expert in experts if slot in needed])
+    context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
+    model, meta = context.load_model(checkpoint)
+    runner = evaluation_runner(context, f"test-{split}", model, split)
+    row = measure_row(
+        context,
+        runner,
+        name=checkpoint.stem,
+        experts=list(context.meta(model, "test")["experts"]),
+        stage=meta.get("stage", ""),
+        training_images=meta.get("training_images", 0),
+        steps=meta.get("steps", 0),
+    )
+    if is_main_process():
+        path = context.folder(f"test-{split}") / "rows.json"
+        write_rows(path, [row])
+        console = make_console()
+        shown = cfg.get("table_metrics", TABLE_METRICS)
+        console.print(results_table([row], shown))
+        for name, score in row["metrics"].items():
+            if name not in shown:
+                console.print(f"  {name}: {show_score(score)}", highlight=False, markup=False)
+        console.print(f"  {path}", highlight=False)
+    return row

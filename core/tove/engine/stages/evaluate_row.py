@@ -1,0 +1,102 @@
+"""Measure one model: its scores on a split and its cost, as a row."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from tove.atomic_io import write_text
+from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
+from tove.engine.rows import nested_metrics
+from tove.engine.stages.context import StageContext
+from tove.evaluation import paired_interval
+from tove.evaluation.profile.model import measure_cost
+from tove.protocols import Row
+
+__all__ = ["REFERENCES", "evaluation_runner", "measure_row"]
+
+Items = dict[str, dict[str, float]]
+
+REFERENCES = ("baseline", "plain_clip")
+"""The rows that others are held against, the better one first."""
+
+
+def evaluation_runner(
+    context: StageContext, stage: str, model: nn.Module, split: str = "test"
+) -> StageRunner:
+    """Build a Runner that only evaluates; `.test()` may be called as often as wanted."""
+    return build_stage_runner(
+        RunPlan(
+            folder=context.folder(stage),
+            model=model,
+            seed=context.seed,
+            meta=dict,
+            test_dataloader=context.evaluation_loader(split),
+            evaluator=context.evaluator(),
+            distributed=context.distributed,
+        )
+    )
+
+
+def measure_row(
+    context: StageContext,
+    runner: StageRunner,
+    *,
+    name: str,
+    experts: Sequence[str],
+    **entries: Any,  # noqa: ANN401 - JSON values of the row
+) -> Row:
+    """Evaluate a runner's model, a ToVE, and measure what it costs.
+
+    The score of every item goes to `items/NAME.json` in the runner's folder, so that two rows can
+    be compared on the items that both answered; the row has its gain over the baseline's.
+
+    Args:
+        context: the run.
+        runner: evaluates its model.
+        name: of the row.
+        experts: the slots that run.
+        entries: training_images, steps and stage.
+    """
+    inner: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    metrics = nested_metrics(runner.test())
+    items = _item_scores(runner)
+    if is_main_process():
+        write_text(Path(runner.work_dir) / "items" / f"{name}.json", json.dumps(items) + "\n")
+    return {
+        "name": name,
+        "experts": list(experts),
+        "metrics": metrics,
+        "gain": _gain(context, name, items),
+        **measure_cost(inner, context.image_size, context.device),
+        "seed": context.seed,
+        **entries,
+    }
+
+
+def _item_scores(runner: StageRunner) -> Items:
+    """Give the last evaluation's scores by metric and item; empty on other ranks."""
+    found = {}
+    for metric in runner.test_evaluator.metrics:
+        scores = getattr(metric, "item_scores", {})
+        if scores:
+            found[f"{metric.prefix}/{metric.item_metric}"] = scores
+    return found
+
+
+def _gain(context: StageContext, name: str, items: Items) -> dict[str, Any]:
+    """Give the paired gain over the baseline, or plain CLIP where there is none."""
+    rows = {row["name"]: row for row in context.rows}
+    over = next((reference for reference in REFERENCES if reference in rows), None)
+    if over is None or name in REFERENCES:
+        return {}
+    path = context.folder(rows[over]["stage"]) / "items" / f"{over}.json"
+    theirs: Items = json.loads(path.read_text()) if path.exists() else {}
+    common = [m for m in items if m in theirs and items[m].keys() == theirs[m].keys()]
+    gains = {metric: asdict(paired_interval(items[metric], theirs[metric])) for metric in common}
+    return {"over": over, **gains} if gains else {}

@@ -1,0 +1,176 @@
+"""What a stage leaves in its folder, so that a later call knows what is finished, and how.
+
+config.json   the settings that the stage's outcome depends on, flat, and the digest of the model
+              that it takes from another stage; written when it starts
+done.json     the same settings' fingerprint, and the seconds it took; written when it ends
+rows.json     its rows
+earlier.pth   the model that it ended with before the experts changed; what it goes on from
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tove.atomic_io import remove_unfinished, write_text
+from tove.config.overlay import flatten
+from tove.engine.rows import read_rows, write_rows
+from tove.errors import ConfigError
+from tove_plugins import sha256_of
+
+__all__ = [
+    "EARLIER",
+    "StageRecord",
+]
+
+EARLIER = "earlier.pth"
+_MODEL, _SETTINGS = "model.pth", "config.json"
+_CHECKPOINT = "checkpoint"  # the setting that the user's --checkpoint is noted as
+_SOURCE_MODEL = "source_model"  # the digest of the model that another stage had left for this one
+
+_EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?")
+# In this order, so that a crash among them leaves a stage that has not ended, with its settings.
+_OWN_FILES = ("last_checkpoint", "loss.jsonl", "rows.json", _MODEL, EARLIER, "done.json")
+
+
+class StageRecord:
+    """The record of one stage.
+
+    Args:
+        folder: the stage's folder.
+        name: the stage's name.
+        settings: what its outcome depends on, nested.
+    """
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        # Through JSON once, so that what is compared later is what was stored.
+        self.settings = json.loads(json.dumps(flatten(settings), sort_keys=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage ended in this folder."""
+        return (self.folder / "done.json").exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether the stage began in this folder."""
+        return (self.folder / _SETTINGS).exists()
+
+    def check(self, other_experts: bool = True, other_checkpoint: bool = False) -> bool:
+        """Compare the settings with those that the stage began with.
+
+        Args:
+            other_experts: whether it may have begun with other experts.
+            other_checkpoint: whether it may have begun from another checkpoint of the user's.
+
+        Returns:
+            Whether there are other experts now; all else is as it was.
+
+        Raises:
+            ConfigError: something else differs.
+        """
+        then = self._began_with()
+        then.pop(_SOURCE_MODEL, None)
+        if other_checkpoint:
+            then.pop(_CHECKPOINT, None)
+        changed = [
+            key
+            for key in sorted(then.keys() | self.settings.keys())
+            if then.get(key) != self.settings.get(key)
+        ]
+        others = [key for key in changed if not (other_experts and _EXPERTS.fullmatch(key))]
+        if not others:
+            return bool(changed)
+        state = "finished" if self.finished else "began"
+        shown = [f"{key}: {then.get(key)!r} -> {self.settings.get(key)!r}" for key in others[:4]]
+        more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+        raise ConfigError(
+            f"Stage '{self.name}' in {self.folder} {state} with other settings "
+            f"({'; '.join(shown)}{more}); take another --work-dir, restore the "
+            f"settings ({self.folder.parent / 'config.py'} has them, as a config to run), or run "
+            "without --resume and --stage to begin again."
+        )
+
+    def _began_with(self) -> dict[str, Any]:
+        began: dict[str, Any] = json.loads((self.folder / _SETTINGS).read_text())
+        return began
+
+    def is_of_another_model(self, source: Path) -> bool:
+        """Tell whether the stage began from another model than another stage has left by now.
+
+        Args:
+            source: that stage's model; one that is not there tells nothing.
+        """
+        then = self._began_with().get(_SOURCE_MODEL)
+        return then is not None and source.exists() and then != sha256_of(source)
+
+    def begin(self, afresh: bool, source: Path | None = None) -> None:
+        """Note the settings; a fresh start removes what an earlier run of the stage left.
+
+        Either start removes what a killed process had half written.
+
+        Args:
+            afresh: whether it starts anew.
+            source: the model of another stage that it takes, if it does.
+        """
+        remove_unfinished(self.folder)
+        if afresh:
+            self.clear()
+        noted = dict(self.settings)
+        if source is not None and source.exists():
+            noted[_SOURCE_MODEL] = sha256_of(source)
+        write_text(self.folder / _SETTINGS, json.dumps(noted, indent=1, sort_keys=True))
+
+    def clear(self) -> None:
+        """Remove what an earlier run of the stage left."""
+        self._remove(_OWN_FILES)
+        (self.folder / _SETTINGS).unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Make the model of a finished stage the one that it goes on from, and open it again."""
+        if (self.folder / _MODEL).exists():
+            os.replace(self.folder / _MODEL, self.folder / EARLIER)
+        self._remove(name for name in _OWN_FILES if name != EARLIER)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for path in (*self.folder.glob("iter_*.pth"), *(self.folder / name for name in names)):
+            path.unlink(missing_ok=True)
+
+    def finish(
+        self, rows: Sequence[Mapping[str, Any]], seconds: float, files: Mapping[Path, str]
+    ) -> None:
+        """Store the rows and mark the stage as finished, in that order.
+
+        Args:
+            rows: of the stage.
+            seconds: that it took.
+            files: that the user is told about, with what each is.
+        """
+        write_rows(self.folder / "rows.json", rows)
+        done = {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "seconds": round(seconds, 1),
+            "files": {os.path.relpath(path, self.folder): what for path, what in files.items()},
+        }
+        write_text(self.folder / "done.json", json.dumps(done, indent=1) + "\n")
+
+    def files(self) -> dict[Path, str]:
+        """Give the files of a finished stage that the user is told about."""
+        done = json.loads((self.folder / "done.json").read_text())
+        listed = {Path(os.path.normpath(self.folder / p)): w for p, w in done["files"].items()}
+        return {path: what for path, what in listed.items() if path.exists()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give the rows of a finished stage."""
+        return read_rows(self.folder / "rows.json")

@@ -1,0 +1,235 @@
+"""Merging the experts' knowledge into one encoder (ToVE-lite; ToVE's figure 4, our reading).
+
+    target     = stop_gradient(t_fuse(image))              the teacher: CLIP, experts, gate, MLP_t
+    prediction = P_clip(CLIP'(image))                      the student: a copy of CLIP that trains
+    loss       = d(prediction, target) + lm_weight * L_lm(prediction)
+    d          = mse | 1 - cosine | smooth-L1, mean over tokens
+                 readout: mse of what the language model's cross-attention reads (keys and values)
+
+P_clip, the language model and its adapters are the teacher's and stay as they are: afterwards the
+student takes CLIP's place in front of them, and experts, gate and MLP_t go.
+
+Shapes: B batch, N tokens, D language width.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any, Literal
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tove.backbones.preprocess import to_unit_range
+from tove.config.build import build_part
+from tove.config.validation import check_known
+from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
+from tove.errors import ConfigError
+from tove.methods.tove.model import Fused, ToVE
+from tove.modules.device import on_device
+from tove.protocols import Sample
+from tove.registry import MODELS
+
+__all__ = ["LOSSES", "Merge", "check_student", "fold_lora"]
+
+
+def _cosine(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(prediction_BND, target_BND, dim=-1).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "cosine": _cosine,
+    "smooth_l1": F.smooth_l1_loss,
+}
+
+
+def check_student(choice: str | Mapping[str, Any], where: str) -> None:
+    """Check what a config says of the student, without an encoder to copy.
+
+    Raises:
+        ConfigError: neither "full" nor "lora", or an option that LoRA does not take.
+    """
+    options = _lora_options(choice)
+    if options:
+        from peft import LoraConfig
+
+        check_known(options, [entry.name for entry in fields(LoraConfig)], where)
+
+
+def _lora_options(choice: str | Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give LoRA's arguments; None where the student trains in full."""
+    if not isinstance(choice, str) and "trainable" in choice:
+        choice = choice["trainable"]
+    options = {"type": choice} if isinstance(choice, str) else dict(choice)
+    trainable = options.pop("type", "full")
+    if trainable == "lora":
+        return options
+    if trainable == "full" and not options:
+        return None
+    raise ConfigError(
+        f"model.student is {choice!r}, but it must be 'full', 'lora', or "
+        "dict(type='lora', r=..., ...)."
+    )
+
+
+def _inject_lora(encoder: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """Put LoRA layers into the blocks that run, in place."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = tuple(options.pop("target_modules", encoder.lora_targets))
+    names = [
+        f"{block}.{name}"
+        for block, module in encoder.blocks()
+        for name, _ in module.named_modules()
+        if name.rpartition(".")[2] in targets
+    ]
+    if not names:
+        raise ConfigError(
+            f"model.student.target_modules is {list(targets)}, but no block of the encoder has a "
+            f"layer of such a name; choose among {', '.join(encoder.lora_targets)}."
+        )
+    try:
+        config = LoraConfig(target_modules=names, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"model.student has an option that LoRA does not take ({error}); "
+            "see the arguments of peft.LoraConfig."
+        ) from error
+    inject_adapter_in_model(config, encoder)
+
+
+def fold_lora(encoder: nn.Module) -> nn.Module:
+    """Add every LoRA update to the weight it belongs to and take the LoRA layers out, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(n, m) for n, m in encoder.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(encoder.get_submodule(parent), child, layer.get_base_layer())
+    return encoder
+
+
+@MODELS.register_module()
+class Merge(BaseModel):
+    """Teach a copy of CLIP to give what CLIP and the experts give together.
+
+    Args:
+        teacher: a trained ToVE, or the config of one.
+        student: dict(trainable=...) with "full" (all that the tokens depend on), or with
+            dict(type="lora", r=..., ...), the rest being arguments of peft's LoraConfig.
+        loss: "mse", "cosine" or "smooth_l1" of t_fuse; "readout" is the mse of its keys and values
+            in the language model: what no layer reads need not be learned.
+        lm_weight: weight of the language loss on samples with a target; 0 needs no targets.
+        data_preprocessor: mmengine's.
+    """
+
+    given_later = ("teacher",)  # by the merge stage
+
+    def __init__(
+        self,
+        teacher: Mapping[str, Any] | ToVE,
+        student: Literal["full", "lora"] | Mapping[str, Any] = "full",
+        loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
+        lm_weight: float = 0.0,
+        data_preprocessor: dict | nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        if loss not in (*LOSSES, "readout"):
+            known = ", ".join((*LOSSES, "readout"))
+            raise ConfigError(f"model.loss is {loss!r}, but it must be one of {known}.")
+        self.loss, self.lm_weight = loss, lm_weight
+        self.teacher: ToVE = build_part(teacher, MODELS)
+        self.student: Any = self._make_student(student)
+        own = [f"teacher.{name}" for name in self.teacher.state_dict()]
+        self.teacher.requires_grad_(False)
+        keep_frozen_weights_out(self, also=own)
+        self.train(self.training)
+
+    def _make_student(self, choice: str | Mapping[str, Any]) -> nn.Module:
+        """Copy the teacher's encoder and unfreeze what the tokens depend on.
+
+        Blocks above the encoder's `layer` and its post-layernorm reach no loss: they stay as they
+        are, for those who use the exported checkpoint's other outputs.
+        """
+        options = _lora_options(choice)
+        student = deepcopy(self.teacher.encoder).requires_grad_(False)
+        if options is not None:
+            _inject_lora(student, options)
+        else:
+            for _, parameter in student.used_parameters():
+                parameter.requires_grad_(True)
+        return student
+
+    def predict_tokens(self, images: Tensor) -> Tensor:
+        """Give P_clip(CLIP'(image)), [B, N, D], of images [B, 3, H, W]."""
+        return self.teacher.projector.project_clip(self.student(to_unit_range(images)))
+
+    def fuse(self, images: Tensor, image_ids: list[str] | None = None) -> Fused:
+        """Give what the language model reads once experts, gate and MLP_t are gone."""
+        prediction_BND = self.predict_tokens(images)
+        return Fused(prediction_BND, prediction_BND)
+
+    def forward(
+        self,
+        images: Tensor,
+        data_samples: list[Sample] | None = None,
+        mode: Literal["loss", "predict", "tensor"] = "tensor",
+    ) -> dict[str, Tensor] | list[Sample] | Tensor:
+        """Run one batch; modes as in `ToVE.forward`, with the student in CLIP's place."""
+        samples = data_samples or []
+        prediction_BND = self.predict_tokens(images)
+        if mode == "predict":
+            return self.teacher.answer(prediction_BND, samples)
+        if mode == "tensor":
+            return prediction_BND
+        with torch.no_grad():
+            ids = [sample["image_id"] for sample in samples] or None
+            target_BND = self.teacher.fuse(images, ids).t_fuse
+        losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
+        if self.lm_weight:
+            losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
+        return losses
+
+    def distance(self, prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
+        """Compare P_clip(CLIP'(image)) with t_fuse, both [B, N, D]; a scalar."""
+        if self.loss == "readout":
+            read = self.teacher.language.read
+            return F.mse_loss(read(prediction_BND), read(target_BND))
+        return LOSSES[self.loss](prediction_BND, target_BND)
+
+    def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
+        """L_lm on the samples that have a target; unlabelled images have none."""
+        labelled = [row for row, sample in enumerate(samples) if sample.get("target")]
+        # All ranks have to take part in the loss's normalisation: one without a target sends a
+        # sample that counts for nothing.
+        rows = labelled or [0]
+        if len(rows) < len(samples):
+            prediction_BND = prediction_BND[on_device(rows, prediction_BND.device)]
+        prompts = [samples[row].get("prompt", "") for row in rows]
+        targets = [samples[row].get("target") or None for row in rows]
+        return self.teacher.language.loss(prediction_BND, prompts, targets)
+
+    def train(self, mode: bool = True) -> "Merge":
+        """Set the student's mode; the teacher is always in eval."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Do nothing: mmengine's walk re-initialises pretrained parts that have such a method."""
+
+    def load_trainable(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load student and teacher parameters, strictly but for experts that come or go.
+
+        Raises:
+            CheckpointError: keys are missing or unexpected, or shapes differ.
+        """
+        load_trainable(self, state_dict)
+
+    def merged_encoder(self) -> nn.Module:
+        """Give the student as an ordinary encoder, a frozen copy with LoRA folded in."""
+        return fold_lora(deepcopy(self.student)).requires_grad_(False).eval()

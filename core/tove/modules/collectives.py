@@ -1,0 +1,50 @@
+"""Sums over the processes of a run, and what becomes of their gradients."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["global_sum", "mean_over_ranks", "num_ranks", "sum_over_ranks"]
+
+
+def num_ranks() -> int:
+    """Return the number of processes; 1 outside of a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def global_sum(x: Tensor) -> Tensor:
+    """Sum over ranks. Its gradient is scaled by their number, which DDP's averaging undoes."""
+    if num_ranks() == 1:
+        return x
+    return _summed(x) + (x - x.detach()) * num_ranks()
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Average over ranks, without a gradient."""
+    return x if num_ranks() == 1 else _summed(x) / num_ranks()
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum that every rank gets; its gradient is the sum of the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+        return _summed(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        return _summed(grad.contiguous())
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum over ranks, for what goes on to differ between them: gradients are summed as well."""
+    total: Tensor = _SumOverRanks.apply(x)
+    return total

@@ -1,0 +1,194 @@
+"""The headline and the findings, computed from the rows.
+
+    gain kept by the merged encoder = (merged - baseline) / (tove - baseline)
+
+A method that does not help is said not to help; a difference within the intervals is said to be
+not distinguishable, whatever its sign.
+"""
+
+from collections.abc import Sequence
+
+from tove.report.row_roles import (
+    Row,
+    Score,
+    Standing,
+    compare,
+    format_score,
+    is_share,
+    metric_label,
+    paired_gain,
+    score_of,
+)
+
+__all__ = ["findings", "headline"]
+
+_COST_MARGIN = 1.25  # timings of one image on a busy machine differ by this much
+
+
+def headline(standing: Standing, metric: str) -> str:
+    """Say in one sentence what the run showed."""
+    tove = score_of(standing.tove, metric)
+    rival, name = _rival(standing, metric)
+    if tove is None:
+        return "This run has no ToVE row yet, so there is nothing to compare."
+    if rival is None:
+        return f"ToVE reaches {tove} {metric_label(metric)}; there is no baseline to hold it to."
+    pair = f"{tove} {metric_label(metric)} against {rival} for {name}"
+    verdict = compare(tove, rival)
+    if verdict == "below":
+        return f"ToVE does not help here: {pair}."
+    if verdict == "alike":
+        return f"No measurable help from the experts here: ToVE {pair}, not distinguishable."
+    if verdict == "unknown":
+        return f"ToVE {pair}, without intervals to judge the difference by."
+    return f"ToVE {pair}{_merged_clause(standing, metric, tove, rival)}."
+
+
+def _rival(standing: Standing, metric: str) -> tuple[Score | None, str]:
+    """Give what ToVE is held against: the baseline, else plain CLIP."""
+    baseline = score_of(standing.baseline, metric)
+    if baseline is not None:
+        return baseline, "its parameter-matched baseline"
+    return score_of(standing.plain, metric), "plain CLIP"
+
+
+def _merged_clause(standing: Standing, metric: str, tove: Score, rival: Score) -> str:
+    merged = score_of(standing.merged, metric)
+    if merged is None or standing.merged is None:
+        return ""
+    kept = _gain_kept(merged, tove, rival)
+    what = "keeps none of the gain" if kept <= 0 else f"keeps {100 * kept:.0f} % of the gain"
+    return f"; the merged encoder {what}{_cost_clause(standing.merged, standing.plain)}"
+
+
+def _gain_kept(merged: Score, tove: Score, rival: Score) -> float:
+    return (merged.value - rival.value) / (tove.value - rival.value)
+
+
+def _cost_clause(merged: Row, plain: Row | None) -> str:
+    if plain is None:
+        return ""
+    if merged["forward_ms"] <= _COST_MARGIN * plain["forward_ms"]:
+        return " at the plain encoder's cost"
+    return f" at {merged['forward_ms'] / plain['forward_ms']:.1f} times the plain encoder's time"
+
+
+def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
+    """Give the sentences under the headline, for each of the metrics and for the costs."""
+    sentences = [sentence for metric in metrics for sentence in _comparisons(standing, metric)]
+    sentences += _detachment(standing, metrics[0]) if metrics else []
+    return sentences + _costs(standing)
+
+
+def _comparisons(standing: Standing, metric: str) -> list[str]:
+    rival, rival_name = _rival(standing, metric)
+    tove, merged = score_of(standing.tove, metric), score_of(standing.merged, metric)
+    if tove is None or rival is None:
+        return []
+    sentences = [_comparison("ToVE", tove, rival_name, rival)]
+    if merged is not None:
+        remark = _gain_remark(merged, tove, rival)
+        sentences.append(_comparison("the merged encoder", merged, rival_name, rival) + remark)
+    control = score_of(standing.control, metric)
+    if merged is not None and control is not None:
+        other = "the baseline merged on the same images"
+        sentences.append(_comparison("the merged encoder", merged, other, control))
+    return sentences
+
+
+def _comparison(name: str, ours: Score, other_name: str, other: Score) -> str:
+    """Compare two scores in one sentence, each with its interval."""
+    start = metric_label(ours.metric)
+    start = f"{start[:1].upper()}{start[1:]}: {name}"
+    numbers = f"{_with_interval(ours)} against {_with_interval(other)}, {_gap(ours, other)}"
+    verdict = compare(ours, other)
+    if verdict == "unknown":
+        return f"{start} and {other_name}: {numbers}; there are no intervals to judge this by."
+    paired = paired_gain(ours, other)
+    if verdict == "alike":
+        why = "that interval holds zero" if paired else "the 95 % intervals overlap"
+        return f"{start} and {other_name} are not distinguishable: {numbers}; {why}."
+    why = "that interval excludes zero" if paired else "the 95 % intervals do not overlap"
+    return f"{start} lies {verdict} {other_name}: {numbers}; {why}."
+
+
+def _with_interval(score: Score) -> str:
+    return f"{score} ({score.interval})" if score.interval else str(score)
+
+
+def _gap(ours: Score, other: Score) -> str:
+    """Write the difference, with the 95 % interval of the paired one where it is known."""
+    difference, paired = ours.value - other.value, paired_gain(ours, other)
+    if is_share(ours.metric):
+        ends = f" ({100 * paired[0]:+.1f} to {100 * paired[1]:+.1f})" if paired else ""
+        return f"{100 * difference:+.1f} points{ends}"
+    ends = f" ({paired[0]:+.3f} to {paired[1]:+.3f})" if paired else ""
+    return f"{difference:+.3f}{ends}"
+
+
+def _gain_remark(merged: Score, tove: Score, rival: Score) -> str:
+    verdict = compare(tove, rival)
+    if verdict == "above":
+        kept = _gain_kept(merged, tove, rival)
+        share = "none" if kept <= 0 else f"{100 * kept:.0f} %"
+        return f" It keeps {share} of ToVE's gain."
+    if verdict == "below" or tove.value <= rival.value:
+        return " ToVE had no gain for it to keep."
+    return " A share of a gain that is not distinguishable from zero is not given."
+
+
+def _detachment(standing: Standing, metric: str) -> list[str]:
+    """Say how many experts can go, and what is left when all are gone."""
+    tove = score_of(standing.tove, metric)
+    scores = [score_of(row, metric) for row in standing.detached]
+    known = [score for score in scores if score is not None]
+    if tove is None or not known or len(known) < len(scores):
+        return []
+    free = 0
+    for score in known:
+        if compare(score, tove) not in ("alike", "above"):
+            break
+        free += 1
+    total = len(standing.tove["experts"]) if standing.tove else len(known)
+    sentence = _removable(free, total)
+    rival, name = _rival(standing, metric)
+    if standing.detached[-1]["experts"] or rival is None:
+        return [sentence]
+    last = known[-1]
+    place = {
+        "above": f"still above {name}",
+        "below": f"below {name}",
+        "alike": f"not distinguishable from {name}",
+        "unknown": f"against {format_score(metric, rival.value)} for {name}",
+    }[compare(last, rival)]
+    return [sentence, f"With every expert removed it is {last}, {place}."]
+
+
+def _removable(free: int, total: int) -> str:
+    if free == total:
+        return (
+            f"All {total} experts can be removed, without re-tuning, and the score is never "
+            "measurably below that of all of them."
+        )
+    if free:
+        return (
+            f"Experts can be removed, without re-tuning, until {free} of {total} are gone before "
+            f"the score is measurably below that of all {total}."
+        )
+    return "Already the first removal, without re-tuning, costs a measurable part of the score."
+
+
+def _costs(standing: Standing) -> list[str]:
+    parts = [
+        f"{name} {row['forward_ms']:.1f} ms, {row['steps']:,} steps on "
+        f"{row['training_images']:,} distinct images"
+        for name, row in (
+            ("plain CLIP", standing.plain),
+            ("the baseline", standing.baseline),
+            ("ToVE", standing.tove),
+            ("merged", standing.merged),
+            ("the baseline, merged", standing.control),
+        )
+        if row is not None
+    ]
+    return [f"Vision side for one image, and training: {'; '.join(parts)}."] if parts else []

@@ -1,0 +1,149 @@
+"""Tiny random stand-ins: a CLIP on disk, experts as research code, a language model."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from tove.methods.tove.model import ToVE
+from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
+
+STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def _clip_config(**vision):
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    text = {"num_hidden_layers": 2, "vocab_size": 99, "max_position_embeddings": 12}
+    vision = {"num_hidden_layers": 3, "image_size": 32, "patch_size": 8, **vision}
+    return CLIPConfig(
+        text_config={**tower, **text, "eos_token_id": 2, "bos_token_id": 1},
+        vision_config={**tower, **vision},
+        projection_dim=24,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_clip(tmp_path_factory):
+    """Write a random CLIPModel and give its folder."""
+
+    def make(**vision):
+        folder = tmp_path_factory.mktemp("clip")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            CLIPModel(_clip_config(**vision)).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip_folder(make_clip):
+    return make_clip()
+
+
+class FakeExpert(nn.Module):
+    """A strided convolution: 6 or 10 numbers per cell of a 3x3 or 8x8 grid."""
+
+    width, side, name = 6, 3, "fake"
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.conv = nn.Conv2d(3, self.width, 4, stride=4)
+        self.scale = scale
+
+    def forward(self, images):
+        return self.scale * self.conv(images).flatten(2).transpose(1, 2)
+
+    def __init_subclass__(cls):
+        side = cls.side * 4
+        cls.spec = ExpertSpec(
+            cls.name,
+            "testing",
+            "tests:FakeExpert",
+            TokenSpec(cls.width, (cls.side, cls.side)),
+            ImageSpec((side, side), *STATISTICS),
+        )
+
+
+class Coarse(FakeExpert):
+    pass
+
+
+class Fine(FakeExpert):
+    width, side, name = 10, 8, "fine"
+
+
+class FakeLanguage(nn.Module):
+    """Reads the mean token; frozen but for its head."""
+
+    width = 20
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(self.width, self.width).requires_grad_(False)
+        self.head = nn.Linear(self.width, 2)
+
+    def _logits(self, memory):
+        return self.head(self.body(memory.mean(1)))
+
+    def loss(self, memory, prompts, targets):
+        labels = torch.tensor([int(t == "yes") for t in targets], device=memory.device)
+        return F.cross_entropy(self._logits(memory), labels)
+
+    def rank(self, memory, prompts, candidates):
+        return self._logits(memory).log_softmax(-1).tolist()
+
+    def generate(self, memory, prompts, **options):
+        return [f"{prompt} thing" for prompt in prompts]
+
+
+@pytest.fixture
+def expert_types():
+    return {"coarse": Coarse, "fine": Fine}
+
+
+@pytest.fixture
+def experts(expert_types):
+    return {slot: {"type": kind} for slot, kind in expert_types.items()}
+
+
+@pytest.fixture
+def fake_language():
+    return FakeLanguage
+
+
+@pytest.fixture
+def make_model(clip_folder, experts):
+    """Build a ToVE with the same weights at every call; options override."""
+
+    def make(seed=0, **options):
+        torch.manual_seed(seed)
+        settings = {
+            "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
+            "experts": experts,
+            "language": FakeLanguage(),
+            "projector": {"hidden": 16},
+            "transfer": {"zero_init": False},
+        }
+        return ToVE(**{**settings, **options})
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    tasks = ["statement", "caption", "statement"]
+    samples = [
+        {
+            "image_id": f"i{index}",
+            "task": task,
+            "prompt": f"p{index}",
+            "target": "yes" if index else "no",
+            "candidates": ["no", "yes"],
+        }
+        for index, task in enumerate(tasks)
+    ]
+    images = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8, generator=generator)
+    return {"images": images, "data_samples": samples}

@@ -1,0 +1,94 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+from tove.errors import ConfigError
+from tove.registry import PARAM_SCHEDULERS
+
+
+def half_frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    return model
+
+
+def test_only_what_requires_a_gradient_is_optimised_and_only_matrices_decay():
+    model = half_frozen()
+    wrapper = build_optim_wrapper(model, optim_wrapper_cfg(Schedule(steps=2, weight_decay=0.1)))
+    matrices, vectors = wrapper.optimizer.param_groups
+    assert [p is model[2].weight for p in matrices["params"]] == [True]
+    assert {id(p) for p in vectors["params"]} == {
+        id(model[1].weight),
+        id(model[1].bias),
+        id(model[2].bias),
+    }
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+
+
+def test_a_model_that_does_not_train_is_refused():
+    model = half_frozen().requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"nothing to train; set schedule\.steps=0"):
+        build_optim_wrapper(model, optim_wrapper_cfg(Schedule(steps=2)))
+
+
+def rates(schedule: Schedule) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=schedule.lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(cfg, default_args={"optimizer": optimizer})
+        for cfg in param_scheduler_cfg(schedule)
+    ]
+    seen = []
+    for _ in range(schedule.steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 5])
+def test_the_rate_warms_up_to_its_peak_then_falls(warmup: int):
+    seen = rates(Schedule(steps=40, lr=0.5, warmup=warmup))
+    rising = [0.5 * (step + 1) / (warmup + 1) for step in range(warmup)]
+    assert seen[:warmup] == pytest.approx(rising)
+    assert seen[warmup] == pytest.approx(0.5)
+    assert all(a > b for a, b in pairwise(seen[warmup:]))
+    assert 0 < seen[-1] < 0.01
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    with pytest.raises(ConfigError, match=r"schedule\.warmup below"):
+        Schedule(steps=10, warmup=10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("steps", 1e5),
+        ("steps", -1),
+        ("steps", True),
+        ("warmup", 2.5),
+        ("checkpoint_interval", 0),
+        ("log_interval", 0),
+        ("lr", "abc"),
+        ("lr", float("nan")),
+        ("weight_decay", -0.1),
+        ("clip", 0),
+        ("betas", 0.9),
+        ("betas", (0.9, 1.0)),
+        ("amp_dtype", "half"),
+    ],
+)
+def test_a_wrong_number_is_told_before_it_costs_a_training(setting: str, value: object):
+    with pytest.raises(ConfigError, match=rf"^schedule\.{setting} is .*, but it must be "):
+        Schedule(**{"steps": 40, setting: value})
+
+
+def test_mixed_precision_has_the_schedule_s_dtype():
+    schedule = Schedule(steps=4, amp_dtype="bfloat16")
+    assert optim_wrapper_cfg(schedule, amp=True)["dtype"] == "bfloat16"
+    assert "dtype" not in optim_wrapper_cfg(schedule)

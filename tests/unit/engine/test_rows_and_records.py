@@ -1,0 +1,149 @@
+import os
+import signal
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from tove.atomic_io import atomic_writer
+from tove.config.overlay import flatten
+from tove.engine.rows import make_console, nested_metrics, read_rows, results_table, write_rows
+from tove.engine.stages.state import StageRecord
+from tove.errors import ConfigError
+
+ROW = {
+    "name": "tove",
+    "experts": ["depth"],
+    "metrics": {"vsr/accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}},
+    "trainable_parameters": 1234,
+    "total_parameters": 5_678_900,
+    "flops": 2_500_000_000,
+    "forward_ms": 1.5,
+    "peak_memory_mb": 12.345,
+    "training_images": 12,
+    "steps": 300,
+}
+
+
+def test_bounds_and_counts_join_their_metric():
+    flat = {
+        "vsr/accuracy": 0.5,
+        "vsr/accuracy_low": 0.4,
+        "vsr/accuracy_high": 0.6,
+        "vsr/num_statements": 9,
+        "vsr/relation/left": 0.25,
+        "caption/BLEU_4": 0.1,
+    }
+    assert nested_metrics(flat) == {
+        "vsr/accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9},
+        "vsr/relation/left": {"value": 0.25},
+        "caption/BLEU_4": {"value": 0.1},
+    }
+
+
+def test_rows_survive_the_file_and_a_missing_file_has_none(tmp_path: Path):
+    write_rows(tmp_path / "rows.json", [ROW])
+    assert read_rows(tmp_path / "rows.json") == [ROW]
+    assert read_rows(tmp_path / "none.json") == []
+
+
+def test_the_table_shows_scores_with_intervals_and_costs():
+    console = make_console()
+    with console.capture() as capture:
+        console.print(results_table([ROW], ["vsr/accuracy", "caption/CIDEr"]))
+    text = capture.get()
+    costs = ("1.23k", "5.68M", "2.5G", "1.50", "12.3")
+    for part in ("tove", "0.500 [0.40, 0.60]", *costs, "300"):
+        assert part in text
+    assert "CIDEr" not in text
+
+
+def test_rows_of_before_flops_were_counted_are_shown_as_well():
+    old = {k: v for k, v in ROW.items() if k not in ("flops", "peak_memory_mb")}
+    console = make_console()
+    with console.capture() as capture:
+        console.print(results_table([old], ["vsr/accuracy"]))
+    line = next(line for line in capture.get().splitlines() if line.strip().startswith("tove"))
+    assert line.split()[-5:] == ["-", "1.50", "-", "12", "300"]
+
+
+def record(folder: Path, **settings: object) -> StageRecord:
+    return StageRecord(folder / "transfer", "transfer", settings)
+
+
+def test_a_stage_is_finished_only_after_its_rows_are_stored(tmp_path: Path):
+    first = record(tmp_path, lr=0.1)
+    assert not first.started
+    first.begin(afresh=True)
+    assert first.started
+    assert not first.finished
+    kept = tmp_path / "transfer" / "model.pth"
+    kept.write_text("x")
+    first.finish([ROW], 1.0, {kept: "weights", tmp_path / "gone": "was removed"})
+    again = record(tmp_path, lr=0.1)
+    again.check()
+    assert again.finished
+    assert again.rows() == [ROW]
+    assert again.files() == {kept: "weights"}
+
+
+def test_a_changed_setting_is_named_with_both_values(tmp_path: Path):
+    record(tmp_path, schedule={"steps": 3}, lr=0.1).begin(afresh=True)
+    with pytest.raises(ConfigError, match=r"began with other settings \(schedule\.steps: 3 -> 4\)"):
+        record(tmp_path, schedule={"steps": 4}, lr=0.1).check()
+
+
+def test_what_changes_only_how_a_stage_runs_does_not_count():
+    assert flatten({"a": {"num_workers": 2, "log_interval": 5}, "b": [1, {"c": None}]}) == {
+        "b.0": 1,
+        "b.1.c": None,
+    }
+
+
+def test_a_fresh_start_removes_only_what_a_stage_wrote(tmp_path: Path):
+    stage = record(tmp_path, lr=0.1)
+    stage.begin(afresh=True)
+    folder = tmp_path / "transfer"
+    for name in ("iter_3.pth", "done.json", "notes.txt"):
+        (folder / name).write_text("{}")
+    stage.begin(afresh=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "notes.txt"]
+
+
+def _die_while_writing(path: Path) -> None:
+    with atomic_writer(path) as stream:
+        stream.write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("afresh", [True, False])
+def test_what_a_killed_process_had_half_written_goes_when_its_stage_starts(
+    afresh: bool, tmp_path: Path
+):
+    folder = tmp_path / "transfer"
+    for name in ("iter_3.pth", "items/tove.json"):
+        killed = get_context("fork").Process(target=_die_while_writing, args=(folder / name,))
+        killed.start()
+        killed.join()
+    (folder / ".notes.tmp").write_text("the user's own")
+    (tmp_path / ".other.pth.abcdefgh.tmp").touch()
+    assert len(list(folder.rglob(".*.tmp"))) == 3
+    record(tmp_path, lr=0.1).begin(afresh)
+    assert [path.name for path in folder.rglob(".*.tmp")] == [".notes.tmp"]
+    assert (tmp_path / ".other.pth.abcdefgh.tmp").exists()
+
+
+def test_a_stage_knows_when_the_model_it_took_has_been_replaced(tmp_path):
+    source = tmp_path / "model.pth"
+    stage = record(tmp_path / "detach", lr=0.1)
+    stage.begin(afresh=True, source=source)
+    assert not stage.is_of_another_model(source)
+    source.write_bytes(b"first")
+    assert not stage.is_of_another_model(source)  # it noted none
+    stage.begin(afresh=True, source=source)
+    assert not stage.check()
+    assert not stage.is_of_another_model(source)
+    source.write_bytes(b"other")
+    assert stage.is_of_another_model(source)
+    source.unlink()
+    assert not stage.is_of_another_model(source)

@@ -1,0 +1,135 @@
+"""What a later stage could not do is said before the first one trains."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from torch import nn
+
+from tove.engine.pipeline import StagedRunner
+from tove.errors import ConfigError
+from tove.registry import ENCODERS
+
+Settings = dict[str, Any]
+
+
+class NotCLIP(nn.Module):
+    pass
+
+
+@pytest.fixture
+def not_clip():
+    ENCODERS.register_module(name="NotCLIP", module=NotCLIP)
+    yield "NotCLIP"
+    ENCODERS.module_dict.pop("NotCLIP")
+
+
+def check(settings: Settings, folder: Path) -> None:
+    runner = StagedRunner(Config({**settings, "work_dir": str(folder)}))
+    for entry in runner.entries:
+        runner._build(entry)
+
+
+def test_the_miniature_passes(settings: Settings, tmp_path: Path):
+    check(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        ({"type": "lora", "rank": 8}, r"stages\.merge\.model\.student\.rank is unknown"),
+        ({"trainable": {"type": "lora", "ranks": 8}}, r"student\.ranks is unknown"),
+        ({"trainable": "all"}, "'all', but it must be 'full', 'lora'"),
+    ],
+)
+def test_a_student_that_cannot_be(settings: Settings, tmp_path: Path, student: Any, words: str):
+    settings["merging"]["model"]["student"] = student
+    with pytest.raises(ConfigError, match=words):
+        check(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "student", ["lora", {"type": "lora", "r": 4, "init_lora_weights": "olora"}]
+)
+def test_a_student_that_can_be(settings: Settings, tmp_path: Path, student: Any):
+    settings["merging"]["model"]["student"] = student
+    check(settings, tmp_path)
+
+
+def test_an_encoder_that_no_export_holds(settings: Settings, tmp_path: Path, not_clip: str):
+    settings["model"]["encoder"] = {"type": not_clip}
+    with pytest.raises(ConfigError, match="NotCLIP cannot be; use TransformersCLIP or OpenCLIP"):
+        check(settings, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["detach", "merge"])
+def test_a_source_that_no_earlier_stage_is(settings: Settings, tmp_path: Path, stage: str):
+    entry = next(entry for entry in settings["stages"] if entry["name"] == stage)
+    entry["source"] = "trasnfer"
+    with pytest.raises(ConfigError, match=f"'{stage}' takes .* 'trasnfer'.*mean 'transfer'"):
+        check(settings, tmp_path)
+    (tmp_path / "trasnfer").mkdir()  # a stage of an earlier call, with another config
+    (tmp_path / "trasnfer/model.pth").touch()
+    check(settings, tmp_path)
+
+
+def test_a_source_that_comes_later(settings: Settings, tmp_path: Path):
+    settings["stages"].reverse()
+    with pytest.raises(ConfigError, match="none of that name comes before it"):
+        check(settings, tmp_path)
+
+
+def stage_of(settings: Settings, name: str) -> dict[str, Any]:
+    return next(entry for entry in settings["stages"] if entry["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("train_dataloader"), "'plain_clip' needs the setting `train_dataloader`"),
+        (lambda s: s.pop("test_evaluator"), "'plain_clip' needs the setting `test_evaluator`"),
+        (lambda s: s.pop("val_dataloader"), "'detach' needs the setting `val_dataloader`"),
+        (lambda s: s.pop("unlabelled_dataloader"), "'merge' needs .*`unlabelled_dataloader`"),
+        (lambda s: s["model"].update(arm="baseline"), "'transfer' trains arm='baseline'"),
+        (lambda s: s["model"].update(detached=["depth", "dino"]), "with 0 experts"),
+        (lambda s: stage_of(s, "detach").update(budget=[1, 2]), "with 2 experts, .* leaves 0 to 1"),
+        (lambda s: stage_of(s, "detach").update(budget=-1), "with -1 experts"),
+        (
+            lambda s: s["merging"]["model"].update(lm_weight=1.0),
+            r"lm_weight is 1\.0, but UnlabelledImages gives images without text",
+        ),
+        (
+            lambda s: (
+                s["stages"].append(dict(type="ReportStage", name="report")),
+                s.update(report=dict(foo=3)),
+            ),
+            r"report\.foo of the config is unknown",
+        ),
+    ],
+)
+def test_what_a_later_stage_would_stumble_over(
+    settings: Settings, tmp_path: Path, change: Any, words: str
+):
+    change(settings)
+    with pytest.raises(ConfigError, match=words):
+        check(settings, tmp_path)
+
+
+def test_a_run_that_only_evaluates_needs_no_training_data(settings: Settings, tmp_path: Path):
+    del settings["train_dataloader"]
+    settings["schedule"].update(steps=0, warmup=0)
+    settings["stages"] = settings["stages"][:1]
+    check(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arm", "row"), [("tove", "tove"), ("baseline", "transfer"), ("plain", "transfer")]
+)
+def test_a_row_is_called_tove_only_where_experts_run(
+    settings: Settings, tmp_path: Path, arm: str, row: str
+):
+    settings["model"]["arm"] = arm
+    runner = StagedRunner(Config({**settings, "work_dir": str(tmp_path)}))
+    stage = runner._build(stage_of(settings, "transfer"))
+    assert stage.row(runner.context) == row

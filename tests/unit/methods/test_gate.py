@@ -1,0 +1,180 @@
+"""The gate, its balance loss, and the exact saving in the mixture that it weighs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tove.errors import ConfigError
+from tove.methods.tove.balance import balance_loss, squared_variation
+from tove.methods.tove.gate import GateOutput, TokenGate
+from tove.methods.tove.projector import Projector
+from tove.modules.resample import resample_tokens
+
+SLOTS = ("a", "b", "c", "d")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden": 5}, {"top_k": 2}, {"noise": 1.0, "top_k": 2}])
+@pytest.mark.parametrize("detached", [(), ("b",), ("a", "c", "d")])
+def test_rows_sum_to_one_and_detached_columns_are_zero(options, detached):
+    gate = TokenGate(6, SLOTS, **options)
+    weights = gate(torch.randn(2, 7, 6), detached).weights
+    assert weights.shape == (2, 7, 4)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 7))
+    for column, slot in enumerate(SLOTS):
+        assert (weights[..., column] == 0).all() == (slot in detached)
+
+
+def test_all_detached_gives_zeros_and_no_nan():
+    assert torch.equal(
+        TokenGate(6, SLOTS)(torch.randn(2, 7, 6), SLOTS).weights, torch.zeros(2, 7, 4)
+    )
+
+
+def test_detaching_is_minus_infinity_in_the_softmax():
+    gate, tokens = TokenGate(6, SLOTS, temperature=0.5).double(), torch.randn(2, 7, 6).double()
+    scores = torch.cat([gate.heads[slot](tokens) for slot in SLOTS], -1) / 0.5
+    scores[..., 1] = -torch.inf
+    torch.testing.assert_close(gate(tokens, ["b"]).weights, scores.softmax(-1))
+
+
+def test_temperature_flattens():
+    torch.manual_seed(1)
+    sharp = TokenGate(6, SLOTS, temperature=0.1)
+    flat = TokenGate(6, SLOTS, temperature=10.0)
+    flat.load_state_dict(sharp.state_dict())
+    tokens = torch.randn(2, 7, 6)
+    assert sharp(tokens).weights.max() > 2 * flat(tokens).weights.max()
+
+
+def test_top_k_keeps_the_best():
+    gate = TokenGate(6, SLOTS, top_k=2)
+    tokens = torch.randn(2, 7, 6)
+    kept = gate(tokens).weights > 0
+    assert (kept.sum(-1) == 2).all()
+    gate.top_k = None
+    best = gate(tokens).weights.topk(2, -1).indices
+    assert kept.gather(-1, best).all()
+
+
+def test_noise_is_for_training_only():
+    gate, tokens = TokenGate(6, SLOTS, noise=1.0, top_k=2), torch.randn(2, 7, 6)
+    assert not torch.equal(gate(tokens).weights, gate(tokens).weights)
+    gate.eval()
+    assert torch.equal(gate(tokens).weights, gate(tokens).weights)
+
+
+def test_smooth_load_is_the_chance_to_be_chosen_again():
+    gate, tokens = TokenGate(6, SLOTS, noise=1.0, top_k=2).double(), torch.randn(1, 400, 6).double()
+    gate_out = gate(tokens)
+    # The smooth load estimates how many tokens each expert gets, so it agrees with the mean count
+    # over draws of the noise.
+    counts = torch.stack([(gate(tokens).weights > 0).sum((0, 1)) for _ in range(50)]).double()
+    assert ((gate_out.load - counts.mean(0)).abs() < 0.1 * 400).all()
+    balance_loss(GateOutput(gate_out.weights.detach(), gate_out.load), SLOTS).backward()
+    assert gate.noise_heads["a"].weight.grad.abs().sum() > 0
+
+
+def test_balance_loss_is_zero_for_uniform_gates_over_the_attached():
+    weights = torch.full((2, 5, 4), 0.25)
+    assert balance_loss(GateOutput(weights), SLOTS) == 0
+    weights = torch.tensor([1.0, 0.0, 1.0, 1.0]).div(3).expand(2, 5, 4)
+    assert balance_loss(GateOutput(weights), SLOTS, ["b"]) < 1e-12
+    assert balance_loss(GateOutput(weights), SLOTS) > 0.3
+    for gone in (SLOTS, SLOTS[1:]):
+        assert balance_loss(GateOutput(weights), SLOTS, gone) == 0
+
+
+def test_balance_loss_is_squared_variation_of_importance():
+    weights = torch.rand(2, 5, 4).double()
+    importance = weights.sum((0, 1))[[0, 2, 3]]
+    expected = importance.var(correction=0) / importance.mean() ** 2
+    torch.testing.assert_close(balance_loss(GateOutput(weights), SLOTS, ["b"]), expected)
+    torch.testing.assert_close(squared_variation(importance), expected)
+
+
+def test_importance_of_many_half_precision_tokens_is_exact():
+    weights = torch.full((64, 256, 4), 0.25, dtype=torch.bfloat16)
+    assert balance_loss(GateOutput(weights), SLOTS) == 0
+
+
+ONE_OF_TWO = """
+import sys, torch
+from tove.methods.tove.gate import TokenGate
+from tove.methods.tove.balance import balance_loss
+rank, store, case = int(sys.argv[1]), sys.argv[2], torch.load(sys.argv[3])
+torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+gate = TokenGate(6, case["slots"]).double()
+gate.load_state_dict(case["state"])
+parallel = torch.nn.parallel.DistributedDataParallel(gate)
+loss = balance_loss(parallel(case["tokens"].chunk(2)[rank]), case["slots"])
+loss.backward()
+torch.testing.assert_close(loss.detach(), case["loss"])
+torch.testing.assert_close(gate.heads["a"].weight.grad, case["grad"])
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_balance_as_one_with_the_whole_batch(tmp_path):
+    gate, tokens = TokenGate(6, SLOTS).double(), torch.randn(4, 7, 6).double()
+    loss = balance_loss(gate(tokens), SLOTS)
+    loss.backward()
+    case = {"slots": SLOTS, "state": gate.state_dict(), "tokens": tokens}
+    case |= {"loss": loss.detach(), "grad": gate.heads["a"].weight.grad}
+    torch.save(case, tmp_path / "case.pt")
+    command = [sys.executable, "-c", ONE_OF_TWO]
+    arguments = [f"file://{tmp_path}/store", str(tmp_path / "case.pt")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ranks = [
+        subprocess.Popen([*command, str(rank), *arguments], env=environment) for rank in range(2)
+    ]
+    assert [process.wait(timeout=60) for process in ranks] == [0, 0]
+
+
+GRIDS = {"a": (4, 4), "b": (3, 5), "c": (8, 8)}
+
+
+@pytest.fixture
+def projector():
+    return Projector(6, {"a": 5, "b": 40, "c": 7}, (4, 4), GRIDS, 9, 11).double()
+
+
+def test_fused_mixture_equals_the_naive_form(projector):
+    tokens = {
+        slot: torch.randn(2, h * w, projector.first[slot].in_features).double()
+        for slot, (h, w) in GRIDS.items()
+    }
+    gates = torch.randn(2, 16, 3).double().softmax(-1)
+    naive = torch.zeros(2, 16, 11).double()
+    for column, slot in enumerate(GRIDS):
+        resampled = resample_tokens(tokens[slot], GRIDS[slot], (4, 4))
+        projected = projector.shared(F.gelu(projector.first[slot](resampled)))
+        naive += gates[..., column : column + 1] * projected
+    torch.testing.assert_close(projector.mix(gates, list(GRIDS), tokens), naive, atol=1e-10, rtol=0)
+
+
+def test_resampling_keeps_places():
+    rows = torch.arange(4.0).repeat_interleave(4)[None, :, None]
+    up = resample_tokens(rows, (4, 4), (8, 8)).view(8, 8)
+    assert torch.equal(up, up[:, :1].expand(8, 8))
+    assert (up[1:, 0] >= up[:-1, 0]).all()
+    down = resample_tokens(up.reshape(1, 64, 1), (8, 8), (4, 4))
+    torch.testing.assert_close(down, rows, atol=0.35, rtol=0)
+    constant = torch.full((1, 15, 2), 3.0)
+    torch.testing.assert_close(
+        resample_tokens(constant, (3, 5), (4, 4)), torch.full((1, 16, 2), 3.0)
+    )
+
+
+def test_bad_options_are_sentences():
+    for options, words in (({"top_k": 0}, "top_k"), ({"temperature": 0}, "temperature")):
+        with pytest.raises(ConfigError, match=words):
+            TokenGate(6, SLOTS, **options)
