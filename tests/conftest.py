@@ -146,11 +146,12 @@ def miniature_settings(root: Path) -> dict[str, Any]:
         schedule=dict(steps=6, lr=1e-2, warmup=2, checkpoint_interval=2, log_interval=3),
         merging=dict(model=dict(type="Merge"), schedule=dict(steps=4)),
         stages=[
-            dict(type="TransferStage", name="plain_clip", model=dict(arm="plain")),
-            dict(type="TransferStage", name="baseline", model=dict(arm="baseline")),
-            dict(type="TransferStage", name="transfer"),
-            dict(type="DetachStage", name="detach"),
-            dict(type="MergeStage", name="merge"),
+            dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),
+            dict(type="TrainStage", name="baseline", model=dict(type="MatchedBaseline")),
+            dict(type="TrainStage", name="transfer", row="tove"),
+            dict(type="DetachStage", name="detach", source="transfer"),
+            dict(type="MergeStage", name="merge", source="transfer"),
+            dict(type="ExportStage", name="merged", source="merge", folder="export"),
         ],
     )
 

@@ -5,11 +5,13 @@ _base_ = ["./tove-tiny_scenes.py"]
 merging = dict(schedule=dict(steps=12000))
 
 stages = [
-    dict(type="TransferStage", name="plain_clip", model=dict(arm="plain")),
-    dict(type="TransferStage", name="baseline", model=dict(arm="baseline")),
-    dict(type="TransferStage", name="transfer"),
-    dict(type="DetachStage", name="detach"),
-    dict(type="MergeStage", name="merge"),
-    dict(type="MergeStage", name="merged_baseline", source="baseline"),
+    dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),
+    dict(type="TrainStage", name="baseline", model=dict(type="MatchedBaseline")),
+    dict(type="TrainStage", name="transfer", row="tove"),
+    dict(type="DetachStage", name="detach", source="transfer"),
+    dict(type="MergeStage", name="merge", source="transfer"),
+    dict(type="ExportStage", name="merged", source="merge", folder="export"),
+    dict(type="MergeStage", name="merge_baseline", source="baseline"),
+    dict(type="ExportStage", name="merged_baseline", source="merge_baseline", role="control"),
     dict(type="ReportStage", name="report"),
 ]

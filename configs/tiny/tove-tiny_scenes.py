@@ -102,10 +102,11 @@ merging = dict(
 
 # --- stages ---------------------------------------------------------------------------------------
 stages = [
-    dict(type="TransferStage", name="plain_clip", model=dict(arm="plain")),
-    dict(type="TransferStage", name="baseline", model=dict(arm="baseline")),
-    dict(type="TransferStage", name="transfer"),
-    dict(type="DetachStage", name="detach"),
-    dict(type="MergeStage", name="merge"),
+    dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),
+    dict(type="TrainStage", name="baseline", model=dict(type="MatchedBaseline")),
+    dict(type="TrainStage", name="transfer", row="tove"),
+    dict(type="DetachStage", name="detach", source="transfer"),
+    dict(type="MergeStage", name="merge", source="transfer"),
+    dict(type="ExportStage", name="merged", source="merge", folder="export"),
     dict(type="ReportStage", name="report"),
 ]

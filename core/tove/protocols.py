@@ -1,31 +1,119 @@
-"""What the parts of the engine are to each other: samples, rows, stages."""
+"""What the parts of the engine are to each other: samples, rows, methods, stages.
 
-from typing import Any, Protocol
+A method's model is trained, measured, saved and loaded through `Method` alone. Whoever derives from
+`tove.methods.VisionLanguageModel` has all of it; the engine below never imports a method.
+"""
 
-__all__ = ["Model", "Row", "Sample", "Stage"]
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+__all__ = ["CostPart", "Method", "OnOtherExperts", "Role", "Row", "Sample", "Stage"]
 
 Row = dict[str, Any]
 """What one configuration scored and cost, see `tove.engine.rows`."""
 Sample = dict[str, Any]
 """One item of a data set: image_id, task, prompt, target, candidates, ..."""
-Model = Any
-"""The model that a stage trains: ToVE's or another method's."""
+Role = Literal["plain", "baseline", "method", "variant", "detached", "merged", "control"]
+"""The part that a row plays in a table: see `tove.engine.rows`."""
+OnOtherExperts = Literal["keep", "carry over", "begin again"]
+"""What becomes of a finished or interrupted training when a config's experts change."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostPart:
+    """A part of a model whose cost is told by itself.
+
+    Attributes:
+        modules: what it computes with.
+        step: runs it on one image; None counts parameters only.
+    """
+
+    modules: Sequence[nn.Module]
+    step: Callable[[], Any] | None = None
+
+
+class Method(Protocol):
+    """A model that a stage trains: an `nn.Module` registered in MODELS.
+
+    Attributes:
+        role: of the rows that are measured on it.
+        on_other_experts: what becomes of its training when the config's experts change.
+        detachable: whether experts can be taken away from it without training again.
+        slot_parts: paths of its module dicts that are keyed by expert slot; parameters in them
+            come and go with their slot.
+        frozen: fingerprints of frozen parts by name, which a checkpoint notes.
+        leaves_unused: whether a step may leave trained parameters out of its graph.
+        cache: frozen tokens kept in memory, or None.
+    """
+
+    role: ClassVar[Role]
+    on_other_experts: ClassVar[OnOtherExperts]
+    detachable: ClassVar[bool]
+    slot_parts: tuple[str, ...]
+    frozen: Mapping[str, str]
+    cache: Any
+
+    @classmethod
+    def experts_of(cls, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """Return the experts that a model of these settings runs, by slot; nothing is built."""
+        ...
+
+    @classmethod
+    def with_slots(cls, settings: Mapping[str, Any], slots: Sequence[str]) -> dict[str, Any]:
+        """Return the settings of the same model with no other experts than these slots."""
+        ...
+
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether a step may leave trained parameters out of its graph."""
+        ...
+
+    def forward(
+        self, images: Tensor, data_samples: list[Sample] | None, mode: str
+    ) -> dict[str, Tensor] | list[Sample] | Tensor:
+        """Return losses ("loss"), samples with `prediction` ("predict") or tokens ("tensor")."""
+        ...
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Return where each expert that runs comes from, by slot."""
+        ...
+
+    def cost_parts(self, image_BCHW: Tensor) -> dict[str, CostPart]:
+        """Return what one image costs, by part; an expert's part is called `experts.SLOT`."""
+        ...
+
+    def load_trainable(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load what a checkpoint holds: strictly, but for what belongs to an expert slot."""
+        ...
+
+    def deployed(self) -> dict[str, Tensor] | None:
+        """Return the state of the plain CLIP model that this one leaves behind, or None.
+
+        The names are those of `PlainCLIP`, its encoder's weights among them.
+        """
+        ...
 
 
 class Stage(Protocol):
-    """One step from the frozen parts to the merged encoder.
+    """One step of a run.
 
     Registered in STAGES and built from an entry of `cfg.stages`, `name` always among its arguments.
+    A stage that takes another one's model says so by its argument `source`.
 
     Attributes:
         name: also the name of its folder.
         depends_on: the top-level settings that its outcome depends on.
         repeats: run on every call, finished before or not (a report, for example).
 
-    A stage may also have `check(context)`, called before any stage runs, that raises ConfigError
-    for settings it could not run with; and `with_other_experts(context)`, asked when a run is
-    resumed with other experts than the stage began with, that gives "keep" (no expert plays a
-    part), "carry over" (`run` goes on from what was learned) or "begin again", the default.
+    A stage may also have
+    - `overlays_model = True`: its entry's `model` lies over the model's settings;
+    - `check(context)`, called before any stage runs, that raises ConfigError for settings it could
+      not run with;
+    - `with_other_experts(context)`, asked when a run is resumed with other experts than the stage
+      began with, that returns an `OnOtherExperts`; "begin again" without it.
     """
 
     name: str
@@ -33,4 +121,5 @@ class Stage(Protocol):
     repeats: bool
 
     def run(self, context: Any) -> list[Row]:  # noqa: ANN401 - a `StageContext`
-        """Do the stage's work in `context.folder(self.name)` and give its rows."""
+        """Do the stage's work in `context.folder(self.name)` and return its rows."""
+        ...

@@ -27,11 +27,14 @@ __all__ = [
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
     "PARAM_SCHEDULERS",
+    "RANKINGS",
     "RUNNERS",
     "RUNNER_CONSTRUCTORS",
     "SCOPE",
+    "SECTIONS",
     "STAGES",
     "STRATEGIES",
+    "TASKS",
     "TASK_UTILS",
     "TRANSFORMS",
     "VISBACKENDS",
@@ -55,7 +58,7 @@ STRATEGIES = _child(root.STRATEGIES)
 DATASETS = _child(root.DATASETS, "tove.data")
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS)
 TRANSFORMS = _child(root.TRANSFORMS)
-MODELS = _child(root.MODELS, "tove.methods.tove")
+MODELS = _child(root.MODELS, "tove.methods.tove", "tove.methods.baselines")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS)
 OPTIMIZERS = _child(root.OPTIMIZERS)
@@ -77,6 +80,11 @@ ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.backbones.clip.enco
 LANGUAGE_MODELS = Registry(
     "language model", scope=SCOPE, locations=["tove.backbones.language.causal_lm"]
 )
+# Functions of (material, settings): the sections of a report, see `tove.report.sections`.
+SECTIONS = Registry("section", scope=SCOPE, locations=["tove.report.sections", "tove.methods.tove"])
+# Functions: how samples of a task are answered, how experts are ranked for detachment.
+TASKS = Registry("task", scope=SCOPE, locations=["tove.methods.answers"])
+RANKINGS = Registry("ranking", scope=SCOPE, locations=["tove.engine.stages", "tove.methods.tove"])
 STAGES = Registry(
     "stage", scope=SCOPE, locations=["tove.engine.stages", "tove.methods.tove", "tove.report.stage"]
 )

@@ -24,7 +24,7 @@ def test_two_processes_train_as_one(
 ):
     settings["model"]["expert_dropout"] = dropout
     settings["schedule"].update(steps=8, clip=None)
-    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
     config = write_config(settings)
 
     one = launch("tools/train.py", config, "--work-dir", tmp_path / "one")
@@ -51,7 +51,7 @@ def test_an_interrupted_training_goes_on_with_as_many_processes_and_no_other(
     settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):
     settings["schedule"].update(steps=4)
-    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
     config, folder = write_config(settings), tmp_path / "work" / "transfer"
     first = launch(*TWO, config, "--work-dir", folder.parent)
     assert first.returncode == 0, first.stderr[-3000:]
@@ -78,7 +78,7 @@ def test_the_ranking_does_not_depend_on_the_number_of_processes(
 ):
     settings["val_dataloader"]["dataset"]["max_samples"] = 5  # the sampler repeats one
     settings["stages"] = [
-        dict(type="TransferStage", name="transfer"),
+        dict(type="TrainStage", name="transfer", row="tove"),
         dict(type="DetachStage", name="detach", budget=[]),
     ]
     config = write_config(settings)

@@ -20,7 +20,7 @@ def test_a_map_experts_stem_trains_is_saved_and_goes_with_it(
     )
     settings["schedule"] |= dict(steps=2, warmup=0, checkpoint_interval=1)
     settings["merging"]["schedule"] = dict(steps=2)
-    kept = ("TransferStage", "DetachStage", "MergeStage")
+    kept = ("TrainStage", "DetachStage", "MergeStage", "ExportStage")
     settings["stages"] = [
         stage for stage in settings["stages"] if stage["type"] in kept and "model" not in stage
     ]

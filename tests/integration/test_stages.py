@@ -23,6 +23,9 @@ from tove.methods.tove.model import ToVE
 pytestmark = pytest.mark.slow
 
 KEYS = {
+    "model",
+    "role",
+    "vision_tokens",
     "gain",
     "name",
     "experts",
@@ -87,7 +90,7 @@ def test_a_finished_run_is_kept_and_a_changed_one_is_not_mixed_with_it(
     before = (finished_run["work"] / "results.json").read_text()
     again = launch(*arguments, "--resume")
     assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.count("finished earlier, kept") == 5
+    assert again.stdout.count("finished earlier, kept") == 6
     assert "export" in again.stdout
     assert (finished_run["work"] / "results.json").read_text() == before
 
@@ -124,7 +127,7 @@ def test_a_slim_checkpoint_is_evaluated_without_the_experts_it_lost(
     assert "Traceback" not in needed.stderr
 
 
-@pytest.mark.parametrize("stage", ["baseline", "transfer", "merge"])
+@pytest.mark.parametrize("stage", ["baseline", "transfer", "merge", "merged"])
 def test_each_stage_s_checkpoint_scores_as_its_row(
     stage: str, finished_run: dict[str, Any], launch: Callable, tmp_path: Path
 ):
@@ -223,7 +226,7 @@ def test_a_checkpoint_in_front_of_other_frozen_weights_is_refused(
         assert f"model.{part}.pretrained" in error
         assert "Traceback" not in error
     # The merged model has an encoder of its own, which the config does not name.
-    status, error = test("merge/model.pth")
+    status, error = test("merged/model.pth")
     assert status == (0 if part == "encoder" else 2), error[-2000:]
 
 
@@ -254,7 +257,7 @@ def test_an_encoder_of_open_clip_goes_through_every_stage(
     merged = json.loads((work / "results.json").read_text())[-1]
     assert merged["name"] == "merged"
     again = tmp_path / "again"
-    result = launch("tools/test.py", config, work / "merge/model.pth", "--work-dir", again)
+    result = launch("tools/test.py", config, work / "merged/model.pth", "--work-dir", again)
     assert result.returncode == 0, result.stderr[-2000:]
     row = json.loads((again / "test-test/rows.json").read_text())[0]
     assert row["metrics"] == merged["metrics"]
@@ -266,7 +269,9 @@ def test_an_encoder_that_cannot_be_exported_is_refused_before_the_merge_trains(
 ):
     source = _save_open_clip(tmp_path / "clip", ls_init_value=0.1)
     settings["model"]["encoder"] = {"type": "OpenCLIP", "pretrained": source}
-    settings["stages"] = [s for s in settings["stages"] if s["name"] in ("transfer", "merge")]
+    settings["stages"] = [
+        s for s in settings["stages"] if s["name"] in ("transfer", "merge", "merged")
+    ]
     work = tmp_path / "work"
     result = launch("tools/train.py", write_config(settings), "--work-dir", work)
     assert result.returncode == 2
@@ -305,8 +310,8 @@ def test_what_was_made_of_a_replaced_model_is_made_anew(
     settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):
     settings["stages"] = [
-        dict(type="TransferStage", name="transfer"),
-        dict(type="DetachStage", name="detach"),
+        dict(type="TrainStage", name="transfer", row="tove"),
+        dict(type="DetachStage", name="detach", source="transfer"),
     ]
     work = ("--work-dir", tmp_path / "work")
     assert launch("tools/train.py", write_config(settings), *work).returncode == 0

@@ -48,8 +48,8 @@ def run_folder(
     settings = make_settings()
     settings["schedule"].update(steps=3, warmup=1)
     settings["stages"] = [
-        dict(type="TransferStage", name="transfer"),
-        dict(type="DetachStage", name="detach"),
+        dict(type="TrainStage", name="transfer", row="tove"),
+        dict(type="DetachStage", name="detach", source="transfer"),
     ]
     folder = tmp_path_factory.mktemp("run")
     Config(settings).dump(folder / "mini.py")

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
-from tove.methods.tove.model import ToVE
+from tove.config.validation import accepted_arguments
+from tove.registry import MODELS
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -115,9 +116,9 @@ def fake_language():
 
 @pytest.fixture
 def make_model(clip_folder, experts):
-    """Build a ToVE with the same weights at every call; options override."""
+    """Build a model with the same weights at every call, a ToVE by default; options override."""
 
-    def make(seed=0, **options):
+    def make(seed=0, kind="ToVE", **options):
         torch.manual_seed(seed)
         settings = {
             "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
@@ -126,7 +127,9 @@ def make_model(clip_folder, experts):
             "projector": {"hidden": 16},
             "transfer": {"zero_init": False},
         }
-        return ToVE(**{**settings, **options})
+        known = accepted_arguments(MODELS.get(kind)) or {*settings, *options}
+        given = {name: value for name, value in {**settings, **options}.items() if name in known}
+        return MODELS.get(kind)(**given)
 
     return make
 

@@ -8,22 +8,26 @@ from mmengine.config import Config
 
 from tove.errors import ConfigError
 
-__all__ = ["LOADERS", "data_sets", "fill_in"]
+__all__ = ["data_sets", "fill_in", "loaders_of"]
 
-LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
+_SUFFIX = "_dataloader"
+
+
+def loaders_of(cfg: Config) -> list[str]:
+    """Return the names of a config's loaders: whatever ends in `_dataloader` is one."""
+    return [name for name in cfg if name.endswith(_SUFFIX)]
 
 
 def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Yield every data set's config with its loader's name, those inside wrappers too."""
-    for loader in LOADERS:
-        if loader in cfg:
-            if "dataset" not in cfg[loader]:
-                raise ConfigError(f"{loader} of the config has no 'dataset'; say what it loads.")
-            stack = [cfg[loader].dataset]
-            while stack:
-                dataset = stack.pop()
-                yield loader, dataset
-                stack.extend(_wrapped(dataset))
+    for loader in loaders_of(cfg):
+        if "dataset" not in cfg[loader]:
+            raise ConfigError(f"{loader} of the config has no 'dataset'; say what it loads.")
+        stack = [cfg[loader].dataset]
+        while stack:
+            dataset = stack.pop()
+            yield loader, dataset
+            stack.extend(_wrapped(dataset))
 
 
 def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
@@ -37,10 +41,8 @@ def fill_in(cfg: Config) -> None:
         if not _wrapped(dataset):
             dataset.setdefault("data_root", cfg.data_root)
             dataset.setdefault("image_size", cfg.image_size)
-    for loader in LOADERS:
-        if loader in cfg and "batch_size" in cfg:
+    for loader in loaders_of(cfg):
+        if "batch_size" in cfg:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
-        if (
-            loader in cfg
-        ):  # pinned memory is what a copy to the device needs to be waited for by none
-            cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
+        # Pinned memory is what a copy to the device needs to be waited for by none.
+        cfg[loader].setdefault("pin_memory", torch.cuda.is_available())

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from tove.config.keys import SETTINGS
+from tove.config.keys import SETTINGS, is_setting
 from tove.errors import ConfigError, close_matches
 
 __all__ = ["load_config"]
@@ -94,7 +94,7 @@ def _check_options(options: dict, cfg: Config) -> None:
     """Refuse settings that would be laid down and never read."""
     for option in options:
         key = option.partition(".")[0]
-        if key not in SETTINGS:
+        if not is_setting(key):
             what = "only a variable inside the config file" if key in cfg else "unknown"
             raise ConfigError(
                 f"--cfg-options {option}: '{key}' is {what}, so setting it would change nothing; "

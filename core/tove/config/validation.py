@@ -8,11 +8,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mmengine.registry import Registry
 from torch import nn
 
 from tove.errors import ConfigError, close_matches
 
-__all__ = ["check_arguments", "check_known", "check_model", "is_whole"]
+__all__ = [
+    "accepted_arguments",
+    "check_arguments",
+    "check_known",
+    "check_model",
+    "is_whole",
+    "look_up",
+]
 
 
 def is_whole(value: object, least: int = 0) -> bool:
@@ -70,6 +78,35 @@ def check_arguments(
             )
         if not _fits(value, hints.get(key)):
             raise ConfigError(f"{where}.{key} is {value!r}, but it must be {_told(hints[key])}.")
+
+
+def accepted_arguments(target: Callable[..., Any]) -> set[str] | None:
+    """Return the names of the arguments that a class or function takes; None if it takes any."""
+    parameters = list(_parameters(target))
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} | {"type"}
+
+
+def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN401
+    """Return what a registry has under a `type`; what is no name passes through.
+
+    Raises:
+        ConfigError: the name is unknown, or missing.
+    """
+    if name is None:
+        raise ConfigError(f"{where} of the config has no 'type'.")
+    if not isinstance(name, str):
+        return name
+    found = registry.get(name)
+    if found is None:
+        known = set(registry.module_dict) | set(
+            registry.parent.module_dict if registry.parent else ()
+        )
+        raise ConfigError(
+            f"{where}.type is '{name}', which is unknown. {close_matches(name, known)}"
+        )
+    return found
 
 
 def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:

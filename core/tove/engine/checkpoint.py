@@ -20,7 +20,6 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torch_safe_globals
-from torch import nn
 
 from tove.atomic_io import atomic_writer
 from tove.errors import CheckpointError
@@ -37,7 +36,7 @@ __all__ = [
 ]
 
 
-def save_checkpoint(path: Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, model: Any, meta: Mapping[str, Any]) -> None:  # noqa: ANN401
     """Write a model's own state (frozen weights stay out, see `ToVE.state_dict`) and its meta."""
     state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
@@ -83,8 +82,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def resumable_checkpoint(folder: Path) -> Path | None:
-    """Give the newest checkpoint of an interrupted training that can be read; None if it has none.
+def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint of an interrupted training that can be read; None for none.
+
+    It is returned with its path, so that nobody reads it twice.
 
     A damaged one costs the steps since the one before it.
 
@@ -97,13 +98,13 @@ def resumable_checkpoint(folder: Path) -> Path | None:
     damaged: list[str] = []
     for path in paths:
         try:
-            read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
         except CheckpointError as error:
             damaged.append(str(error))
             continue
         for remark in damaged:
             print_log(f"{remark} Going on from {path.name}.", "current", logging.WARNING)
-        return path
+        return path, checkpoint
     raise CheckpointError(
         f"No checkpoint in {folder} can be resumed from; run without --resume to begin again. "
         + " ".join(damaged)

@@ -4,23 +4,18 @@ A slot's layers (W_k or its stem, its gate head) are kept where the slot holds t
 held before, with the same weights and options. A slot that is new, or that holds another expert
 now, starts with fresh layers; those of a slot that is gone are dropped. What belongs to no slot
 (P_clip, the shared layer, MLP_t, adapters) is kept.
-
-    gate       one head per slot, held by name: no head is ever taken for another slot's
-    optimiser  state is found by a parameter's name; fresh layers start without any
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from tove.engine.optimizer import carried_optimizer, parameter_groups
 from tove.engine.provenance import expert_difference
 from tove.engine.trainable_state import slot_of
-from tove.protocols import Model
 
-__all__ = ["CarryOver", "adapted_checkpoint", "carried_state", "carry_over", "is_of"]
+__all__ = ["CarryOver", "carried_state", "carry_over"]
 
 Experts = Mapping[str, Mapping[str, Any]]
 
@@ -77,45 +72,10 @@ def carry_over(checkpoint: Mapping[str, Any], experts: Experts) -> CarryOver:
     )
 
 
-def carried_state(state_dict: Mapping[str, Tensor], carry: CarryOver) -> dict[str, Tensor]:
+def carried_state(
+    state_dict: Mapping[str, Tensor], carry: CarryOver, slot_parts: Iterable[str]
+) -> dict[str, Tensor]:
     """Leave out the parameters of slots that are not kept."""
-    return {n: t for n, t in state_dict.items() if slot_of(n) is None or slot_of(n) in carry.kept}
-
-
-def is_of(checkpoint: Mapping[str, Any], model: Model) -> bool:
-    """Tell whether a resumable checkpoint lists its parameters as the model's optimiser does.
-
-    The order of the config's slots is enough to make a difference: the optimiser counts through.
-    """
-    groups = checkpoint["optimizer"]["param_groups"]
-    named = [list(group.get("param_names", ())) for group in groups]
-    own = [[name for name, _ in group["params"]] for group in parameter_groups(model)]
-    if not any(named):  # written before names were kept: only the numbers can be compared
-        return [len(group["params"]) for group in groups] == [len(names) for names in own]
-    return named == own
-
-
-def adapted_checkpoint(
-    checkpoint: Mapping[str, Any], model: Model, experts: Experts, carry: CarryOver
-) -> dict[str, Any]:
-    """Turn a resumable checkpoint into one of a model with other experts.
-
-    Args:
-        checkpoint: weights, optimiser, schedule and place in the data, as mmengine writes it.
-        model: freshly built; takes what is kept, in place.
-        experts: as in `carry_over`.
-        carry: of the two.
-
-    Raises:
-        CheckpointError: what belongs to no slot does not fit.
-    """
-    model.load_trainable(carried_state(checkpoint["state_dict"], carry))
-    fresh = {
-        n for n in model.state_dict() if slot_of(n) is not None and slot_of(n) not in carry.kept
-    }
-    return {
-        **checkpoint,
-        "state_dict": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
-        "optimizer": carried_optimizer(checkpoint["optimizer"], parameter_groups(model), fresh),
-        "meta": {**checkpoint["meta"], "experts": dict(experts), "attached": list(experts)},
-    }
+    parts = tuple(slot_parts)
+    slots = {name: slot_of(name, parts) for name in state_dict}
+    return {n: t for n, t in state_dict.items() if slots[n] is None or slots[n] in carry.kept}

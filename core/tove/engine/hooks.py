@@ -182,12 +182,14 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         interval: steps between checkpoints; the last step always writes one.
-        keep: how many stay.
+        max_keep_ckpts: how many stay.
+        **options: mmengine's, such as `save_best`.
     """
 
-    def __init__(self, interval: int, keep: int = 2) -> None:
-        super().__init__(interval=interval, by_epoch=False, backend_args={"backend": "tove_atomic"})
-        self.keep = keep
+    def __init__(self, interval: int, max_keep_ckpts: int = 2, **options: Any) -> None:  # noqa: ANN401
+        options = {"by_epoch": False, "backend_args": {"backend": "tove_atomic"}, **options}
+        super().__init__(interval=interval, max_keep_ckpts=-1, **options)
+        self.keep = max_keep_ckpts
 
     def before_train(self, runner: Runner) -> None:
         """Take the runner's folder."""

@@ -1,14 +1,15 @@
 """One stage's mmengine Runner: what trains, on which data, with which hooks, evaluated how.
 
 Everything that a stage trains goes through mmengine's own IterBasedTrainLoop and TestLoop; this
-module only says what they are built of.
+module only says what they are built of. `schedule` is the short form: it fills in mmengine's
+settings, and what a config says in mmengine's own words lies over them.
 """
 
 import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
-from tove.engine.checkpoint import check_way_of_training, read_checkpoint, resumable_checkpoint
-from tove.engine.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
+from tove.config.overlay import merged_settings
+from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
+from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
@@ -48,11 +49,12 @@ class RunPlan:
         amp: mixed precision.
         unused_parameters: whether a step may leave trained parameters out of its graph.
         resume: go on from the folder's last checkpoint if there is one.
-        tensorboard: write curves for TensorBoard.
+        settings: in mmengine's vocabulary (`tove.config.keys.RUNNER_SETTINGS`), over what the
+            schedule fills in.
     """
 
     folder: Path
-    model: nn.Module
+    model: Any
     seed: int
     meta: Callable[[], dict[str, Any]]
     schedule: Schedule | None = None
@@ -64,7 +66,7 @@ class RunPlan:
     amp: bool = False
     unused_parameters: bool = False
     resume: bool = False
-    tensorboard: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Notices(logging.Filter):
@@ -86,10 +88,16 @@ class _Notices(logging.Filter):
 
 
 class StageRunner(Runner):
-    """mmengine's Runner, quiet while it is built: the log file has what the console does not."""
+    """mmengine's Runner, quiet while it is built: the log file has what the console does not.
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - mmengine's arguments
+    Args:
+        resumed: a checkpoint that is read already, which it goes on from.
+        **settings: mmengine's.
+    """
+
+    def __init__(self, resumed: Mapping[str, Any] | None = None, **settings: Any) -> None:  # noqa: ANN401
         self._console: list[logging.Handler] = []
+        self._resumed = resumed
         try:
             super().__init__(**settings)
         finally:
@@ -108,6 +116,16 @@ class StageRunner(Runner):
                     handler.setLevel(logging.WARNING)
         return logger
 
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Load the checkpoint that was read when it was found whole, rather than read it again."""
+        if self._resumed is None:
+            return super().load_checkpoint(filename, *args, **kwargs)
+        checkpoint, self._resumed = dict(self._resumed), None
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        inner = self.model.module if hasattr(self.model, "module") else self.model
+        inner.load_state_dict(checkpoint["state_dict"], strict=False)
+        return checkpoint
+
     def _log_env(self, env_cfg: dict) -> None:
         """Leave the environment out: collecting it starts a compiler, for every stage anew."""
 
@@ -121,28 +139,36 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
     Raises:
         CheckpointError: the checkpoint to resume from is damaged, or of another number of processes
             or precision.
+        ConfigError: a setting of mmengine's that contradicts the run.
     """
     folder = plan.folder
     if plan.distributed:
         # Frozen weights are the same everywhere and may lie on other devices: not DDP's business.
         everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
         ignored = everything - set(plan.model.state_dict())
-        plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)  # type: ignore[assignment]
-    last = _resumable(plan) if plan.resume else None
+        plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)
+    found = resumable_checkpoint(folder) if plan.resume else None
+    if found is not None:
+        check_way_of_training(found[1]["meta"], plan.amp, str(found[0]))
+    own = dict(plan.settings)
     settings: dict[str, Any] = {
         "model": plan.model,
         "work_dir": str(folder),
-        "load_from": str(last) if last else None,
-        "resume": last is not None,
+        "resumed": found[1] if found else None,
+        "load_from": str(found[0]) if found else None,
+        "resume": found is not None,
         "launcher": "pytorch" if plan.distributed else "none",
         "randomness": {"seed": plan.seed},
         "default_scope": "tove",
         "experiment_name": f"{folder.name}-{next(_built_runners)}",
         "cfg": Config({"model_wrapper_cfg": _wrapper_cfg(plan)}),
-        "default_hooks": _default_hooks(plan.schedule),
+        "default_hooks": _default_hooks(plan),
         "custom_hooks": _custom_hooks(plan),
-        "log_processor": {"by_epoch": False, "window_size": 50},
+        "log_processor": merged_settings(
+            {"by_epoch": False, "window_size": 50}, own.get("log_processor", {})
+        ),
         "visualizer": _visualizer_cfg(plan),
+        **{key: own[key] for key in ("env_cfg", "log_level", "auto_scale_lr") if key in own},
     }
     if plan.schedule is not None:
         settings |= _train_settings(plan, plan.schedule)
@@ -153,31 +179,26 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
     return StageRunner(**settings)
 
 
-def _resumable(plan: RunPlan) -> Path | None:
-    """Give the checkpoint that a plan goes on from."""
-    path = resumable_checkpoint(plan.folder)
-    if path is None:
-        return None
-    check_way_of_training(read_checkpoint(path)["meta"], plan.amp, str(path))
-    return path
-
-
 def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
+    own = plan.settings
+    train_cfg = {"type": "IterBasedTrainLoop", "max_iters": schedule.steps}
+    if schedule.val_interval and plan.val_dataloader is not None:
+        train_cfg["val_interval"] = schedule.val_interval
     settings: dict[str, Any] = {
         "train_dataloader": plan.train_dataloader,
-        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": schedule.steps},
-        "optim_wrapper": optim_wrapper_cfg(schedule, plan.amp),
-        "param_scheduler": param_scheduler_cfg(schedule),
+        "train_cfg": {**train_cfg, **own.get("train_cfg", {})},
+        "optim_wrapper": optim_wrapper_cfg(schedule, plan.amp, own.get("optim_wrapper")),
+        "param_scheduler": own.get("param_scheduler", param_scheduler_cfg(schedule)),
     }
-    if schedule.val_interval and plan.val_dataloader is not None:
-        settings["train_cfg"]["val_interval"] = schedule.val_interval
+    if "val_interval" in settings["train_cfg"] and plan.val_dataloader is not None:
         settings["val_dataloader"] = plan.val_dataloader
         settings["val_evaluator"] = list(plan.evaluator)
         settings["val_cfg"] = {}
     return settings
 
 
-def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
+def _default_hooks(plan: RunPlan) -> dict[str, Any]:
+    schedule = plan.schedule
     interval = _log_interval(schedule) if schedule else 50
     hooks: dict[str, Any] = {
         "runtime_info": {"type": "DeferredRuntimeInfoHook"},
@@ -190,35 +211,44 @@ def _default_hooks(schedule: Schedule | None) -> dict[str, Any]:
         },
         "checkpoint": None,
     }
-    if schedule is not None:
-        hooks["checkpoint"] = AtomicCheckpointHook(
-            schedule.checkpoint_interval, schedule.keep_checkpoints
-        )
-    return hooks
+    if schedule is None:
+        return hooks
+    hooks["checkpoint"] = {
+        "type": "AtomicCheckpointHook",
+        "interval": schedule.checkpoint_interval,
+        "max_keep_ckpts": schedule.keep_checkpoints,
+    }
+    return merged_settings(hooks, plan.settings.get("default_hooks", {}))
 
 
 def _log_interval(schedule: Schedule) -> int:
-    """Give the steps between lines on the console; a short training has a few lines as well."""
+    """Return the steps between lines on the console; a short training has a few lines as well."""
     return min(schedule.log_interval, max(1, schedule.steps // 5))
 
 
 def _custom_hooks(plan: RunPlan) -> list[Any]:
     if plan.schedule is None:
         return []
-    interval = math.gcd(_log_interval(plan.schedule), plan.schedule.checkpoint_interval)
+    hooks = _default_hooks(plan)
+    saves = hooks["checkpoint"] or {}
+    every = saves.get("interval", plan.schedule.checkpoint_interval)
+    interval = math.gcd((hooks["logger"] or {}).get("interval", every), every)
     curve = LossCurveHook(interval=interval)
-    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp)]
+    own = list(plan.settings.get("custom_hooks", ()))
+    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp), *own]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
-    backends = [{"type": "LocalVisBackend"}]
-    if plan.tensorboard and plan.schedule is not None:
-        backends.append({"type": "TensorboardVisBackend"})
-    return {"type": "Visualizer", "vis_backends": backends}
+    if plan.schedule is None:
+        return {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
+    own = dict(plan.settings.get("visualizer") or {})
+    return {"type": "Visualizer", "vis_backends": backends, **own}
 
 
 def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
-    """Give DDP's config; on a CPU it must not be told a device."""
+    """Return what wraps the model on several processes; on a CPU DDP must not be told a device."""
+    own = plan.settings.get("model_wrapper_cfg")
     if not plan.distributed:
         return None
     cfg: dict[str, Any] = {
@@ -228,7 +258,9 @@ def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
     }
     if get_device() == "cpu":
         cfg["device_ids"] = None
-    return cfg
+    if own and own.get("type", cfg["type"]) != cfg["type"]:
+        return dict(own)
+    return merged_settings(cfg, own or {})
 
 
 def images_seen(runner: Runner, steps: int) -> set[str]:
@@ -236,7 +268,7 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
 
     Args:
         runner: after training.
-        steps: how many steps it took.
+        steps: how many batches it drew.
 
     Returns:
         The image ids, over all ranks.

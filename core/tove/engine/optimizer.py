@@ -7,16 +7,21 @@ mmengine's own constructor hands frozen parameters to the optimiser as well: mem
 weight decay on tensors that must not move.
 """
 
-import itertools
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+import torch
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
+from tove.config.overlay import merged_settings
 from tove.config.validation import is_whole
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -26,7 +31,6 @@ __all__ = [
     "DeferredOptimWrapper",
     "Schedule",
     "TrainableOnlyConstructor",
-    "carried_optimizer",
     "optim_wrapper_cfg",
     "param_scheduler_cfg",
     "parameter_groups",
@@ -128,21 +132,47 @@ class DeferredOptimWrapper(_Deferred, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class DeferredAmpOptimWrapper(_Deferred, AmpOptimWrapper):
-    """mmengine's AmpOptimWrapper, its gradient norm left on the device as `grad_norm`."""
+    """mmengine's AmpOptimWrapper, its gradient norm left on the device as `grad_norm`.
+
+    mmengine's asks for an accelerator; in bfloat16, which needs no scaled loss, a CPU will do.
+
+    Args:
+        loss_scale: see mmengine.
+        dtype: of autocast, by name.
+        **options: of `OptimWrapper`.
+    """
+
+    def __init__(
+        self,
+        loss_scale: Any = "dynamic",  # noqa: ANN401 - mmengine's
+        dtype: str | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        if get_device() != "cpu":
+            super().__init__(loss_scale, dtype, **options)
+            return
+        OptimWrapper.__init__(self, **options)
+        self.loss_scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self._scale_update_param = None
+        self.cast_dtype = torch.bfloat16
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOnlyConstructor:
     """Builds the optimiser over parameters that require a gradient, each once.
 
+    Matrices are decayed, biases, norms and scalars are not.
+
     Args:
         optim_wrapper_cfg: mmengine's dict, its key `optimizer` included.
-        paramwise_cfg: unused; the constructor protocol of mmengine passes it.
+        paramwise_cfg: mmengine's multipliers by parameter; with any, its own groups take the place
+            of ours, frozen parameters left out.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
         self.optimizer_cfg = dict(self.optim_wrapper_cfg.pop("optimizer"))
+        self.paramwise_cfg = paramwise_cfg
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the wrapper.
@@ -150,7 +180,7 @@ class TrainableOnlyConstructor:
         Raises:
             ConfigError: nothing of the model trains.
         """
-        groups = parameter_groups(model)
+        groups = self._groups(model)
         if not groups:
             raise ConfigError(
                 f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to "
@@ -161,51 +191,47 @@ class TrainableOnlyConstructor:
         self.optim_wrapper_cfg.setdefault("type", "DeferredOptimWrapper")
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
 
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        if not self.paramwise_cfg:
+            return parameter_groups(model)
+        cfg = {"type": "OptimWrapper", "optimizer": self.optimizer_cfg}
+        constructor = DefaultOptimWrapperConstructor(cfg, dict(self.paramwise_cfg))
+        groups: list[dict[str, Any]] = []
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns of every frozen parameter
+        try:
+            constructor.add_params(groups, model.module if is_model_wrapper(model) else model)
+        finally:
+            logger.setLevel(level)
+        return [group for group in groups if group["params"][0].requires_grad]
+
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Give what trains as the optimiser's groups, (name, parameter) each: matrices, then the rest.
-
-    Names go into the optimiser's state, so that it can be carried over to a model with other
-    parameters. Those of a module that DDP wraps are its own.
-    """
-    trained = [(n.removeprefix("module."), p) for n, p in model.named_parameters()]
-    trained = [(name, parameter) for name, parameter in trained if parameter.requires_grad]
+    """Return what trains as the optimiser's groups: matrices, then the rest, not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [entry for entry in trained if entry[1].ndim > 1]},
-        {"params": [entry for entry in trained if entry[1].ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+        {
+            "params": [parameter for parameter in trained if parameter.ndim <= 1],
+            "weight_decay": 0.0,
+        },
     ]
     return [group for group in groups if group["params"]]
 
 
-def carried_optimizer(
-    saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], fresh: Collection[str]
+def optim_wrapper_cfg(
+    schedule: Schedule, amp: bool = False, own: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Give an optimiser's state, saved with other parameters, for those of `groups`.
+    """Return mmengine's optimiser config of a schedule.
 
     Args:
-        saved: the state dict of the optimiser; of one without names nothing but rates is kept.
-        groups: of the optimiser that is to load it, see `parameter_groups`.
-        fresh: names of parameters that start without state.
+        schedule: fills in what `own` does not say.
+        amp: mixed precision.
+        own: `optim_wrapper` of the config. An optimiser of another type takes the schedule's rate
+            and nothing else of it.
     """
-    by_name = {
-        name: saved["state"][index]
-        for group in saved["param_groups"]
-        for index, name in zip(group["params"], group.get("param_names", ()), strict=False)
-        if index in saved["state"] and name not in fresh
-    }
-    numbers = itertools.count()
-    state: dict[int, Any] = {}
-    carried = []
-    for old, group in zip(saved["param_groups"], groups, strict=True):
-        names = [name for name, _ in group["params"]]
-        places = [next(numbers) for _ in names]
-        state |= {i: by_name[n] for i, n in zip(places, names, strict=True) if n in by_name}
-        carried.append({**old, "params": places, "param_names": names})
-    return {**saved, "state": state, "param_groups": carried}
-
-
-def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
-    """Give mmengine's optimiser config of a schedule."""
+    own = dict(own or {})
     cfg: dict[str, Any] = {
         "type": "DeferredAmpOptimWrapper" if amp else "DeferredOptimWrapper",
         "constructor": "tove.TrainableOnlyConstructor",
@@ -221,7 +247,12 @@ def optim_wrapper_cfg(schedule: Schedule, amp: bool = False) -> dict[str, Any]:
         cfg["dtype"] = schedule.amp_dtype
     if schedule.clip is not None:
         cfg["clip_grad"] = {"max_norm": schedule.clip}
-    return cfg
+    optimizer = own.get("optimizer", {})
+    if optimizer.get("type", "AdamW") != "AdamW":
+        cfg["optimizer"] = {"lr": schedule.lr}
+    if own.get("type") in ("OptimWrapper", "AmpOptimWrapper"):  # ours are these, without waiting
+        own["type"] = f"Deferred{own['type']}"
+    return merged_settings(cfg, own)
 
 
 def param_scheduler_cfg(schedule: Schedule) -> list[dict[str, Any]]:

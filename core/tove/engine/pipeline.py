@@ -6,6 +6,7 @@ work_dir/config.py    the whole config
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmengine.registry import init_default_scope
 from tove.atomic_io import is_full_disk, unwritable, write_text
 from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
-from tove.engine.planning import needed_slots, run_experts
+from tove.engine.planning import needed_slots, run_experts, run_overlay, source_of
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.state import StageRecord
@@ -114,11 +115,23 @@ class StagedRunner:
         """Say what the stage's outcome depends on: its entry, its settings, its source's entry."""
         settings = {key: self.cfg.get(key) for key in stage.depends_on}
         settings["stage"] = entry
-        source = getattr(stage, "source", None)
-        settings["source"] = [other for other in self.entries if other["name"] == source]
+        settings["source"] = self._sources(entry)
+        if getattr(stage, "overlays_model", False):  # in this order an optimiser counts through
+            over = run_overlay(self.cfg, stage.name)
+            kind = self.context.kind_of(over)
+            settings["slots"] = list(kind.experts_of(self.context.model_settings(over)))
         if self.context.checkpoint and self.only in (None, stage.name):
             settings["checkpoint"] = str(self.context.checkpoint)
         return StageRecord(self.work_dir / stage.name, stage.name, plain_settings(settings))
+
+    def _sources(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the entries of the stages whose models lead to a stage's, the nearest first."""
+        names = [other["name"] for other in self.entries]
+        source = source_of(entry)
+        if source not in names[: names.index(entry["name"])]:
+            return []
+        earlier = self.entries[names.index(source)]
+        return [earlier, *self._sources(earlier)]
 
     def _check_kept(self, stage: Stage, record: StageRecord) -> None:
         """Refuse a stage whose rows or checkpoints would be kept and are of other settings."""
@@ -158,20 +171,19 @@ class StagedRunner:
     def _meet_other_experts(self, stage: Stage, record: StageRecord) -> None:
         """Prepare a stage that has begun for experts that came, went or changed since."""
         answer = self._with_other_experts(stage)
-        finished = record.finished
         barrier()
         if is_main_process():
             if answer == "keep":
                 record.begin(afresh=False, source=self._source_model(stage))
             elif answer == "begin again":
                 record.clear()
-            elif finished:
+            else:
                 record.set_aside()
         barrier()
         words = {
             "keep": "runs no expert, so it stays as it is",
             "begin again": "depends on all of them, so it begins again",
-            "carry over": "goes on from what it learned" + (" in full" if finished else ""),
+            "carry over": "trains anew from what it has learned",
         }
         self.console.print(f"{stage.name}: the experts have changed; it {words[answer]}")
 

@@ -1,6 +1,11 @@
-"""What a run is going to need, told from its config and checkpoint alone."""
+"""What a run is going to need, told from its config and checkpoint alone.
 
-from collections.abc import Iterator, Mapping
+A stage that takes another one's model (`source`) runs that model, with its own `model` laid over it
+where it has one. What a stage leaves may be another model than it ran (a merge leaves plain CLIP
+around a new encoder): its class says so by `leaves`.
+"""
+
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -8,48 +13,89 @@ from typing import Any
 from mmengine.config import Config
 
 from tove.config.overlay import merged_settings, plain_settings
+from tove.config.validation import accepted_arguments, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
-from tove.registry import STAGES
+from tove.registry import MODELS, STAGES
 
-__all__ = ["needed_slots", "run_experts"]
+__all__ = [
+    "left_overlay",
+    "method_settings",
+    "needed_slots",
+    "run_experts",
+    "run_overlay",
+    "source_of",
+]
+
+
+def method_settings(
+    base: Mapping[str, Any], over: Mapping[str, Any], where: str = "model"
+) -> dict[str, Any]:
+    """Lay settings over those of a model; one of another type takes of the base what it knows.
+
+    Args:
+        base: `cfg.model`, or settings that lie over it.
+        over: a stage's `model`.
+        where: the place of `over` in the config, for messages.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    base, over = plain_settings(base), plain_settings(over)
+    if "type" in over and over["type"] != base.get("type"):
+        known = accepted_arguments(look_up(MODELS, over["type"], where))
+        base = {key: value for key, value in base.items() if known is None or key in known}
+    return merged_settings(base, over)
+
+
+def source_of(entry: Mapping[str, Any]) -> str | None:
+    """Return the stage that a stage takes its model from; None if it takes none."""
+    source = signature(_kind(entry)).parameters.get("source")
+    if source is None:
+        return None
+    default = None if source.default is Parameter.empty else source.default
+    return entry.get("source", default)
+
+
+def run_overlay(cfg: Config, name: str) -> dict[str, Any]:
+    """Return what lies over `cfg.model` in the model that a stage runs."""
+    entry = next(entry for entry in cfg.stages if entry["name"] == name)
+    names = [other["name"] for other in cfg.stages]
+    source = source_of(entry)
+    earlier = source in names[: names.index(name)]
+    base = left_overlay(cfg, source) if source and earlier else {}
+    own = entry.get("model") if getattr(_kind(entry), "overlays_model", False) else None
+    return method_settings(base, own or {}, f"stages.{name}.model")
+
+
+def left_overlay(cfg: Config, name: str) -> dict[str, Any]:
+    """Return what lies over `cfg.model` in the model that a stage leaves."""
+    entry = next(entry for entry in cfg.stages if entry["name"] == name)
+    return method_settings(run_overlay(cfg, name), getattr(_kind(entry), "leaves", {}))
+
+
+def _kind(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a stage's class
+    return STAGES.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
 
 
 def run_experts(cfg: Config, only: str | None = None) -> list[tuple[str, Mapping[str, Any]]]:
-    """Give the experts that a config's stages run, as (slot, config), each once.
-
-    Stages of the arms "plain" and "baseline", and detached slots, run none.
+    """Return the experts that a config's stages run, as (slot, config), each once.
 
     Args:
         cfg: a checked config.
         only: look at this stage alone.
     """
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for model in _models(cfg, only):
-        if model.get("arm", "tove") == "tove":
-            for slot, expert in model.get("experts", {}).items():
-                if slot not in model.get("detached", ()):
-                    found[slot, repr(sorted(expert.items(), key=str))] = expert
+    for entry in cfg.stages:
+        if only not in (None, entry["name"]) or getattr(_kind(entry), "repeats", False):
+            continue  # what repeats shows what others have run
+        settings = method_settings(cfg.model, run_overlay(cfg, entry["name"]))
+        for slot, expert in MODELS.get(settings["type"]).experts_of(settings).items():
+            found[slot, repr(sorted(expert.items(), key=str))] = expert
     return [(slot, expert) for (slot, _), expert in found.items()]
 
 
-def _models(cfg: Config, only: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the settings of the model that each stage runs: its own, or its source's."""
-    entries = {entry["name"]: entry for entry in cfg.stages}
-    for name, entry in entries.items():
-        kind = STAGES.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
-        if only not in (None, name) or getattr(kind, "repeats", False):
-            continue  # what repeats shows what others have run
-        source = signature(kind).parameters.get("source")
-        if source is None:
-            over = entry.get("model", {})
-        else:
-            default = "" if source.default is Parameter.empty else source.default
-            over = entries.get(entry.get("source", default), {}).get("model", {})
-        yield merged_settings(plain_settings(cfg.model), plain_settings(over))
-
-
 def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[str]:
-    """Give the slots whose experts have to be there.
+    """Return the slots whose experts have to be there.
 
     Args:
         cfg: whose stages say what runs.
@@ -57,9 +103,10 @@ def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[
             has no parameters for are not needed, unless that stage trains its own.
         only: the one stage that is to run; None with a checkpoint evaluates that.
     """
-    kinds = {entry["name"]: STAGES.get(entry["type"]) for entry in cfg.stages}
-    starts = kinds.get(only) if only else None
-    if checkpoint and (only is None or (starts and "source" in signature(starts).parameters)):
+    starts = next((_kind(entry) for entry in cfg.stages if entry["name"] == only), None)
+    trains_own = starts is not None and getattr(starts, "overlays_model", False)
+    takes_model = starts is not None and "source" in signature(starts).parameters
+    if checkpoint and (only is None or (takes_model and not trains_own)):
         attached = attached_slots(read_checkpoint(checkpoint))
         if attached is not None:
             return set(attached)

@@ -5,6 +5,7 @@ one sentence that tells what, where and how to mend it.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import Registry, init_default_scope
 from torch.utils.data import DataLoader
 
@@ -20,18 +22,20 @@ from tove.backbones.clip.encoder import check_image_size
 from tove.backbones.experts.licences import check_licences
 from tove.backbones.experts.registration import expert_options
 from tove.config import environment
-from tove.config.data_sets import data_sets, fill_in
-from tove.config.validation import check_arguments, check_known, check_model, is_whole
+from tove.config.data_sets import data_sets, fill_in, loaders_of
+from tove.config.keys import check_names
+from tove.config.overlay import plain_settings
+from tove.config.upgrade import upgraded_model, upgraded_stages
+from tove.config.validation import check_arguments, check_known, check_model, is_whole, look_up
 from tove.engine.planning import needed_slots, run_experts
-from tove.errors import ConfigError, close_matches
+from tove.errors import ConfigError
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
 __all__ = [
     "check_config",
 ]
 
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
-_NEEDED = ("data_root", "image_size", "model", "schedule", "seed", "stages", "test_dataloader")
+_NEEDED = ("data_root", "image_size", "model", "seed", "stages", "test_dataloader")
 
 
 def check_config(
@@ -49,19 +53,22 @@ def check_config(
         ConfigError: or an error of `tove_plugins`; the first problem found.
     """
     environment.check_environment()
+    _upgrade(cfg)
     _check_keys(cfg)
     if cfg.get("custom_imports"):
         _import_modules(cfg.custom_imports)
     init_default_scope(registry.SCOPE)
-    if amp and not torch.cuda.is_available():
-        raise ConfigError("--amp needs an accelerator, and there is none here; leave it out.")
+    if amp and not torch.cuda.is_available() and _amp_dtype(cfg) != "bfloat16":
+        raise ConfigError(
+            "--amp in float16 needs an accelerator, and there is none here; set "
+            "schedule.amp_dtype=bfloat16, or leave --amp out."
+        )
     fill_in(cfg)
     for entry in cfg.stages:
-        _check_type(registry.STAGES, entry, "stages")
+        look_up(registry.STAGES, entry.get("type"), f"stages.{entry['name']}")
     _check_model(cfg, checkpoint, only)
-    for loader in _LOADERS:
-        if loader in cfg:
-            _check_loader(cfg[loader], loader)
+    for loader in loaders_of(cfg):
+        _check_loader(cfg[loader], loader)
     for loader, dataset in data_sets(cfg):
         _check_part(registry.DATASETS, dataset, f"{loader}.dataset")
     metrics = cfg.get("test_evaluator", [])
@@ -69,7 +76,28 @@ def check_config(
         _check_part(registry.METRICS, metric, "test_evaluator")
 
 
+def _amp_dtype(cfg: Config) -> str:
+    own = cfg.get("optim_wrapper", {}).get("dtype")
+    dtype: str = own or cfg.get("schedule", {}).get("amp_dtype", "float16")
+    return dtype
+
+
+def _upgrade(cfg: Config) -> None:
+    """Say a config of version 0.1 in today's words, and that it was done."""
+    model, stages = plain_settings(cfg.get("model", {})), plain_settings(cfg.get("stages", []))
+    new_model, new_stages = upgraded_model(model), upgraded_stages(stages)
+    if (new_model, new_stages) != (model, stages):
+        cfg.model, cfg.stages = new_model, new_stages
+        print_log(
+            "The config is in the words of version 0.1 (TransferStage, arm), read as in "
+            "UPGRADING.md.",
+            logger="current",
+            level=logging.WARNING,
+        )
+
+
 def _check_keys(cfg: Config) -> None:
+    check_names(cfg)
     missing = [key for key in _NEEDED if key not in cfg]
     if missing:
         raise ConfigError(
@@ -99,11 +127,10 @@ def _check_loader(loader: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}.{key} is {value!r}; give a whole number, {least} or more.")
     sampler = loader.get("sampler")
     if isinstance(sampler, Mapping):
-        _check_type(registry.DATA_SAMPLERS, sampler, f"{where}.sampler")
-        kind = registry.DATA_SAMPLERS.get(sampler["type"])
+        kind = look_up(registry.DATA_SAMPLERS, sampler.get("type"), f"{where}.sampler")
         check_arguments(kind, sampler, f"{where}.sampler", filled=("dataset", "seed"))
     if "collate_fn" in loader:
-        _check_type(registry.FUNCTIONS, loader["collate_fn"], f"{where}.collate_fn")
+        look_up(registry.FUNCTIONS, loader["collate_fn"].get("type"), f"{where}.collate_fn")
 
 
 def _import_modules(custom_imports: Mapping[str, Any]) -> None:
@@ -118,40 +145,30 @@ def _import_modules(custom_imports: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _check_type(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
-    """Look a `type` up as building it would."""
-    name = entry.get("type")
-    if name is None:
-        raise ConfigError(f"{where} of the config has no 'type': {dict(entry)}.")
-    if isinstance(name, str) and kind.get(name) is None:
-        known = set(kind.module_dict) | set(kind.parent.module_dict if kind.parent else ())
-        raise ConfigError(
-            f"{where}.type is '{name}', which is unknown. {close_matches(name, known)}"
-        )
-
-
 def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
     """Look a `type` up and hold the arguments beside it against what it takes."""
-    _check_type(kind, entry, where)
-    found = entry["type"] if callable(entry["type"]) else kind.get(entry["type"])
-    check_model(found, entry, where)
+    check_model(look_up(kind, entry.get("type"), where), entry, where)
 
 
 def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None:
+    """Check the model and whatever of it has a registry of its own: encoder, language, experts."""
     model = cfg.model
     _check_part(registry.MODELS, model, "model")
-    _check_part(registry.ENCODERS, model.encoder, "model.encoder")
-    _check_part(registry.LANGUAGE_MODELS, model.language, "model.language")
-    generate = registry.LANGUAGE_MODELS.get(model.language["type"]).generate
-    given = ("self", "memory_BND", "prompts")
-    check_arguments(generate, model.get("generation") or {}, "model.generation", given)
+    parts = {"encoder": registry.ENCODERS, "language": registry.LANGUAGE_MODELS}
+    for name, kind in parts.items():
+        if isinstance(model.get(name), Mapping):
+            _check_part(kind, model[name], f"model.{name}")
+            _check_weights(f"model.{name}.pretrained", model[name].get("pretrained"))
+    if model.get("generation") and isinstance(model.get("language"), Mapping):
+        generate = registry.LANGUAGE_MODELS.get(model.language["type"]).generate
+        given = ("self", "memory_BND", "prompts")
+        check_arguments(generate, model.generation, "model.generation", given)
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")
         _check_part(registry.MODELS, cfg.merging.model, "merging.model")
-    for part in ("encoder", "language"):
-        _check_weights(f"model.{part}.pretrained", model[part].get("pretrained"))
     _check_weights("model.init_from", model.get("init_from"))
-    _check_image_size(model.encoder)
+    if isinstance(model.get("encoder"), Mapping):
+        _check_image_size(model.encoder)
     needed = needed_slots(cfg, checkpoint, only)
     runs = {slot for slot, _ in run_experts(cfg, only)}
     for slot, expert in model.get("experts", {}).items():

@@ -1,10 +1,14 @@
 """Rows: what one configuration scored and cost. `results.json` is a list of them.
 
-row = {name, experts: [slots], metrics: {"vsr/accuracy": {value, low, high, n}, ...},
+row = {name, role, model, experts: [slots], metrics: {"vsr/accuracy": {value, low, high, n}, ...},
        gain: {over: "baseline", "vsr/accuracy": {value, low, high, n}, ...}, on paired items,
-       trainable_parameters, total_parameters, flops, forward_ms, peak_memory_mb,
+       trainable_parameters, total_parameters, flops, forward_ms, peak_memory_mb, vision_tokens,
        cost: {device, encoder: part, experts: {slot: part}, fusion: part, language: part},
        training_images, steps, seed, stage}
+
+The role says what a row is to the others: "plain" CLIP, a "baseline" without experts, a "method",
+a "variant" of one, "detached" from one, "merged" into one encoder, or the "control" of a merge.
+Tables, findings and gains go by it and never by a name.
 
 `tove.evaluation.profile` says what the costs are of. Rows that were written before they had
 `flops`, `peak_memory_mb` and `cost` are read as well.
@@ -20,14 +24,18 @@ from rich.console import Console
 from rich.table import Table
 
 from tove.atomic_io import write_text
+from tove.protocols import Role, Row
 
 __all__ = [
     "COST_COLUMNS",
+    "REFERENCE_ROLES",
     "TABLE_METRICS",
     "make_console",
     "nested_metrics",
     "read_rows",
+    "reference_of",
     "results_table",
+    "role_of",
     "show_cost",
     "show_score",
     "write_rows",
@@ -41,9 +49,38 @@ COST_COLUMNS = {
     "flops": "FLOPs",
     "forward_ms": "fwd ms",
     "peak_memory_mb": "MB",
+    "vision_tokens": "tokens",
 }
 """The costs of a row, with the heads of their columns."""
+REFERENCE_ROLES: tuple[Role, ...] = ("baseline", "plain")
+"""Rows that others are held against, the better one first."""
 _BOUNDS = ("low", "high")
+
+
+def reference_of(rows: Iterable[Row], role: Role, name: str | None = None) -> Row | None:
+    """Return the row that a gain is over; None where there is none.
+
+    Args:
+        rows: that are measured already.
+        role: of the row whose gain it is: what others are held against has no gain itself.
+        name: of the row, where the config says it; else the first baseline, else plain CLIP.
+    """
+    rows = list(rows)
+    if name is not None:
+        return next((row for row in rows if row["name"] == name), None)
+    if role in REFERENCE_ROLES:
+        return None
+    return next((row for wanted in REFERENCE_ROLES for row in rows if role_of(row) == wanted), None)
+
+
+def role_of(row: Mapping[str, Any]) -> Role:
+    """Return a row's role; rows of version 0.1 had none, but were called by it."""
+    if "role" in row:
+        role: Role = row["role"]
+        return role
+    named: dict[str, Role] = {"plain_clip": "plain", "baseline": "baseline", "merged": "merged"}
+    named["merged_baseline"] = "control"
+    return named.get(row["name"], "detached" if row["name"].startswith("tove-") else "method")
 
 
 def nested_metrics(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:

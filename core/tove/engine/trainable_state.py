@@ -2,33 +2,46 @@
 
 A frozen weight is named by its source (an encoder's folder, an expert's spec) and is not stored
 again. What belongs to a model is settled when it is built, so that freezing a trained part later
-(a teacher, a stage that trains less) does not drop it from checkpoints.
+(a teacher, a stage that trains less) does not drop it from checkpoints. A stage that trains more
+adds what it trains, and whoever loads its checkpoint has that too: by name.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tove.errors import CheckpointError, ConfigError
+from tove.errors import CheckpointError, ConfigError, close_matches
 from tove_plugins import resolve_resource
 
-__all__ = ["keep_frozen_weights_out", "load_initial", "load_trainable", "slot_of"]
-
-_SLOT = re.compile(
-    r"(?:.*\.)?(?:hub\.experts|projector\.first|gate\.heads|gate\.noise_heads)\.([^.]+)\..+"
-)
-
-
-def slot_of(name: str) -> str | None:
-    """Name the expert slot that a parameter of this name belongs to; None if it is everyone's."""
-    match = _SLOT.fullmatch(name)
-    return match[1] if match and match[1] != "clip" else None
+__all__ = [
+    "choose_trained",
+    "keep_frozen_weights_out",
+    "load_initial",
+    "load_trainable",
+    "slot_of",
+]
 
 
-def _trained_names(model: nn.Module) -> frozenset[str]:
+def slot_of(name: str, slot_parts: Iterable[str]) -> str | None:
+    """Name the expert slot that a parameter belongs to; None if it is everyone's.
+
+    Args:
+        name: of the parameter, within the model or within one around it.
+        slot_parts: paths of the model's module dicts that are keyed by slot; CLIP's own entry in
+            one belongs to no expert.
+    """
+    for part in slot_parts:
+        _, found, rest = f".{name}".partition(f".{part}.")
+        slot = rest.partition(".")[0]
+        if found and slot and slot != "clip":
+            return slot
+    return None
+
+
+def _trained_names(model: nn.Module) -> set[str]:
     """Names of parameters that require grad, and of buffers beside them (running statistics)."""
     names: set[str] = set()
     for prefix, module in model.named_modules():
@@ -37,10 +50,10 @@ def _trained_names(model: nn.Module) -> frozenset[str]:
         names |= own
         if own:
             names |= {f"{dot}{name}" for name, _ in module.named_buffers(recurse=False)}
-    return frozenset(names)
+    return names
 
 
-def keep_frozen_weights_out(model: nn.Module, also: Iterable[str] = ()) -> None:
+def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # noqa: ANN401
     """Make `model.state_dict()` hold what trains now, and loading not miss the rest.
 
     Both are hooks rather than overrides: mmengine's checkpoint code walks the modules by itself,
@@ -50,7 +63,8 @@ def keep_frozen_weights_out(model: nn.Module, also: Iterable[str] = ()) -> None:
         model: the top model, with `requires_grad` as it will train.
         also: further names to keep.
     """
-    kept = _trained_names(model) | frozenset(also)
+    kept = _trained_names(model) | set(also)
+    model.kept_names = kept  # grows with what is trained or loaded
 
     def drop(module: nn.Module, state_dict: dict, prefix: str, local_metadata: Any) -> None:  # noqa: ANN401
         for name in [name for name in state_dict if name.startswith(prefix)]:
@@ -58,11 +72,7 @@ def keep_frozen_weights_out(model: nn.Module, also: Iterable[str] = ()) -> None:
                 del state_dict[name]
 
     def forgive(module: nn.Module, incompatible: Any) -> None:  # noqa: ANN401
-        # A tied weight has two names.
-        parameters = module.named_parameters(remove_duplicate=False)
-        buffers = module.named_buffers(remove_duplicate=False)
-        names = [name for name, _ in (*parameters, *buffers)]
-        frozen = tuple(f".{name}" for name in names if name not in kept)
+        frozen = tuple(f".{name}" for name in _tensors(module) if name not in kept)
         # Seen from a parent, the names have a prefix that a hook is not told.
         missing = incompatible.missing_keys
         missing[:] = [name for name in missing if not f".{name}".endswith(frozen)]
@@ -71,23 +81,55 @@ def keep_frozen_weights_out(model: nn.Module, also: Iterable[str] = ()) -> None:
     model.register_load_state_dict_post_hook(forgive)
 
 
-def load_trainable(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  # noqa: ANN401
+    """Let the parameters train that a pattern names, frozen ones too, and no others.
+
+    What has been trained before stays in the model's checkpoints.
+
+    Args:
+        model: with frozen weights kept out of its state.
+        patterns: paths of modules or parameters ("projector", "language.lm"), or such with
+            wildcards ("encoder.*.layers.1?.*").
+        where: the setting, as messages name it.
+
+    Raises:
+        ConfigError: a pattern names nothing.
+    """
+    parameters = dict(model.named_parameters())
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {n for n in parameters if n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)}
+        if not found:
+            roots = {".".join(name.split(".")[:depth]) for name in parameters for depth in (1, 2)}
+            raise ConfigError(
+                f"{where} names '{pattern}', which is no part of {type(model).__name__}. "
+                f"{close_matches(pattern, roots)}"
+            )
+        chosen |= found
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in chosen)
+    model.kept_names |= _trained_names(model)
+
+
+def load_trainable(model: Any, state_dict: Mapping[str, Tensor]) -> None:  # noqa: ANN401
     """Load trained parameters, strictly but for what belongs to an expert slot.
 
     A slot that the checkpoint does not know keeps its initial weights; one that the model does not
-    have is left out.
+    have is left out. What is frozen in this model and was trained by the checkpoint's is loaded,
+    and belongs to this model's state from now on.
 
     Raises:
         CheckpointError: keys are missing or unexpected, or shapes differ.
     """
-    own = model.state_dict()
+    own, parts = model.state_dict(), getattr(model, "slot_parts", ())
+    every = {name: t for name, t in _tensors(model).items() if name in state_dict or name in own}
     problems = [
         (
             "lacks the trained parameters",
-            [n for n in own if n not in state_dict and not slot_of(n)],
+            [n for n in own if n not in state_dict and not slot_of(n, parts)],
         ),
-        ("has parameters that do not train in this model", _foreign(own, state_dict)),
-        ("has parameters of another shape", _misshapen(own, state_dict)),
+        ("has parameters that this model does not have", _foreign(every, state_dict, parts)),
+        ("has parameters of another shape", _misshapen(every, state_dict)),
     ]
     found = [f"it {what}: {_listing(names)}" for what, names in problems if names]
     if found:
@@ -95,7 +137,10 @@ def load_trainable(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
             f"The checkpoint does not belong to this model: {'; '.join(found)}. "
             "Use the config that it was trained with."
         )
-    model.load_state_dict({n: t for n, t in state_dict.items() if n in own}, strict=False)
+    taken = {n: t for n, t in state_dict.items() if n in every}
+    if hasattr(model, "kept_names"):
+        model.kept_names |= taken.keys()
+    model.load_state_dict(taken, strict=False)
 
 
 def load_initial(model: nn.Module, source: str) -> None:
@@ -115,7 +160,8 @@ def load_initial(model: nn.Module, source: str) -> None:
             "set model.init_from=None to start from scratch."
         )
     initial, own = load_file(path), model.state_dict()
-    wrong = _foreign(own, initial) or _misshapen(own, initial)
+    parts = getattr(model, "slot_parts", ())
+    wrong = _foreign(own, initial, parts) or _misshapen(own, initial)
     if wrong:
         raise ConfigError(
             f"{path} (model.init_from) does not fit this model: {_listing(wrong)} do not train in "
@@ -125,8 +171,16 @@ def load_initial(model: nn.Module, source: str) -> None:
     model.load_state_dict({n: t for n, t in initial.items() if n in own}, strict=False)
 
 
-def _foreign(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    return [name for name in given if name not in own and not slot_of(name)]
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers by name; a tied weight has two names."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return dict([*parameters, *model.named_buffers(remove_duplicate=False)])
+
+
+def _foreign(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], parts: Iterable[str]
+) -> list[str]:
+    return [name for name in given if name not in own and not slot_of(name, parts)]
 
 
 def _misshapen(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

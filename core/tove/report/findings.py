@@ -27,25 +27,27 @@ _COST_MARGIN = 1.25  # timings of one image on a busy machine differ by this muc
 
 def headline(standing: Standing, metric: str) -> str:
     """Say in one sentence what the run showed."""
-    tove = score_of(standing.tove, metric)
-    rival, name = _rival(standing, metric)
+    tove = score_of(standing.method, metric)
+    (rival, name), method = _rival(standing, metric), standing.name
     if tove is None:
-        return "This run has no ToVE row yet, so there is nothing to compare."
+        return "This run has no row of a method yet, so there is nothing to compare."
     if rival is None:
-        return f"ToVE reaches {tove} {metric_label(metric)}; there is no baseline to hold it to."
+        return (
+            f"{method} reaches {tove} {metric_label(metric)}; there is no baseline to hold it to."
+        )
     pair = f"{tove} {metric_label(metric)} against {rival} for {name}"
     verdict = compare(tove, rival)
     if verdict == "below":
-        return f"ToVE does not help here: {pair}."
+        return f"{method} does not help here: {pair}."
     if verdict == "alike":
-        return f"No measurable help from the experts here: ToVE {pair}, not distinguishable."
+        return f"No measurable help from the experts here: {method} {pair}, not distinguishable."
     if verdict == "unknown":
-        return f"ToVE {pair}, without intervals to judge the difference by."
-    return f"ToVE {pair}{_merged_clause(standing, metric, tove, rival)}."
+        return f"{method} {pair}, without intervals to judge the difference by."
+    return f"{method} {pair}{_merged_clause(standing, metric, tove, rival)}."
 
 
 def _rival(standing: Standing, metric: str) -> tuple[Score | None, str]:
-    """Give what ToVE is held against: the baseline, else plain CLIP."""
+    """Give what the method is held against: the baseline, else plain CLIP."""
     baseline = score_of(standing.baseline, metric)
     if baseline is not None:
         return baseline, "its parameter-matched baseline"
@@ -82,12 +84,12 @@ def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
 
 def _comparisons(standing: Standing, metric: str) -> list[str]:
     rival, rival_name = _rival(standing, metric)
-    tove, merged = score_of(standing.tove, metric), score_of(standing.merged, metric)
+    tove, merged = score_of(standing.method, metric), score_of(standing.merged, metric)
     if tove is None or rival is None:
         return []
-    sentences = [_comparison("ToVE", tove, rival_name, rival)]
+    sentences = [_comparison(standing.name, tove, rival_name, rival)]
     if merged is not None:
-        remark = _gain_remark(merged, tove, rival)
+        remark = _gain_remark(merged, tove, rival, standing.name)
         sentences.append(_comparison("the merged encoder", merged, rival_name, rival) + remark)
     control = score_of(standing.control, metric)
     if merged is not None and control is not None:
@@ -126,20 +128,20 @@ def _gap(ours: Score, other: Score) -> str:
     return f"{difference:+.3f}{ends}"
 
 
-def _gain_remark(merged: Score, tove: Score, rival: Score) -> str:
+def _gain_remark(merged: Score, tove: Score, rival: Score, name: str) -> str:
     verdict = compare(tove, rival)
     if verdict == "above":
         kept = _gain_kept(merged, tove, rival)
         share = "none" if kept <= 0 else f"{100 * kept:.0f} %"
-        return f" It keeps {share} of ToVE's gain."
+        return f" It keeps {share} of {name}'s gain."
     if verdict == "below" or tove.value <= rival.value:
-        return " ToVE had no gain for it to keep."
+        return f" {name} had no gain for it to keep."
     return " A share of a gain that is not distinguishable from zero is not given."
 
 
 def _detachment(standing: Standing, metric: str) -> list[str]:
     """Say how many experts can go, and what is left when all are gone."""
-    tove = score_of(standing.tove, metric)
+    tove = score_of(standing.method, metric)
     scores = [score_of(row, metric) for row in standing.detached]
     known = [score for score in scores if score is not None]
     if tove is None or not known or len(known) < len(scores):
@@ -149,7 +151,7 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
         if compare(score, tove) not in ("alike", "above"):
             break
         free += 1
-    total = len(standing.tove["experts"]) if standing.tove else len(known)
+    total = len(standing.method["experts"]) if standing.method else len(known)
     sentence = _removable(free, total)
     rival, name = _rival(standing, metric)
     if standing.detached[-1]["experts"] or rival is None:
@@ -185,7 +187,7 @@ def _costs(standing: Standing) -> list[str]:
         for name, row in (
             ("plain CLIP", standing.plain),
             ("the baseline", standing.baseline),
-            ("ToVE", standing.tove),
+            (standing.name, standing.method),
             ("merged", standing.merged),
             ("the baseline, merged", standing.control),
         )

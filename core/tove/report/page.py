@@ -6,16 +6,28 @@ fetched from anywhere: pictures are data URIs.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tove.registry import SECTIONS
 from tove.report.theme import Picture
 
-__all__ = ["Card", "Page", "Section", "Table", "data_uri", "png_of", "render_page"]
+__all__ = [
+    "Card",
+    "Page",
+    "Section",
+    "Table",
+    "data_uri",
+    "order_of",
+    "png_of",
+    "render_page",
+    "section",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,26 @@ class Page:
     headline: str
     findings: Sequence[str] = ()
     sections: Sequence[Section] = field(default=())
+
+
+MakeSection = Callable[[Any], Section | None]
+
+
+def section(order: int) -> Callable[[MakeSection], MakeSection]:
+    """Register a function of the report's material as the section at a place of the page."""
+
+    def register(make: MakeSection) -> MakeSection:
+        make.order = order  # type: ignore[attr-defined]
+        SECTIONS.register_module(name=f"{make.__module__}.{make.__qualname__}", module=make)
+        return make
+
+    return register
+
+
+def order_of(make: MakeSection) -> int:
+    """Return the place of a section on the page."""
+    order: int = getattr(make, "order", 1000)
+    return order
 
 
 def data_uri(png: bytes) -> str:

@@ -6,27 +6,60 @@ the end of it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from tove.engine.stages.context import StageContext
-from tove.errors import ConfigError
-from tove.protocols import Model
+from tove.errors import ConfigError, close_matches
 from tove.report.model_probes import ImageSplit, split_samples, test_split
 from tove.report.row_roles import Row, Standing, standing_of
 from tove.report.theme import slot_colours
 from tove_plugins import ExpertBuildError, ExpertNotAvailable, ExpertSpecError
 
-__all__ = ["MENDABLE", "Curves", "Material", "gather", "loss_panels"]
+__all__ = ["MENDABLE", "Curves", "Material", "ReportSettings", "gather", "loss_panels"]
 
 MENDABLE = (ConfigError, ExpertBuildError, ExpertNotAvailable, ExpertSpecError, OSError)
 """What a stage that is missing or has moved on may raise; a mistake of ours is none of these."""
 
 Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """What a report shows; `cfg.report` lies over the stage's own.
+
+    Attributes:
+        source: the stage whose model is shown; None is that of the method's row.
+        num_images: test images that gate weights are averaged over.
+        num_maps: of them, those whose gate map is shown.
+        num_examples: test samples whose answers are shown.
+        title: of the page; None is the name of the work folder.
+    """
+
+    source: str | None = None
+    num_images: int = 256
+    num_maps: int = 12
+    num_examples: int = 12
+    title: str | None = None
+
+    def overlaid(self, settings: Mapping[str, Any]) -> "ReportSettings":
+        """Lay settings over these.
+
+        Raises:
+            ConfigError: one that no report has.
+        """
+        known = [entry.name for entry in fields(self)]
+        for key in settings:
+            if key not in known:
+                raise ConfigError(
+                    f"report.{key} of the config is unknown. {close_matches(key, known)}"
+                )
+        return replace(self, **settings)
 
 
 @dataclass
@@ -35,6 +68,7 @@ class Material:
 
     Attributes:
         context: of the run.
+        settings: what the report shows.
         rows: of all stages.
         standing: the rows by the part they play.
         metrics: those of the headline, in order of importance.
@@ -47,11 +81,12 @@ class Material:
     """
 
     context: StageContext
+    settings: ReportSettings
     rows: Sequence[Row]
     standing: Standing
     metrics: Sequence[str]
     colours: dict[str, str]
-    model: Model | None = None
+    model: Any = None
     model_problem: str = ""
     dataset: ImageSplit | None = None
     data_problem: str = ""
@@ -67,20 +102,21 @@ def stage_names(context: StageContext, kind: str) -> list[str]:
     return [e["name"] for e in context.cfg.stages if str(e["type"]).rpartition(".")[2] == kind]
 
 
-def gather(context: StageContext, source: str, metrics: Sequence[str]) -> Material:
+def gather(context: StageContext, settings: ReportSettings, metrics: Sequence[str]) -> Material:
     """Collect the material; what is not there is noted, not raised.
 
     Args:
         context: of the run.
-        source: the stage whose model shows its gates.
+        settings: what the report shows.
         metrics: wanted in the headline; those that no row has are left out.
     """
     rows = list(context.rows)
     known = [metric for metric in metrics if any(metric in row["metrics"] for row in rows)]
     material = Material(
         context,
+        settings,
         rows,
-        standing_of(rows, stage_names(context, "DetachStage")),
+        standing_of(rows),
         known,
         slot_colours(context.slots),
     )
@@ -89,9 +125,14 @@ def gather(context: StageContext, source: str, metrics: Sequence[str]) -> Materi
         material.samples = split_samples(material.dataset)
     except MENDABLE as error:
         material.data_problem = f"The test split cannot be read: {error}"
+    method = material.standing.method
+    source = settings.source or (method["stage"] if method else None)
+    if source is None:
+        material.model_problem = "No stage has trained a method yet, so there is no model to show."
+        return material
     try:
         model, _ = context.load_model(context.model_path(source))
-        material.model = model.eval()
+        material.model = cast(nn.Module, model).eval()
     except MENDABLE as error:
         material.model_problem = f"The model of stage '{source}' cannot be shown: {error}"
     return material

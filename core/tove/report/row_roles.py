@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tove.engine.rows import role_of
+
 __all__ = [
     "Score",
     "Standing",
@@ -82,7 +84,7 @@ class Standing:
     Attributes:
         plain: CLIP alone.
         baseline: as many trained parameters, no experts.
-        tove: all experts.
+        method: with all its experts; of several the last.
         merged: one encoder.
         control: the baseline merged as `merged` was: the same images and steps, no experts.
         detached: after each removal, in order.
@@ -91,35 +93,42 @@ class Standing:
 
     plain: Row | None = None
     baseline: Row | None = None
-    tove: Row | None = None
+    method: Row | None = None
     merged: Row | None = None
     control: Row | None = None
     detached: Sequence[Row] = ()
     removed: Sequence[str] = field(default=())
 
+    @property
+    def name(self) -> str:
+        """The method as sentences name it: its model's class; rows of version 0.1 were ToVE's."""
+        return str((self.method or {}).get("model", "ToVE"))
 
-def standing_of(rows: Iterable[Row], detach_stages: Iterable[str]) -> Standing:
-    """Find the parts among a run's rows.
+
+def standing_of(rows: Iterable[Row]) -> Standing:
+    """Find the parts among a run's rows: the first of each role; of the methods the last.
 
     Args:
         rows: of all stages, in order.
-        detach_stages: names of the stages that take experts away.
     """
-    rows, stages = list(rows), set(detach_stages)
-    named = {row["name"]: row for row in rows if row.get("stage") not in stages}
-    tove = named.get("tove")
-    detached = [row for row in rows if row.get("stage") in stages]
-    removed, before = [], list(tove["experts"]) if tove else []
+    rows = list(rows)
+    by_role: dict[str, list[Row]] = {}
+    for row in rows:
+        by_role.setdefault(role_of(row), []).append(row)
+    first = {role: found[0] for role, found in by_role.items()}
+    detached = by_role.get("detached", [])
+    method = by_role.get("method", [None])[-1]
+    removed, before = [], list(method["experts"]) if method else []
     for row in detached:
         gone = [slot for slot in before if slot not in row["experts"]]
         removed.append(", ".join(gone) or row["name"].partition("-")[2])
         before = row["experts"]
     return Standing(
-        named.get("plain_clip"),
-        named.get("baseline"),
-        tove,
-        named.get("merged"),
-        named.get("merged_baseline"),
+        first.get("plain"),
+        first.get("baseline"),
+        method,
+        first.get("merged"),
+        first.get("control"),
         detached,
         removed,
     )

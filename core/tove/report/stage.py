@@ -8,8 +8,7 @@ It trains and measures nothing; what an earlier stage has not left behind is a s
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,63 +18,16 @@ from mmengine.dist import is_main_process
 from tove.atomic_io import atomic_writer, write_text
 from tove.engine.rows import TABLE_METRICS
 from tove.engine.stages.context import StageContext
-from tove.errors import ConfigError, close_matches
 from tove.protocols import Row
-from tove.registry import STAGES
+from tove.registry import SECTIONS, STAGES
 from tove.report.findings import findings, headline
-from tove.report.page import Page, Section, render_page
-from tove.report.report_data import Material, gather
-from tove.report.sections.model import (
-    example_section,
-    expert_section,
-    gate_section,
-    provenance_section,
-)
-from tove.report.sections.scores import (
-    detachment_section,
-    loss_section,
-    other_scores_section,
-    relation_section,
-    results_section,
-)
+from tove.report.page import Page, Section, order_of, render_page
+from tove.report.report_data import Material, ReportSettings, gather
 from tove.report.theme import Picture
 
 __all__ = ["ReportSettings", "ReportStage"]
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSettings:
-    """What a report shows; `cfg.report` lies over the stage's own.
-
-    Attributes:
-        source: the stage whose model shows its gates.
-        num_images: test images that gate weights are averaged over.
-        num_maps: of them, those whose gate map is shown.
-        num_examples: test samples whose answers are shown.
-        title: of the page; None is the name of the work folder.
-    """
-
-    source: str = "transfer"
-    num_images: int = 256
-    num_maps: int = 12
-    num_examples: int = 12
-    title: str | None = None
-
-    def overlaid(self, settings: Mapping[str, Any]) -> "ReportSettings":
-        """Lay settings over these.
-
-        Raises:
-            ConfigError: one that no report has.
-        """
-        known = [entry.name for entry in fields(self)]
-        for key in settings:
-            if key not in known:
-                raise ConfigError(
-                    f"report.{key} of the config is unknown. {close_matches(key, known)}"
-                )
-        return replace(self, **settings)
 
 
 @STAGES.register_module()
@@ -103,8 +55,8 @@ class ReportStage:
         if not is_main_process():
             return []
         settings = self.settings.overlaid(context.cfg.get("report", {}))
-        material = gather(context, settings.source, context.cfg.get("table_metrics", TABLE_METRICS))
-        sections = _sections(material, settings)
+        material = gather(context, settings, context.cfg.get("table_metrics", TABLE_METRICS))
+        sections = _sections(material)
         metrics = material.metrics or list(TABLE_METRICS)
         page = Page(
             title=f"ToVE report: {settings.title or context.work_dir.name}",
@@ -144,16 +96,7 @@ def _visualizer(folder: str) -> Any:  # noqa: ANN401 - mmengine's Visualizer
     return Visualizer.get_instance(name, vis_backends=backends, save_dir=folder)
 
 
-def _sections(material: Material, settings: ReportSettings) -> list[Section]:
-    sections = [
-        results_section(material),
-        relation_section(material),
-        other_scores_section(material),
-        gate_section(material, settings.num_images, settings.num_maps),
-        detachment_section(material),
-        example_section(material, settings.num_examples),
-        loss_section(material),
-        expert_section(material),
-        provenance_section(material),
-    ]
-    return [section for section in sections if section is not None]
+def _sections(material: Material) -> list[Section]:
+    SECTIONS.import_from_location()
+    made = [make(material) for make in sorted(SECTIONS.module_dict.values(), key=order_of)]
+    return [section for section in made if section is not None]

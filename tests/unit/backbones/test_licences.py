@@ -195,7 +195,7 @@ def test_only_experts_that_run_count(settings: Settings):
 
 def test_a_stage_s_own_expert_counts_beside_the_config_s(settings: Settings):
     own = {"experts": {"depth": {"type": "tiny_segmentation"}}}
-    settings["stages"].append({"type": "TransferStage", "name": "other", "model": own})
+    settings["stages"].append({"type": "TrainStage", "name": "other", "model": own})
     found = [(slot, cfg["type"]) for slot, cfg in run_experts(Config(settings))]
     assert found == [
         ("depth", "tiny_depth"),

@@ -134,9 +134,9 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(tmp_path
     for step in (8, 9, 10):
         write_checkpoint(tmp_path / f"iter_{step}.pth", {"state_dict": {}, "meta": {}})
     (tmp_path / "last_checkpoint").write_text("iter_10.pth")
-    assert resumable_checkpoint(tmp_path) == tmp_path / "iter_10.pth"
+    assert resumable_checkpoint(tmp_path)[0] == tmp_path / "iter_10.pth"
     (tmp_path / "iter_10.pth").write_bytes(b"half")
-    assert resumable_checkpoint(tmp_path) == tmp_path / "iter_9.pth"
+    assert resumable_checkpoint(tmp_path)[0] == tmp_path / "iter_9.pth"
     (tmp_path / "iter_9.pth").unlink()
     (tmp_path / "iter_8.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="can be resumed from; run without --resume"):

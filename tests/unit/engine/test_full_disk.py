@@ -115,7 +115,7 @@ def test_a_full_disk_under_files_of_others_is_told(
 ):
     monkeypatch.setitem(STAGES.module_dict, "Logs", Logs)
     stages = [dict(type="Logs", name="logs", code=code)]
-    settings = dict(seed=0, model=dict(experts={}), stages=stages, work_dir=str(tmp_path))
+    settings = dict(seed=0, model=dict(type="PlainCLIP"), stages=stages, work_dir=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"Writing .*logs failed \(it is so\)"):
         StagedRunner(Config(settings)).run()
     stages[0]["code"] = errno.ENOENT  # a file that a stage reads

@@ -159,7 +159,7 @@ def saving_runner(folder: Path) -> SavingRunner:
 
 
 def test_old_checkpoints_go_only_after_the_new_one_is_whole(tmp_path: Path):
-    hook, runner = AtomicCheckpointHook(interval=1, keep=1), saving_runner(tmp_path)
+    hook, runner = AtomicCheckpointHook(interval=1, max_keep_ckpts=1), saving_runner(tmp_path)
     hook.before_train(runner)
     for step in (9, 10):
         hook._save_checkpoint_with_step(runner, step, {})

@@ -33,7 +33,7 @@ def train(folder: Path, steps: int, amp: bool = False) -> None:
         train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 12, batch_size=2),
         amp=amp,
         resume=True,
-        tensorboard=False,
+        settings=dict(visualizer=dict(vis_backends=[])),
     )
     build_stage_runner(plan).train()
 

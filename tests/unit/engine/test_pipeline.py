@@ -62,7 +62,9 @@ def run(folder: Path, lr: float = 0.1, experts: tuple[str, ...] = (), **options:
     entries = [dict(type="Told", name="plain", keeps=True)]
     entries += [dict(type="Told", name=name) for name in ("one", "two")]
     entries += [dict(type="Shown", name="shown")]
-    model = dict(experts={slot: dict(type="tiny_depth", tiny=True) for slot in experts})
+    model = dict(
+        type="ToVE", experts={slot: dict(type="tiny_depth", tiny=True) for slot in experts}
+    )
     settings = dict(seed=0, model=model, schedule=dict(lr=lr, log_interval=5), stages=entries)
     StagedRunner(Config({**settings, "work_dir": str(folder)}), **options).run()
     return [row["name"] for row in json.loads((folder / "results.json").read_text())]

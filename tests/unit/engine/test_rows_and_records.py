@@ -64,7 +64,7 @@ def test_rows_of_before_flops_were_counted_are_shown_as_well():
     with console.capture() as capture:
         console.print(results_table([old], ["vsr/accuracy"]))
     line = next(line for line in capture.get().splitlines() if line.strip().startswith("tove"))
-    assert line.split()[-5:] == ["-", "1.50", "-", "12", "300"]
+    assert line.split()[-6:] == ["-", "1.50", "-", "-", "12", "300"]
 
 
 def record(folder: Path, **settings: object) -> StageRecord:

@@ -91,7 +91,15 @@ def stage_of(settings: Settings, name: str) -> dict[str, Any]:
         (lambda s: s.pop("test_evaluator"), "'plain_clip' needs the setting `test_evaluator`"),
         (lambda s: s.pop("val_dataloader"), "'detach' needs the setting `val_dataloader`"),
         (lambda s: s.pop("unlabelled_dataloader"), "'merge' needs .*`unlabelled_dataloader`"),
-        (lambda s: s["model"].update(arm="baseline"), "'transfer' trains arm='baseline'"),
+        (
+            lambda s: stage_of(s, "transfer").update(model=dict(type="MatchedBaseline")),
+            "'transfer' trains a MatchedBaseline with 0 experts",
+        ),
+        (
+            lambda s: stage_of(s, "transfer").update(model=dict(type="ConcatTokens")),
+            "'transfer' trains a ConcatTokens with 2 experts",
+        ),
+        (lambda s: stage_of(s, "detach").update(rule="gates"), "'gates', .* mean 'gate'"),
         (lambda s: s["model"].update(detached=["depth", "dino"]), "with 0 experts"),
         (lambda s: stage_of(s, "detach").update(budget=[1, 2]), "with 2 experts, .* leaves 0 to 1"),
         (lambda s: stage_of(s, "detach").update(budget=-1), "with -1 experts"),
@@ -123,13 +131,34 @@ def test_a_run_that_only_evaluates_needs_no_training_data(settings: Settings, tm
     check(settings, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("arm", "row"), [("tove", "tove"), ("baseline", "transfer"), ("plain", "transfer")]
-)
-def test_a_row_is_called_tove_only_where_experts_run(
-    settings: Settings, tmp_path: Path, arm: str, row: str
+def test_a_row_s_role_is_that_of_its_model_and_its_name_the_config_s(
+    settings: Settings, tmp_path: Path
 ):
-    settings["model"]["arm"] = arm
     runner = StagedRunner(Config({**settings, "work_dir": str(tmp_path)}))
-    stage = runner._build(stage_of(settings, "transfer"))
-    assert stage.row(runner.context) == row
+    rows = {entry["name"]: runner._build(entry).row for entry in runner.entries[:3]}
+    assert rows == {"plain_clip": "plain_clip", "baseline": "baseline", "transfer": "tove"}
+    kinds = {"PlainCLIP": "plain", "MatchedBaseline": "baseline", "ToVE": "method"}
+    for kind, role in kinds.items():
+        assert runner.context.kind_of({"type": kind}).role == role
+
+
+def test_a_stage_s_other_model_takes_what_it_knows_and_its_own_settings_are_checked(
+    settings: Settings, tmp_path: Path
+):
+    settings["model"]["gate"] = {"top_k": 1}  # PlainCLIP has no gate and leaves it alone
+    check(settings, tmp_path)
+    settings["stages"][0]["model"]["gate"] = {"top_k": 1}
+    with pytest.raises(ConfigError, match=r"stages\.plain_clip\.model\.gate is unknown"):
+        check(settings, tmp_path)
+    settings["stages"][0]["model"] = {"type": "PlainClip"}
+    with pytest.raises(ConfigError, match="'PlainClip', which is unknown"):
+        check(settings, tmp_path)
+
+
+def test_a_loader_that_a_stage_names_must_be_there(settings: Settings, tmp_path: Path):
+    settings["stages"][2]["data"] = {"train": "captions_dataloader"}
+    with pytest.raises(ConfigError, match="'transfer' needs the setting `captions_dataloader`"):
+        check(settings, tmp_path)
+    settings["stages"][2]["data"] = {"training": "train_dataloader"}
+    with pytest.raises(ConfigError, match=r"data has 'training'"):
+        check(settings, tmp_path)

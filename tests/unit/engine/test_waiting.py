@@ -39,7 +39,7 @@ def reads_of(folder: Path, steps: int) -> int:
         meta=dict,
         schedule=Schedule(steps=steps, checkpoint_interval=steps, log_interval=steps),
         train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 2 * steps, batch_size=2),
-        tensorboard=False,
+        settings=dict(visualizer=dict(vis_backends=[])),
     )
     runner = build_stage_runner(plan)
     with Reads() as reads:

@@ -48,9 +48,9 @@ def test_an_expert_that_is_gone_costs_nothing_and_leaves_the_others_as_they_were
     assert less["peak_memory_mb"] < whole["peak_memory_mb"]
 
 
-@pytest.mark.parametrize("arm", ["baseline", "plain"])
-def test_arms_without_experts_have_the_same_parts(arm: str, make_model):
-    row = measure_cost(make_model(arm=arm), 40, CPU)
+@pytest.mark.parametrize("kind", ["MatchedBaseline", "PlainCLIP"])
+def test_arms_without_experts_have_the_same_parts(kind: str, make_model):
+    row = measure_cost(make_model(kind=kind), 40, CPU)
     assert row["cost"]["experts"] == {}
     assert row["flops"] == sum(part["flops"] for part in parts_of(row["cost"]))
 

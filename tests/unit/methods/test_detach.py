@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tove.errors import ConfigError
-from tove.methods.tove import detach
+from tove.methods.tove import gate_ranking
 
 Sample = dict[str, Any]
 # An image's first pixel is the gate weight of the first of two slots.
@@ -34,7 +34,7 @@ def mean_weight(*batches: dict[str, Any]) -> float:
         hub=SimpleNamespace(slots=("first", "second")),
     )
     context: Any = SimpleNamespace(evaluation_loader=lambda split: batches)
-    weights = detach.mean_gate_weights(context, model)
+    weights = gate_ranking.mean_gate_weights(context, model)
     assert sum(weights.values()) == pytest.approx(1)
     return weights["first"]
 
@@ -57,10 +57,10 @@ def test_what_the_sampler_repeats_on_another_process_does_not_count(
         return [means]
 
     gathered: list[dict] = []
-    monkeypatch.setattr(detach, "all_gather_object", gather_first)
+    monkeypatch.setattr(gate_ranking, "all_gather_object", gather_first)
     for share in shares:
         mean_weight(*share)
-    monkeypatch.setattr(detach, "all_gather_object", lambda means: gathered)
+    monkeypatch.setattr(gate_ranking, "all_gather_object", lambda means: gathered)
     for share in shares:
         assert mean_weight(*share) == pytest.approx(0.4)
 

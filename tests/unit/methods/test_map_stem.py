@@ -115,7 +115,7 @@ def test_a_map_experts_stem_trains_and_is_matched_by_the_baseline(with_map, batc
     torch.optim.SGD(model.projector.parameters(), lr=0.1).step()
     assert all(p.grad is not None and p.grad.any() for p in stem.parameters())
     assert not torch.equal(stem.stages[0][1].running_mean, before)
-    baseline = with_map(arm="baseline")
+    baseline = with_map(kind="MatchedBaseline")
     one_hidden_unit = baseline.encoder.width + baseline.language.width + 1
     trained, _ = count_parameters(model)
     assert abs(count_parameters(baseline)[0] - trained) <= one_hidden_unit / 2
@@ -127,7 +127,7 @@ def test_all_detached_is_plain_clip_bit_for_bit(with_map, make_model, batch):
     for slot in model.slots:
         model.hub.detach(slot)
     alone = model.fuse(batch["images"]).t_fuse
-    assert torch.equal(alone, make_model(arm="plain").eval().fuse(batch["images"]).t_fuse)
+    assert torch.equal(alone, make_model(kind="PlainCLIP").eval().fuse(batch["images"]).t_fuse)
     assert not torch.equal(alone, fused)
 
 

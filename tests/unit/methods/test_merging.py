@@ -98,7 +98,7 @@ def test_language_loss_joins_on_labelled_samples_only(make_model, batch):
 
 @pytest.fixture
 def reading(clip_folder, tmp_path):
-    """Config of a ToVE without experts that reads with a causal language model."""
+    """Config of a model without experts that reads with a causal language model."""
     words = ["<pad>", "<s>", "</s>", "<unk>", "yes", "no", "red", "cube", "?"]
     core = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = Whitespace()
@@ -108,11 +108,9 @@ def reading(clip_folder, tmp_path):
     sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
     GPT2LMHeadModel(GPT2Config(len(words), **sizes)).save_pretrained(tmp_path / "lm")
     return {
-        "type": "ToVE",
+        "type": "PlainCLIP",
         "_scope_": "tove",
         "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
-        "experts": {},
-        "arm": "plain",
         "language": {"type": "CausalLanguageModel", "pretrained": str(tmp_path / "lm")},
     }
 
@@ -182,7 +180,7 @@ def test_teachers_cache_saves_its_frozen_work(make_model, batch):
 def test_predict_uses_the_student_and_runs_no_expert(make_model, batch):
     merge = Merge(make_model()).eval()
     answers = merge(**batch, mode="predict")
-    plain = make_model(arm="plain")
+    plain = make_model(kind="PlainCLIP")
     plain.load_state_dict(
         {n: t for n, t in merge.teacher.state_dict().items() if n in plain.state_dict()}
     )

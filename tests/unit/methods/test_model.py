@@ -30,12 +30,12 @@ def test_all_detached_is_plain_clip_bit_for_bit(make_model, batch):
     assert torch.equal(alone.t_fuse, v)
     assert torch.equal(alone.gates.weights, torch.zeros_like(alone.gates.weights))
     assert not torch.equal(with_experts.t_fuse, v)
-    assert torch.equal(make_model(arm="plain").eval().fuse(batch["images"]).t_fuse, v)
+    assert torch.equal(make_model(kind="PlainCLIP").eval().fuse(batch["images"]).t_fuse, v)
 
 
-@pytest.mark.parametrize("arm", ["tove", "baseline"])
-def test_zero_init_starts_as_plain_clip(make_model, batch, arm):
-    fused = make_model(arm=arm, transfer={"zero_init": True}).fuse(batch["images"])
+@pytest.mark.parametrize("kind", ["ToVE", "MatchedBaseline"])
+def test_zero_init_starts_as_plain_clip(make_model, batch, kind):
+    fused = make_model(kind=kind, transfer={"zero_init": True}).fuse(batch["images"])
     assert torch.equal(fused.t_fuse, fused.v)
 
 
@@ -43,7 +43,7 @@ def test_baseline_matches_parameters_and_builds_no_expert(make_model, expert_typ
     tove, _ = count_parameters(make_model(gate={"hidden": 8}))
     for kind in expert_types.values():
         monkeypatch.setattr(kind, "__init__", None)
-    baseline = make_model(arm="baseline", gate={"hidden": 8})
+    baseline = make_model(kind="MatchedBaseline", gate={"hidden": 8})
     assert not baseline.hub.experts
     one_hidden_unit = baseline.encoder.width + baseline.language.width + 1
     assert abs(count_parameters(baseline)[0] - tove) <= one_hidden_unit / 2
@@ -173,8 +173,8 @@ def test_init_from_takes_a_part(make_model, tmp_path):
     source = make_model(seed=1).state_dict()
     part = {n: source[n] for n in ("projector.first.clip.weight", "language.head.weight")}
     save_file(part, tmp_path / "init.safetensors")
-    for arm in ("tove", "baseline", "plain"):
-        model = make_model(seed=2, arm=arm, init_from=str(tmp_path / "init.safetensors"))
+    for kind in ("ToVE", "MatchedBaseline", "PlainCLIP"):
+        model = make_model(seed=2, kind=kind, init_from=str(tmp_path / "init.safetensors"))
         assert all(torch.equal(model.state_dict()[name], value) for name, value in part.items())
     with pytest.raises(ConfigError, match=r"init_from.*no file"):
         make_model(init_from=str(tmp_path / "nowhere.safetensors"))
@@ -206,18 +206,16 @@ def test_frozen_parts_stay_in_eval(make_model):
     )
 
 
-@pytest.mark.parametrize("arm", ["tove", "baseline", "plain"])
-def test_runs_in_bfloat16_and_on_meta(make_model, batch, arm):
-    model = make_model(arm=arm)
+@pytest.mark.parametrize("kind", ["ToVE", "MatchedBaseline", "PlainCLIP"])
+def test_runs_in_bfloat16_and_on_meta(make_model, batch, kind):
+    model = make_model(kind=kind)
     assert model.bfloat16().fuse(batch["images"]).t_fuse.dtype == torch.bfloat16
     # Meta tensors hold no numbers: any read of a value in the path would raise.
-    fused = make_model(arm=arm, expert_dropout=0.3).to("meta").fuse(batch["images"].to("meta"))
+    fused = make_model(kind=kind, expert_dropout=0.3).to("meta").fuse(batch["images"].to("meta"))
     assert fused.t_fuse.shape == (3, 16, 20)
 
 
 def test_bad_switches_are_sentences(make_model, clip_folder):
-    with pytest.raises(ConfigError, match=r"model\.arm"):
-        make_model(arm="tofe")
     with pytest.raises(ConfigError, match="no expert slot 'dept'"):
         make_model(detached=["dept"])
     with pytest.raises(ConfigError, match="does not divide"):

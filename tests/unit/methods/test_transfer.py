@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tove.errors import ConfigError
-from tove.methods.tove.transfer import MatchedMLP, ResidualTransfer
+from tove.methods.baselines.matched_mlp import MatchedMLP
+from tove.methods.tove.transfer import ResidualTransfer
 
 
 def test_scale_multiplies_what_is_added():

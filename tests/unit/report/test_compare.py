@@ -22,8 +22,8 @@ SCRIPT = Path(__file__).resolve().parents[3] / "tools/compare.py"
 METRIC = "vsr/accuracy"
 EXPERTS = {"depth": {"type": "tiny_depth"}, "dino": {"type": "tiny_dino"}}
 STAGES = [
-    {"type": "TransferStage", "name": "baseline"},
-    {"type": "TransferStage", "name": "transfer"},
+    {"type": "TrainStage", "name": "baseline"},
+    {"type": "TrainStage", "name": "transfer"},
     {"type": "DetachStage", "name": "detach"},
     {"type": "MergeStage", "name": "merge"},
 ]

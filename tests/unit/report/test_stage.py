@@ -66,9 +66,9 @@ def test_stages_that_did_not_run_are_sentences(settings, tmp_path):
     settings["stages"] = [*settings["stages"], REPORT]
     html = run(settings, tmp_path / "work", only="report")
     for words in (
-        "no ToVE row yet",
+        "no row of a method yet",
         "No stage has measured anything yet",
-        "There is no checkpoint at",
+        "No stage has trained a method yet",
         "No detach stage has run",
         "No stage has left a model",
         "No stage has written a loss curve",

@@ -1,7 +1,9 @@
-"""What a run is made of: training one model, and what every stage shares."""
+"""What a run is made of: training a model, taking it apart, exporting it."""
 
 from tove.engine.stages.context import StageContext
-from tove.engine.stages.train import TransferStage
+from tove.engine.stages.detach import DetachStage
+from tove.engine.stages.export import ExportStage
+from tove.engine.stages.train import TrainStage
 from tove.protocols import Stage
 
-__all__ = ["Stage", "StageContext", "TransferStage"]
+__all__ = ["DetachStage", "ExportStage", "Stage", "StageContext", "TrainStage"]

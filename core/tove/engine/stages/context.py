@@ -1,7 +1,4 @@
-"""What a stage is given, and what it must be.
-
-A stage has a name, says which settings its outcome depends on, and returns the rows it measured.
-"""
+"""What a stage is given: the run that it is part of, with its settings, models and loaders."""
 
 import gc
 import logging
@@ -18,16 +15,20 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove.backbones.experts.licences import Terms
+from tove.backbones.feature_cache.memory import TokenCache
 from tove.config import environment
+from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
-from tove.config.validation import check_model
+from tove.config.upgrade import upgraded_model
+from tove.config.validation import check_known, check_model, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.fingerprints import check_frozen
 from tove.engine.optimizer import Schedule
+from tove.engine.planning import method_settings
 from tove.engine.provenance import check_provenance
 from tove.engine.seeding import seed_everything
-from tove.errors import CheckpointError, ConfigError, close_matches
-from tove.protocols import Model, Row
+from tove.errors import CheckpointError, ConfigError
+from tove.protocols import Method, Row
 from tove.registry import ENCODERS, FUNCTIONS, MODELS
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
 
 
 def exported_encoder(encoder: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Give the settings that make an encoder's config read an export instead."""
+    """Return the settings that make an encoder's config read an export instead."""
     settings: dict[str, Any] = ENCODERS.get(encoder["type"]).read_export(folder.resolve())
     return settings
 
@@ -57,7 +58,7 @@ class StageContext:
         checkpoint: given by the user for a stage that is run alone.
         files: files that the user is told about at the end, with what each is.
         caches: token caches by encoder settings, shared between the stages' models.
-        loaders: data loaders of evaluation that are built already, by split.
+        loaders: data loaders of evaluation that are built already, by name.
         terms: of the experts that the run's stages run.
     """
 
@@ -94,27 +95,45 @@ class StageContext:
         return int(self.cfg.image_size)
 
     def folder(self, name: str) -> Path:
-        """Give a stage's folder."""
+        """Return a stage's folder."""
         return self.work_dir / name
 
     def model_path(self, name: str) -> Path:
-        """Give the checkpoint that a stage starts from: the user's, or what `name` wrote."""
+        """Return the checkpoint that a stage starts from: the user's, or what `name` wrote."""
         return self.checkpoint or self.folder(name) / "model.pth"
 
-    def schedule(self, over: Mapping[str, Any] | None = None) -> Schedule:
-        """Give the config's schedule with a stage's own settings over it.
+    def schedule(
+        self, over: Mapping[str, Any] | None = None, runner: Mapping[str, Any] | None = None
+    ) -> Schedule:
+        """Return the config's schedule with a stage's own settings over it.
+
+        Args:
+            over: the stage's own.
+            runner: the stage's settings in mmengine's vocabulary; steps and validation interval of
+                a `train_cfg` there, or in the config, count.
 
         Raises:
             ConfigError: a setting that no schedule has, `steps` left out, or a contradiction.
         """
-        settings = merged_settings(plain_settings(self.cfg.schedule), over or {})
+        settings = merged_settings(plain_settings(self.cfg.get("schedule", {})), over or {})
         known = [entry.name for entry in fields(Schedule)]
-        for key in settings:
-            if key not in known:
-                raise ConfigError(f"schedule.{key} is unknown. {close_matches(key, known)}")
+        check_known(settings, known, "schedule")
+        loop = self.runner_settings(runner or {}).get("train_cfg", {})
+        if loop.get("by_epoch") or "max_epochs" in loop:
+            raise ConfigError(
+                "train_cfg counts epochs, but stages are trained by steps, so that runs on data of "
+                "different sizes compare; write train_cfg=dict(max_iters=...) or schedule.steps."
+            )
+        named = {"max_iters": "steps", "val_interval": "val_interval"}
+        settings |= {ours: loop[theirs] for theirs, ours in named.items() if theirs in loop}
         if "steps" not in settings:
             raise ConfigError("The schedule says no number of steps; set schedule.steps.")
         return Schedule(**settings)
+
+    def runner_settings(self, over: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config's settings in mmengine's vocabulary with a stage's own over them."""
+        own = {key: plain_settings(self.cfg[key]) for key in RUNNER_SETTINGS if key in self.cfg}
+        return merged_settings(own, plain_settings(over))
 
     def require(self, stage: str, *settings: str) -> None:
         """Check that the config has what a stage reads.
@@ -129,36 +148,40 @@ class StageContext:
                 "configs/tiny/tove-tiny_scenes.py shows one."
             )
 
-    def arm(self, over: Mapping[str, Any]) -> str:
-        """Give the arm of the model with settings laid over it."""
-        arm: str = self.model_settings(over).get("arm", "tove")
-        return arm
+    def model_settings(self, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the model's config with `over` laid over it."""
+        return method_settings(self.cfg.model, over or {})
+
+    def kind_of(self, over: Mapping[str, Any] | None = None) -> type[Method]:
+        """Return the class of the model that has `over` laid over its config."""
+        kind: type[Method] = MODELS.get(self.model_settings(over)["type"])
+        return kind
 
     def check_model(self, over: Mapping[str, Any], where: str) -> None:
         """Check settings that a stage lays over `cfg.model`.
 
         Raises:
-            ConfigError: an argument that the model does not take.
+            ConfigError: an unknown type, or an argument that the model does not take.
         """
-        settings = merged_settings(plain_settings(self.cfg.model), over)
-        check_model(MODELS.get(settings["type"]), settings, where)
+        settings = self.model_settings(over)
+        check_model(look_up(MODELS, settings.get("type"), where), settings, where)
 
-    def loader(self, kind: str) -> dict[str, Any]:
-        """Give the config of a data loader: train, val, test or unlabelled."""
-        loader = plain_settings(self.cfg[f"{kind}_dataloader"])
+    def loader(self, name: str) -> dict[str, Any]:
+        """Return the config of a data loader, such as "train_dataloader"."""
+        loader = plain_settings(self.cfg[name])
         collate = loader.setdefault("collate_fn", {"type": "tove_collate"})
         # mmengine looks this one up in its root registry, whatever the scope.
         collate["type"] = FUNCTIONS.get(collate["type"])
         return loader
 
-    def evaluation_loader(self, split: str) -> DataLoader:
-        """Give the data loader of "test" or "val", built once: its decoded images stay."""
-        if split not in self.loaders:
-            self.loaders[split] = Runner.build_dataloader(self.loader(split), seed=self.seed)
-        return self.loaders[split]
+    def evaluation_loader(self, name: str) -> DataLoader:
+        """Return a data loader by its name, built once: its decoded images stay."""
+        if name not in self.loaders:
+            self.loaders[name] = Runner.build_dataloader(self.loader(name), seed=self.seed)
+        return self.loaders[name]
 
     def evaluator(self) -> list[dict[str, Any]]:
-        """Give the configs of the metrics."""
+        """Return the configs of the metrics."""
         metrics = plain_settings(self.cfg.test_evaluator)
         metrics = metrics if isinstance(metrics, list) else [metrics]
         if self.distributed:
@@ -168,13 +191,9 @@ class StageContext:
                 metric.setdefault("collect_device", "gpu")
         return metrics
 
-    def model_settings(self, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Give the model's config with `over` laid over it."""
-        return merged_settings(plain_settings(self.cfg.model), plain_settings(over or {}))
-
     def build_model(
         self, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
-    ) -> Model:
+    ) -> Method:
         """Build a model from the config, seeded, on the run's device.
 
         Args:
@@ -185,8 +204,9 @@ class StageContext:
             ConfigError: the config has no such slot.
         """
         settings = self.model_settings(over)
-        # The baseline runs no expert, but is as large as the arm with all of them.
-        if slots is not None and settings.get("arm", "tove") == "tove":
+        kind = MODELS.get(settings["type"])
+        # Some run no expert, but are as large as another method with all of them.
+        if slots is not None and kind.experts_of(settings):
             experts = settings.get("experts", {})
             missing = [slot for slot in slots if slot not in experts]
             if missing:
@@ -194,14 +214,15 @@ class StageContext:
                     f"The checkpoint has an expert '{missing[0]}', but model.experts of the config "
                     f"has {', '.join(experts) or 'none'}; use the config it was trained with."
                 )
-            settings["experts"] = {slot: experts[slot] for slot in slots}
+            settings = kind.with_slots(settings, slots)
         _free_finished()
         seed_everything(self.seed)
-        model: Model = MODELS.build(settings).to(self.device)
+        model = MODELS.build(settings).to(self.device)
+        check_method(model)
         self._share_cache(model, settings)
         return model
 
-    def _share_cache(self, model: Model, settings: Mapping[str, Any]) -> None:
+    def _share_cache(self, model: Method, settings: Mapping[str, Any]) -> None:
         """Let models on the same encoder share frozen tokens; the image view is the run's own."""
         if model.cache is None:
             return
@@ -209,7 +230,7 @@ class StageContext:
 
     def load_model(
         self, path: Path, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
-    ) -> tuple[Model, dict[str, Any]]:
+    ) -> tuple[Method, dict[str, Any]]:
         """Build the model that a checkpoint is of, and load it.
 
         Args:
@@ -225,33 +246,42 @@ class StageContext:
         """
         checkpoint = read_checkpoint(path)
         meta = checkpoint["meta"]
-        made_with = dict(meta.get("settings", {}))
+        made_with = upgraded_model(meta.get("settings", {}))
         if "export" in meta:
             folder = path.parent / meta["export"]
             made_with["encoder"] = exported_encoder(self.cfg.model.encoder, folder)
         if slots is None:
             slots = attached_slots(checkpoint)
-        model = self.build_model(merged_settings(made_with, over or {}), slots)
-        for remark in check_provenance(meta.get("experts", {}), provenance_of(model), str(path)):
+        model = self.build_model(method_settings(made_with, over or {}), slots)
+        for remark in check_provenance(meta.get("experts", {}), model.provenance(), str(path)):
             print_log(remark, logger="current", level=logging.WARNING)
         check_frozen(meta.get("frozen"), model.frozen, str(path))
         load_checkpoint_into(model, checkpoint, path)
+        if model.cache is not None and any(
+            n.startswith("encoder.") for n in checkpoint["state_dict"]
+        ):
+            model.cache = TokenCache(model.cache.max_bytes / 1e9)  # of an encoder of its own
         return model, meta
 
-    def meta(self, model: Model, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Give the meta of a checkpoint of `model`."""
-        experts = provenance_of(model)
+    def meta(self, model: Method, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the meta of a checkpoint of `model`."""
+        experts = model.provenance()
         return {
             "stage": stage,
             "seed": self.seed,
             "experts": experts,
             "attached": list(experts),
             "frozen": dict(model.frozen),
-            "licences": [asdict(entry) for entry in self.terms if entry.slot in experts],
+            "licences": self.licences_of(model),
             "versions": environment.versions(),
             "cfg": self.cfg.pretty_text,
             **entries,
         }
+
+    def licences_of(self, model: Method) -> list[dict[str, Any]]:
+        """Return the terms of the experts that a model runs."""
+        slots = model.provenance()
+        return [asdict(entry) for entry in self.terms if entry.slot in slots]
 
 
 def _free_finished() -> None:
@@ -261,7 +291,20 @@ def _free_finished() -> None:
         torch.cuda.empty_cache()
 
 
-def load_checkpoint_into(model: Model, checkpoint: Mapping[str, Any], path: Path) -> None:
+def check_method(model: Any) -> None:  # noqa: ANN401 - what a config's type gives
+    """Check that a model was settled: its checkpoints would hold frozen weights otherwise.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    if not hasattr(model, "kept_names") or not hasattr(model, "frozen"):
+        raise ConfigError(
+            f"{type(model).__name__} does not say which of its parameters are its own; end its "
+            "__init__ with self.settle(), see `tove.methods.vision_language_model`."
+        )
+
+
+def load_checkpoint_into(model: Method, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Load trained parameters; a refusal names the file.
 
     Raises:
@@ -271,9 +314,3 @@ def load_checkpoint_into(model: Model, checkpoint: Mapping[str, Any], path: Path
         model.load_trainable(checkpoint["state_dict"])
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be loaded. {error}") from error
-
-
-def provenance_of(model: Model) -> dict[str, dict[str, Any]]:
-    """Give name, distribution, version and digest of each attached expert of a model."""
-    provenance = model.hub.provenance()
-    return {slot: dict(provenance[slot]) for slot in model.hub.attached}

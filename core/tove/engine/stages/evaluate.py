@@ -34,11 +34,12 @@ def evaluate_checkpoint(
     check_licences(cfg, [(slot, expert) for slot, expert in experts if slot in needed])
     context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
     model, meta = context.load_model(checkpoint)
-    runner = evaluation_runner(context, f"test-{split}", model, split)
+    runner = evaluation_runner(context, f"test-{split}", model, f"{split}_dataloader")
     row = measure_row(
         context,
         runner,
         name=checkpoint.stem,
+        role=type(model).role,
         experts=list(context.meta(model, "test")["experts"]),
         stage=meta.get("stage", ""),
         training_images=meta.get("training_images", 0),

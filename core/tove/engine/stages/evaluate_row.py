@@ -8,26 +8,25 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from torch import nn
 
 from tove.atomic_io import write_text
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
-from tove.engine.rows import nested_metrics
+from tove.engine.rows import nested_metrics, reference_of
 from tove.engine.stages.context import StageContext
 from tove.evaluation import paired_interval
 from tove.evaluation.profile.model import measure_cost
-from tove.protocols import Row
+from tove.protocols import Role, Row
 
-__all__ = ["REFERENCES", "evaluation_runner", "measure_row"]
+__all__ = ["evaluation_runner", "measure_row"]
 
 Items = dict[str, dict[str, float]]
 
-REFERENCES = ("baseline", "plain_clip")
-"""The rows that others are held against, the better one first."""
-
 
 def evaluation_runner(
-    context: StageContext, stage: str, model: nn.Module, split: str = "test"
+    context: StageContext,
+    stage: str,
+    model: Any,  # noqa: ANN401 - a method's
+    loader: str = "test_dataloader",
 ) -> StageRunner:
     """Build a Runner that only evaluates; `.test()` may be called as often as wanted."""
     return build_stage_runner(
@@ -36,7 +35,7 @@ def evaluation_runner(
             model=model,
             seed=context.seed,
             meta=dict,
-            test_dataloader=context.evaluation_loader(split),
+            test_dataloader=context.evaluation_loader(loader),
             evaluator=context.evaluator(),
             distributed=context.distributed,
         )
@@ -48,19 +47,23 @@ def measure_row(
     runner: StageRunner,
     *,
     name: str,
+    role: Role,
     experts: Sequence[str],
+    reference: str | None = None,
     **entries: Any,  # noqa: ANN401 - JSON values of the row
 ) -> Row:
-    """Evaluate a runner's model, a ToVE, and measure what it costs.
+    """Evaluate a runner's model, a method's, and measure what it costs.
 
     The score of every item goes to `items/NAME.json` in the runner's folder, so that two rows can
-    be compared on the items that both answered; the row has its gain over the baseline's.
+    be compared on the items that both answered; the row has its gain over its reference's.
 
     Args:
         context: the run.
         runner: evaluates its model.
         name: of the row.
+        role: the part that it plays.
         experts: the slots that run.
+        reference: the row that the gain is over; None chooses by role.
         entries: training_images, steps and stage.
     """
     inner: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -70,9 +73,11 @@ def measure_row(
         write_text(Path(runner.work_dir) / "items" / f"{name}.json", json.dumps(items) + "\n")
     return {
         "name": name,
+        "role": role,
+        "model": type(inner).__name__,
         "experts": list(experts),
         "metrics": metrics,
-        "gain": _gain(context, name, items),
+        "gain": _gain(context, role, reference, items),
         **measure_cost(inner, context.image_size, context.device),
         "seed": context.seed,
         **entries,
@@ -80,7 +85,7 @@ def measure_row(
 
 
 def _item_scores(runner: StageRunner) -> Items:
-    """Give the last evaluation's scores by metric and item; empty on other ranks."""
+    """Return the last evaluation's scores by metric and item; empty on other ranks."""
     found = {}
     for metric in runner.test_evaluator.metrics:
         scores = getattr(metric, "item_scores", {})
@@ -89,14 +94,13 @@ def _item_scores(runner: StageRunner) -> Items:
     return found
 
 
-def _gain(context: StageContext, name: str, items: Items) -> dict[str, Any]:
-    """Give the paired gain over the baseline, or plain CLIP where there is none."""
-    rows = {row["name"]: row for row in context.rows}
-    over = next((reference for reference in REFERENCES if reference in rows), None)
-    if over is None or name in REFERENCES:
+def _gain(context: StageContext, role: Role, reference: str | None, items: Items) -> dict[str, Any]:
+    """Return the paired gain over the reference's row; empty where there is none."""
+    over = reference_of(context.rows, role, reference)
+    if over is None:
         return {}
-    path = context.folder(rows[over]["stage"]) / "items" / f"{over}.json"
+    path = context.folder(over["stage"]) / "items" / f"{over['name']}.json"
     theirs: Items = json.loads(path.read_text()) if path.exists() else {}
     common = [m for m in items if m in theirs and items[m].keys() == theirs[m].keys()]
     gains = {metric: asdict(paired_interval(items[metric], theirs[metric])) for metric in common}
-    return {"over": over, **gains} if gains else {}
+    return {"over": over["name"], **gains} if gains else {}

@@ -17,6 +17,7 @@ from typing import Any
 
 from tove.atomic_io import remove_unfinished, write_text
 from tove.config.overlay import flatten
+from tove.engine.checkpoint import resumable_checkpoint
 from tove.engine.rows import read_rows, write_rows
 from tove.errors import ConfigError
 from tove_plugins import sha256_of
@@ -31,7 +32,7 @@ _MODEL, _SETTINGS = "model.pth", "config.json"
 _CHECKPOINT = "checkpoint"  # the setting that the user's --checkpoint is noted as
 _SOURCE_MODEL = "source_model"  # the digest of the model that another stage had left for this one
 
-_EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?")
+_EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?|slots(\..*)?")
 # In this order, so that a crash among them leaves a stage that has not ended, with its settings.
 _OWN_FILES = ("last_checkpoint", "loss.jsonl", "rows.json", _MODEL, EARLIER, "done.json")
 
@@ -137,9 +138,16 @@ class StageRecord:
         (self.folder / _SETTINGS).unlink(missing_ok=True)
 
     def set_aside(self) -> None:
-        """Make the model of a finished stage the one that it goes on from, and open it again."""
-        if (self.folder / _MODEL).exists():
-            os.replace(self.folder / _MODEL, self.folder / EARLIER)
+        """Make what the stage has learned the model that it goes on from, and open it again.
+
+        That is its model where it had finished, and the last checkpoint of an interrupted training.
+        """
+        learned = self.folder / _MODEL
+        if not learned.exists():
+            found = resumable_checkpoint(self.folder)
+            learned = found[0] if found else self.folder / EARLIER
+        if learned.exists():
+            os.replace(learned, self.folder / EARLIER)
         self._remove(name for name in _OWN_FILES if name != EARLIER)
 
     def _remove(self, names: Iterable[str]) -> None:

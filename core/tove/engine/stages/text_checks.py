@@ -7,7 +7,6 @@ from mmengine.logging import print_log
 
 from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
-from tove.protocols import Model
 
 __all__ = ["check_texts", "warn_of_unknown_words"]
 
@@ -16,8 +15,8 @@ _MUCH_UNKNOWN = 0.1  # share of the words
 _SPECIAL = 4  # tokens that are no text: of the start, of the end, of a space before the first word
 
 
-def check_texts(context: StageContext, model: Model, split: str) -> None:
-    """Check that the language model has room for each prompt of a split and its answers.
+def check_texts(context: StageContext, model: Any, loader: str) -> None:  # noqa: ANN401
+    """Check that the language model has room for each prompt of a loader and its answers.
 
     A text has no more tokens than bytes, so only long ones are given to the tokenizer.
 
@@ -29,7 +28,7 @@ def check_texts(context: StageContext, model: Model, split: str) -> None:
         return  # research code
     rows, columns = model.encoder.grid
     room = language.room(rows * columns)
-    dataset: Any = context.evaluation_loader(split).dataset
+    dataset: Any = context.evaluation_loader(loader).dataset
     known: list[str] = []  # questions share their list of answers, which may be of thousands
     longest = 0
     for index in range(len(dataset)):
@@ -42,13 +41,13 @@ def check_texts(context: StageContext, model: Model, split: str) -> None:
         needed = max(language.num_tokens(prompt, answer) for answer in answers)
         if needed > room:
             raise ConfigError(
-                f"{split}_dataloader has a text of {needed} tokens, {prompt[:60]!r}..., about "
+                f"{loader} has a text of {needed} tokens, {prompt[:60]!r}..., about "
                 f"{sample['image_id']}, and the language model has room for {room}; shorten it in "
                 "the annotation file, or use a model with more positions."
             )
 
 
-def warn_of_unknown_words(model: Model, dataset: Any) -> None:  # noqa: ANN401 - mmengine's wrappers
+def warn_of_unknown_words(model: Any, dataset: Any) -> None:  # noqa: ANN401 - mmengine's wrappers
     """Warn where the language model's vocabulary lacks much of what it is to learn.
 
     Captions of photographs under the tiny world's language model train without a word, and mean

@@ -1,123 +1,164 @@
-"""The transfer stage: train one arm on image-text data and measure it.
+"""Train a model on a data set and measure it: the stage that every method is trained by.
 
-arm "tove"      t_fuse = v + lambda . MLP_t(z)         method 1.1
-arm "baseline"  the same number of trained parameters, without experts
-arm "plain"     t_fuse = v
+A second stage may go on from the first one's model, on other data, training more of it or less:
+
+    dict(type="TrainStage", name="align", trains="projector", data=dict(train="text_dataloader"))
+    dict(type="TrainStage", name="tune", source="align", trains=["projector", "language.lm"])
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 
 from tove.atomic_io import write_text
+from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
+from tove.engine.planning import run_overlay
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
-from tove.engine.stages.resume import images_of, start_training
+from tove.engine.stages.export import rehearse_exports
+from tove.engine.stages.resume import images_of, start_training, steps_of
+from tove.engine.stages.source import check_source
 from tove.engine.stages.text_checks import check_texts, warn_of_unknown_words
-from tove.protocols import Model, Row
+from tove.engine.trainable_state import choose_trained
+from tove.errors import ConfigError
+from tove.protocols import Method, Role, Row
 from tove.registry import STAGES
 
-__all__ = ["TransferStage"]
+__all__ = ["TrainStage"]
+
+_SPLITS = ("train", "val", "test")
 
 
 @STAGES.register_module()
-class TransferStage:
+class TrainStage:
     """Trains a model on `train_dataloader`, evaluates it on `test_dataloader`.
 
     Args:
         name: the stage's name.
-        model: settings laid over `cfg.model`, `dict(arm="baseline")` for example.
+        model: settings laid over `cfg.model`, or over those of the source's model. Another `type`
+            takes of them what its class knows.
+        source: the stage whose model this one goes on from; None starts anew.
+        data: by "train", "val" or "test", the name of another top-level loader of the config.
+        trains: paths of what trains, wildcards allowed, see `choose_trained`; None is what the
+            model trains by itself.
         schedule: settings laid over `cfg.schedule`.
-        row: the row's name; by default "tove" for the stage "transfer" where that has experts,
-            else the stage's name.
+        runner: mmengine's settings of this stage, laid over the config's own (`optim_wrapper`,
+            `custom_hooks`, ...).
+        row: the row's name; by default the stage's.
+        role: the part that its row plays; by default the model's own.
+        reference: the row that its gain is over; by default the first baseline, else plain CLIP.
     """
 
-    depends_on = (
+    depends_on: tuple[str, ...] = (
         "model",
         "schedule",
-        "train_dataloader",
-        "test_dataloader",
         "test_evaluator",
         "seed",
+        *TRAINING_SETTINGS,
     )
     repeats = False
+    overlays_model = True
 
     def __init__(
         self,
         name: str,
         model: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        data: Mapping[str, str] | None = None,
+        trains: Sequence[str] | None = None,
         schedule: Mapping[str, Any] | None = None,
+        runner: Mapping[str, Any] | None = None,
         row: str | None = None,
+        role: Role | None = None,
+        reference: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.source = name, source
         self.model = dict(model or {})
-        self.schedule = dict(schedule or {})
-        self._row = row
+        self.trains = [trains] if isinstance(trains, str) else trains
+        self.schedule, self.runner = dict(schedule or {}), dict(runner or {})
+        self.row, self.role, self.reference = row or name, role, reference
+        self.data = {split: f"{split}_dataloader" for split in _SPLITS} | dict(data or {})
+        self.depends_on = (*self.depends_on, self.data["train"], self.data["test"])
 
     def check(self, context: StageContext) -> None:
         """Check the schedule, what the stage reads, and what is laid over the model's settings."""
-        schedule = context.schedule(self.schedule)
-        context.require(self.name, "test_evaluator", *["train_dataloader"] * bool(schedule.steps))
-        context.require(self.name, *["val_dataloader"] * bool(schedule.val_interval))
-        context.check_model(self.model, f"stages.{self.name}.model")
+        for split in self.data:
+            if split not in _SPLITS:
+                raise ConfigError(
+                    f"stages.{self.name}.data has '{split}'; give a loader's name for "
+                    f"{', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}."
+                )
+        if self.source is not None:
+            check_source(context, self.name, self.source)
+        schedule = context.schedule(self.schedule, self.runner)
+        needed = [self.data["test"], *[self.data["train"]] * bool(schedule.steps)]
+        needed += [self.data["val"]] * bool(schedule.val_interval)
+        context.require(self.name, "test_evaluator", *needed)
+        context.check_model(self._overlay(context), f"stages.{self.name}.model")
 
-    def row(self, context: StageContext) -> str:
-        """Name the row; one of the arm "baseline" must never pass for ToVE's."""
-        is_tove = self.name == "transfer" and context.arm(self.model) == "tove"
-        return self._row or ("tove" if is_tove else self.name)
+    def _overlay(self, context: StageContext) -> dict[str, Any]:
+        return run_overlay(context.cfg, self.name)
 
     def with_other_experts(self, context: StageContext) -> str:
-        """Say what becomes of the stage when experts change; the baseline's size follows theirs."""
-        by_arm = {"plain": "keep", "tove": "carry over"}
-        return by_arm.get(context.arm(self.model), "begin again")
+        """Say what becomes of the stage when experts change: the model's class knows."""
+        return context.kind_of(self._overlay(context)).on_other_experts
 
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
-        schedule = context.schedule(self.schedule)
-        model = context.build_model(self.model)
-        earlier = start_training(context, self.name, model)
+        schedule, over = context.schedule(self.schedule, self.runner), self._overlay(context)
+        model = context.build_model(over)
+        earlier = start_training(context, self.name, model, self.source)
+        if self.trains is not None:
+            choose_trained(model, self.trains, f"stages.{self.name}.trains")
         seen = images_of(earlier)
         for split in ("test", *["val"] * bool(schedule.val_interval)):
-            check_texts(context, model, split)
+            check_texts(context, model, self.data[split])
         if not schedule.steps:
-            runner = evaluation_runner(context, self.name, model)
+            runner = evaluation_runner(context, self.name, model, self.data["test"])
         else:
-            runner = self._train(context, model, schedule)
+            rehearse_exports(context, self.name, model)
+            runner = self._train(context, model, schedule, over)
             seen |= images_seen(runner, schedule.steps)
-        steps = earlier.get("steps", 0) + schedule.steps
+        steps = steps_of(earlier) + schedule.steps
         entries = {"training_images": len(seen), "steps": steps}
-        self._save(context, model, entries, seen)
+        self._save(context, model, {**entries, "settings": over}, seen)
         row = measure_row(
             context,
             runner,
-            name=self.row(context),
-            experts=list(context.meta(model, self.name)["experts"]),
+            name=self.row,
+            role=self.role or type(model).role,
+            reference=self.reference,
+            experts=list(model.provenance()),
             stage=self.name,
             **entries,
         )
         return [row]
 
-    def _train(self, context: StageContext, model: Model, schedule: Schedule) -> StageRunner:
+    def _train(
+        self, context: StageContext, model: Method, schedule: Schedule, over: Mapping[str, Any]
+    ) -> StageRunner:
+        validates = bool(schedule.val_interval)
         runner = build_stage_runner(
             RunPlan(
                 folder=context.folder(self.name),
                 model=model,
                 seed=context.seed,
-                meta=lambda: context.meta(model, self.name, settings=self.model),
+                meta=lambda: context.meta(model, self.name, settings=over),
                 schedule=schedule,
-                train_dataloader=context.loader("train"),
-                test_dataloader=context.evaluation_loader("test"),
+                train_dataloader=context.loader(self.data["train"]),
+                test_dataloader=context.evaluation_loader(self.data["test"]),
                 evaluator=context.evaluator(),
-                val_dataloader=context.evaluation_loader("val") if schedule.val_interval else None,
+                val_dataloader=context.evaluation_loader(self.data["val"]) if validates else None,
                 distributed=context.distributed,
                 amp=context.amp,
-                unused_parameters=model.expert_dropout > 0 or not model.hub.attached,
+                unused_parameters=model.leaves_unused,
                 resume=context.resume,
+                settings=context.runner_settings(self.runner),
             )
         )
         warn_of_unknown_words(model, runner.train_dataloader.dataset)
@@ -125,11 +166,11 @@ class TransferStage:
         return runner
 
     def _save(
-        self, context: StageContext, model: Model, entries: dict[str, int], seen: set[str]
+        self, context: StageContext, model: Method, entries: dict[str, Any], seen: set[str]
     ) -> None:
         folder: Path = context.folder(self.name)
         if is_main_process():
-            meta = context.meta(model, self.name, settings=self.model, **entries)
+            meta = context.meta(model, self.name, **entries)
             save_checkpoint(folder / "model.pth", model, meta)
             write_text(folder / "images_seen.txt", "".join(f"{i}\n" for i in sorted(seen)))
-        context.files[folder / "model.pth"] = f"{self.row(context)}: trained parameters"
+        context.files[folder / "model.pth"] = f"{self.row}: trained parameters"

@@ -27,12 +27,16 @@ from tove.config.build import build_part
 from tove.config.validation import check_known
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
 from tove.errors import ConfigError
-from tove.methods.tove.model import Fused, ToVE
+from tove.methods.vision_language_model import Fused, VisionLanguageModel
 from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import MODELS
 
 __all__ = ["LOSSES", "Merge", "check_student", "fold_lora"]
+
+
+# What of the teacher stands behind the student.
+_KEPT = ("projector.first.clip.", "projector.shared.", "language.")
 
 
 def _cosine(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ class Merge(BaseModel):
     """Teach a copy of CLIP to give what CLIP and the experts give together.
 
     Args:
-        teacher: a trained ToVE, or the config of one.
+        teacher: a trained model of any method with a `projector`, or the config of one.
         student: dict(trainable=...) with "full" (all that the tokens depend on), or with
             dict(type="lora", r=..., ...), the rest being arguments of peft's LoraConfig.
         loss: "mse", "cosine" or "smooth_l1" of t_fuse; "readout" is the mse of its keys and values
@@ -131,7 +135,7 @@ class Merge(BaseModel):
 
     def __init__(
         self,
-        teacher: Mapping[str, Any] | ToVE,
+        teacher: Mapping[str, Any] | VisionLanguageModel,
         student: Literal["full", "lora"] | Mapping[str, Any] = "full",
         loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
         lm_weight: float = 0.0,
@@ -142,7 +146,8 @@ class Merge(BaseModel):
             known = ", ".join((*LOSSES, "readout"))
             raise ConfigError(f"model.loss is {loss!r}, but it must be one of {known}.")
         self.loss, self.lm_weight = loss, lm_weight
-        self.teacher: ToVE = build_part(teacher, MODELS)
+        self.teacher: VisionLanguageModel = build_part(teacher, MODELS)
+        self.slot_parts = tuple(f"teacher.{part}" for part in self.teacher.slot_parts)
         self.student: Any = self._make_student(student)
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
         self.teacher.requires_grad_(False)
@@ -166,7 +171,7 @@ class Merge(BaseModel):
 
     def predict_tokens(self, images: Tensor) -> Tensor:
         """Give P_clip(CLIP'(image)), [B, N, D], of images [B, 3, H, W]."""
-        return self.teacher.projector.project_clip(self.student(to_unit_range(images)))
+        return self.teacher.plain_tokens(self.student(to_unit_range(images)))
 
     def fuse(self, images: Tensor, image_ids: list[str] | None = None) -> Fused:
         """Give what the language model reads once experts, gate and MLP_t are gone."""
@@ -229,6 +234,12 @@ class Merge(BaseModel):
             CheckpointError: keys are missing or unexpected, or shapes differ.
         """
         load_trainable(self, state_dict)
+
+    def deployed(self) -> dict[str, Tensor]:
+        """Return the state of plain CLIP around the student: P_clip and the language side stay."""
+        encoder = self.merged_encoder()
+        kept = {n: t for n, t in self.teacher.state_dict().items() if n.startswith(_KEPT)}
+        return {**kept, **{f"encoder.{name}": p for name, p in encoder.named_parameters()}}
 
     def merged_encoder(self) -> nn.Module:
         """Give the student as an ordinary encoder, a frozen copy with LoRA folded in."""

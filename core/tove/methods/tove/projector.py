@@ -18,18 +18,16 @@ D a token's width, H hidden width, L language width (d_lang).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tove.backbones.experts.hub import ExpertHub
 from tove.methods.tove.map_stem import MapStem
 from tove.modules.resample import resample_tokens
 
-__all__ = [
-    "Projector",
-    "first_layer",
-]
+__all__ = ["Projector", "first_layer", "make_projector"]
 
 
 def first_layer(
@@ -98,6 +96,10 @@ class Projector(nn.Module):
             return F.gelu(first(resample_tokens(tokens_BMD, grid_in, self.grid)))
         return F.gelu(resample_tokens(first(tokens_BMD), grid_in, self.grid))
 
+    def project_expert(self, slot: str, tokens_BMD: Tensor) -> Tensor:
+        """Return P_k(t_k) on CLIP's grid, [B, N, L]."""
+        return self.shared(self.hidden_tokens(slot, tokens_BMD))
+
     def mix(
         self, gates_BNK: Tensor, slots: Sequence[str], expert_tokens: Mapping[str, Tensor]
     ) -> Tensor:
@@ -121,3 +123,28 @@ class Projector(nn.Module):
                 "so call project_clip alone."
             )
         return self.shared(mixed_BNH)
+
+
+def make_projector(
+    encoder: Any,  # noqa: ANN401 - any encoder
+    language: Any,  # noqa: ANN401 - any language model
+    hub: ExpertHub,
+    options: Mapping[str, Any] | None = None,
+) -> Projector:
+    """Make the projector from an encoder and the hub's experts to a language model.
+
+    Args:
+        encoder: has `width` and `grid`.
+        language: has `width`.
+        hub: the experts that get a first layer each.
+        options: dict(hidden=...); hidden is the language width where it is not given.
+    """
+    return Projector(
+        encoder.width,
+        hub.widths,
+        encoder.grid,
+        hub.grids,
+        (options or {}).get("hidden") or language.width,
+        language.width,
+        [slot for slot, spec in hub.specs.items() if spec.tokens.kind == "map"],
+    )

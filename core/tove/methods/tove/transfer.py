@@ -1,11 +1,10 @@
-"""The residual knowledge transfer (ToVE, arXiv 2504.00691) and its parameter-matched baseline.
+"""The residual knowledge transfer (ToVE, arXiv 2504.00691).
 
-    ResidualTransfer   t_fuse = v + lambda * MLP_t(z)          z: the gated mixture of experts
-    MatchedMLP         t_fuse = v + W2 GELU(W1 t_clip + b1) + b2      no expert, as many parameters
+    t_fuse = v + lambda * MLP_t(z)          z: what the experts give together
 
-With a zero-initialised last layer both start as plain CLIP: t_fuse = v at step 0.
+With a zero-initialised last layer it starts as plain CLIP: t_fuse = v at step 0.
 
-Shapes: B batch, N tokens, D language width (d_lang), C CLIP width (d_clip).
+Shapes: B batch, N tokens, D language width (d_lang), Z width of z.
 """
 
 from typing import Literal
@@ -16,12 +15,7 @@ from torch.nn import functional as F
 
 from tove.errors import ConfigError
 
-__all__ = ["MatchedMLP", "ResidualTransfer"]
-
-
-def _zero(layer: nn.Linear) -> None:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+__all__ = ["ResidualTransfer"]
 
 
 class ResidualTransfer(nn.Module):
@@ -29,6 +23,7 @@ class ResidualTransfer(nn.Module):
 
     Args:
         d_lang: width of the language model.
+        d_in: width of z; None is `d_lang`.
         hidden: hidden width of MLP_t; None is `d_lang`.
         scale: lambda; "learned" is a trained scalar that starts at 1, a number stays fixed.
         zero_init: start with MLP_t = 0, that is with plain CLIP.
@@ -40,6 +35,7 @@ class ResidualTransfer(nn.Module):
         hidden: int | None = None,
         scale: Literal["learned"] | float = "learned",
         zero_init: bool = True,
+        d_in: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(scale, str) and scale != "learned":
@@ -47,39 +43,13 @@ class ResidualTransfer(nn.Module):
                 f"transfer.scale is {scale!r}, but it must be 'learned' or a number; "
                 "correct it in the model's config."
             )
-        self.inner = nn.Linear(d_lang, hidden or d_lang)
+        self.inner = nn.Linear(d_in or d_lang, hidden or d_lang)
         self.outer = nn.Linear(hidden or d_lang, d_lang)
         self.scale = nn.Parameter(torch.ones(())) if scale == "learned" else float(scale)
         if zero_init:
-            _zero(self.outer)
+            nn.init.zeros_(self.outer.weight)
+            nn.init.zeros_(self.outer.bias)
 
-    def forward(self, v_BND: Tensor, z_BND: Tensor) -> Tensor:
+    def forward(self, v_BND: Tensor, z_BNZ: Tensor) -> Tensor:
         """Return t_fuse [B, N, D] from projected CLIP tokens v and the experts' mixture z."""
-        return v_BND + self.scale * self.outer(F.gelu(self.inner(z_BND)))
-
-
-class MatchedMLP(nn.Module):
-    """The baseline's extra capacity: what the transfer adds, spent on CLIP's own tokens.
-
-    Args:
-        d_clip: width of CLIP's tokens.
-        d_lang: width of the language model.
-        num_parameters: trainable parameters to match; the hidden width is the one that comes
-            closest to it.
-        zero_init: start as plain CLIP.
-    """
-
-    def __init__(
-        self, d_clip: int, d_lang: int, num_parameters: int, zero_init: bool = True
-    ) -> None:
-        super().__init__()
-        hidden = max(1, round((num_parameters - d_lang) / (d_clip + d_lang + 1)))
-        self.inner = nn.Linear(d_clip, hidden)
-        self.outer = nn.Linear(hidden, d_lang)
-        if zero_init:
-            _zero(self.outer)
-
-    def forward(self, v_BND: Tensor, t_clip_BNC: Tensor) -> Tensor:
-        """Return t_fuse [B, N, D] from projected CLIP tokens v and the CLIP tokens themselves."""
-        t_clip_BNC = t_clip_BNC.to(self.inner.weight.dtype)
-        return v_BND + self.outer(F.gelu(self.inner(t_clip_BNC)))
+        return v_BND + self.scale * self.outer(F.gelu(self.inner(z_BNZ)))

@@ -20,9 +20,9 @@ from rich import box
 from rich.table import Table
 
 from tove.atomic_io import write_text
-from tove.engine.rows import COST_COLUMNS, TABLE_METRICS, show_cost
+from tove.engine.rows import COST_COLUMNS, TABLE_METRICS, role_of, show_cost
 from tove.errors import ConfigError, close_matches
-from tove.protocols import Row
+from tove.protocols import Role, Row
 from tove.report.compare.runs import Run, Setting
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 _EXPERT = "expert "
-_JOINED = ("fusion", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,8 @@ class Entry:
     Attributes:
         setting: the label of its setting.
         row: its name; of a detachment its stage and the experts left.
-        part: "detached", "merged" or "trained", by the stage that measured it.
+        part: "detached", "merged" or "trained", by the role of the row.
+        role: that its row plays in its run.
         experts: the slots that run.
         types: the expert in each of them.
         seeds: of the runs that have it.
@@ -82,12 +82,13 @@ class Entry:
         gain: over the row `over`, paired within each run; None where no run has it.
         over: the row that the gain is over.
         costs: of the whole, by the names of `COST_COLUMNS`.
-        parts: costs of "encoder", each "expert SLOT", "fusion" and "language".
+        parts: costs of "encoder", each "expert SLOT", and what else the method names.
     """
 
     setting: str
     row: str
     part: str
+    role: Role
     experts: tuple[str, ...]
     types: Mapping[str, str]
     seeds: tuple[int, ...]
@@ -133,7 +134,7 @@ def _matched(runs: Sequence[Run], metric: str) -> dict[str, Matched]:
         for row in run.rows:
             if metric not in row["metrics"]:
                 continue
-            stage, detached = str(row.get("stage")), _part(run, row) == "detached"
+            stage, detached = str(row.get("stage")), _part(row) == "detached"
             left = ", ".join(sorted(row["experts"])) or "no expert"
             name = f"{stage}, left: {left}" if detached else row["name"]
             matched.setdefault(name, []).append((run, row))
@@ -142,10 +143,9 @@ def _matched(runs: Sequence[Run], metric: str) -> dict[str, Matched]:
     return {name: matched[name] for name in sorted(matched, key=order.__getitem__)}
 
 
-def _part(run: Run, row: Row) -> str:
-    stages = {stage["name"]: stage["type"] for stage in run.cfg.get("stages", ())}
-    kinds = {"DetachStage": "detached", "MergeStage": "merged"}
-    return kinds.get(str(stages.get(row.get("stage"))), "trained")
+def _part(row: Row) -> str:
+    role = role_of(row)
+    return {"detached": "detached", "merged": "merged", "control": "merged"}.get(role, "trained")
 
 
 def _entry(setting: str, name: str, matched: Matched, metric: str) -> Entry:
@@ -156,7 +156,8 @@ def _entry(setting: str, name: str, matched: Matched, metric: str) -> Entry:
     return Entry(
         setting=setting,
         row=name,
-        part=_part(run, row),
+        part=_part(row),
+        role=role_of(row),
         experts=tuple(row["experts"]),
         types={slot: str(experts.get(slot, {}).get("type")) for slot in row["experts"]},
         seeds=tuple(sorted(row["seed"] for row in rows)),
@@ -184,14 +185,17 @@ def _costs(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _parts(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     if not found:
         return {}
-    flat = [{"encoder": c["encoder"], **_experts(c), **{n: c[n] for n in _JOINED}} for c in found]
+    flat = [_flat_parts(cost) for cost in found]
     names = [name for name in flat[0] if all(name in parts for parts in flat)]
     return {name: _costs([parts[name] for parts in flat]) for name in names}
 
 
-def _experts(cost: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the experts so that no slot's name is taken for another part's."""
-    return {f"{_EXPERT}{slot}": part for slot, part in cost["experts"].items()}
+def _flat_parts(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts by name, the encoder first; no slot's name is taken for another part's."""
+    experts = {f"{_EXPERT}{slot}": part for slot, part in cost["experts"].items()}
+    others = {n: part for n, part in cost.items() if n not in ("device", "experts", "encoder")}
+    first = {"encoder": cost["encoder"]} if "encoder" in cost else {}
+    return {**first, **experts, **others}
 
 
 def score_table(entries: Sequence[Entry], metric: str) -> Table:

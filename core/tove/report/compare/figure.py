@@ -29,7 +29,6 @@ _PANELS = {
 _FORMS = {"trained": "trained", "detached": "experts detached", "merged": "merged"}
 _LETTERS = 100  # in a line of the legend
 _LOG_FROM = 20  # times the smallest cost
-_NAMED = ("tove", "merged")  # rows that their form tells
 
 
 def write_comparison(path: Path, entries: Sequence[Entry], metric: str) -> None:
@@ -106,7 +105,7 @@ def _draw_setting(
                 fontweight="bold",
                 zorder=5,
             )
-        if entry.row not in _NAMED and not detached:
+        if not (detached or entry.role in ("method", "merged")):
             axes.annotate(
                 entry.row,
                 (x, found.value),
@@ -126,7 +125,7 @@ def _chains(entries: Sequence[Entry]) -> list[list[Entry]]:
     Over several seeds the experts may go in different orders; then there is no one line to draw.
     """
     detached = [entry for entry in entries if entry.part == "detached"]
-    full = [e for e in entries if e.part == "trained" and e.row == "tove"]
+    full = [entry for entry in entries if entry.role == "method"][-1:]
     chain = [*full, *detached]
     sets = [set(entry.experts) for entry in chain]
     return [chain] if all(a > b for a, b in itertools.pairwise(sets)) else []

@@ -1,1 +1,10 @@
-"""The sections of a report's page."""
+"""The sections of a report's page: functions in SECTIONS, which methods add theirs to.
+
+    section(material, settings) -> Section, or None where it has nothing to say
+
+They come in the order of their `order`; ours lie ten apart.
+"""
+
+from tove.report.sections import answers, experts, provenance, scores
+
+__all__ = ["answers", "experts", "provenance", "scores"]

@@ -7,7 +7,7 @@ from functools import partial
 from tove.evaluation import wilson_interval
 from tove.report import figures
 from tove.report.model_probes import relation_counts
-from tove.report.page import Section, Table
+from tove.report.page import Section, Table, section
 from tove.report.report_data import Curves, Material, loss_panels
 from tove.report.row_roles import Row, Score, metric_label, score_of
 from tove.report.theme import Picture, draw
@@ -23,9 +23,9 @@ __all__ = [
 
 _RELATION = "vsr/relation/"
 _MOST_RELATIONS = 16  # in the picture; the table has all
-_SHOWN_APART = ("tove", "merged")
 
 
+@section(10)
 def results_section(material: Material) -> Section:
     """Lay all rows out in a table."""
     if not material.rows:
@@ -33,7 +33,8 @@ def results_section(material: Material) -> Section:
     costs = ("forward ms", "trained parameters", "all parameters", "images", "steps", "seed")
     header = ["row", "experts", *map(metric_label, material.metrics), *costs]
     rows = [_cells(row, material.metrics) for row in material.rows]
-    shown = [i for i, row in enumerate(material.rows) if row["name"] in _SHOWN_APART]
+    apart = _shown_apart(material)
+    shown = [i for i, row in enumerate(material.rows) if row["name"] in apart]
     note = (
         "Scores on the held-out test split, under them their 95 % intervals. Forward is the "
         "median time of one image through the vision side; images are the distinct ones that "
@@ -41,6 +42,12 @@ def results_section(material: Material) -> Section:
     )
     notes = [note, *_common_start(material)]
     return Section("results", "Results", notes, Table(header, rows, range(2, len(header)), shown))
+
+
+def _shown_apart(material: Material) -> tuple[str, ...]:
+    """Return the names of the rows that a run is about: the method's and the merged encoder's."""
+    rows = (material.standing.method, material.standing.merged)
+    return tuple(row["name"] for row in rows if row is not None)
 
 
 def _common_start(material: Material) -> list[str]:
@@ -61,6 +68,7 @@ def _common_start(material: Material) -> list[str]:
     return [f"All rows start from the same {name}, {sentence}."]
 
 
+@section(30)
 def other_scores_section(material: Material) -> Section | None:
     """Lay out the scores that are neither the headline's nor a relation's."""
     names = dict.fromkeys(
@@ -97,6 +105,7 @@ def _score_cell(score: Score | None) -> str:
     return f"{score}\n{score.interval}" if score.interval else str(score)
 
 
+@section(20)
 def relation_section(material: Material) -> Section:
     """Show the accuracy on each relation."""
     title = "By relation"
@@ -107,7 +116,7 @@ def relation_section(material: Material) -> Section:
             "relations", title, ["No row has scores by relation, so there is nothing to compare."]
         )
     counts = relation_counts(material.samples)
-    relations.sort(key=lambda relation: -_gain(by_row, relation))
+    relations.sort(key=lambda relation: -_gain(material, by_row, relation))
     header = ["relation", "statements", *by_row]
     rows = [
         [
@@ -129,7 +138,9 @@ def relation_section(material: Material) -> Section:
         "lines are 95 % intervals; the dashed line at 50 is guessing. Intervals of single "
         "relations are wide: read the pattern rather than a single bar."
     )
-    figure = partial(figures.relation_bars, rows=main, relations=shown, emphasised=_SHOWN_APART)
+    figure = partial(
+        figures.relation_bars, rows=main, relations=shown, emphasised=_shown_apart(material)
+    )
     picture = draw("relations", "Bars of accuracy by relation", caption, figure)
     table = Table(header, rows, range(1, len(header)))
     return Section("relations", title, [note], table, [picture])
@@ -157,20 +168,23 @@ def _with_interval(metric: str, value: float, n: int | None) -> Score:
     return Score(metric, value, interval.low, interval.high, n)
 
 
-def _gain(by_row: Mapping[str, Mapping[str, Score]], relation: str) -> float:
-    ours, other = (by_row.get(name, {}).get(relation) for name in ("tove", "baseline"))
+def _gain(material: Material, by_row: Mapping[str, Mapping[str, Score]], relation: str) -> float:
+    standing = material.standing
+    names = (row["name"] if row else "" for row in (standing.method, standing.baseline))
+    ours, other = (by_row.get(name, {}).get(relation) for name in names)
     return ours.value - other.value if ours and other else 0.0
 
 
+@section(50)
 def detachment_section(material: Material) -> Section:
     """Show the score as experts are removed."""
     title, standing = "Detaching experts", material.standing
-    if standing.tove is None or not standing.detached:
+    if standing.method is None or not standing.detached:
         missing = "No detach stage has run, so there is no curve of removals."
         return Section("detachment", title, [missing])
     pictures = []
     for metric in material.metrics:
-        scores = [score_of(row, metric) for row in (standing.tove, *standing.detached)]
+        scores = [score_of(row, metric) for row in (standing.method, *standing.detached)]
         known = [score for score in scores if score is not None]
         if len(known) < len(scores):
             continue
@@ -212,19 +226,27 @@ def _detachment_words(metric: str, scores: Sequence[Score]) -> tuple[str, str, s
 def _order(material: Material) -> str:
     """Say in which order experts went, and why."""
     weights: dict[str, float] = {}
+    rules: set[str] = set()
     for stage in material.stages("DetachStage"):
         path = material.context.folder(stage) / "ranking.json"
         if path.is_file():
             ranking = json.loads(path.read_text("utf-8"))
-            weights |= {entry["slot"]: entry["mean_gate_weight"] for entry in ranking}
+            weights |= {entry["slot"]: entry["score"] for entry in ranking}
+            rules |= {entry["rule"] for entry in ranking}
     parts = [
         f"{slot} ({weights[slot]:.3f})" if slot in weights else slot
         for slot in material.standing.removed
     ]
-    why = ", the lowest mean gate weight on the validation split (in brackets) first"
+    words = {
+        "gate": "the lowest mean gate weight on the validation split (in brackets) first",
+        "leave_one_out": "what adds least to the validation score (in brackets) first",
+        "random": "at random",
+    }
+    why = ", " + " or ".join(words.get(rule, f"by the rule '{rule}'") for rule in sorted(rules))
     return f"Removed in this order{why if weights else ''}: {', '.join(parts)}."
 
 
+@section(70)
 def loss_section(material: Material) -> Section:
     """Show the loss curves of all stages that trained."""
     panels = loss_panels(material.context)

@@ -1,0 +1,167 @@
+"""Export: what a method leaves behind, as an ordinary encoder that stock libraries load.
+
+A model that can be deployed gives the state of plain CLIP around its own encoder (`deployed`). The
+encoder is written in its library's own format, and the row is measured on what a user would load:
+the folder, read anew, in front of the projection and adapters of that state.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, is_main_process
+from torch import Tensor, nn
+
+from tove.engine.checkpoint import save_checkpoint
+from tove.engine.planning import source_of
+from tove.engine.stages.context import StageContext, exported_encoder
+from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
+from tove.engine.stages.source import check_source
+from tove.errors import ConfigError
+from tove.protocols import Role, Row
+from tove.registry import ENCODERS, STAGES
+
+__all__ = ["ExportStage", "rehearse_exports"]
+
+_ENCODER = "encoder."
+
+
+@STAGES.register_module()
+class ExportStage:
+    """Writes the encoder of another stage's model and measures what was written.
+
+    Args:
+        name: the stage's name.
+        source: the stage whose model is exported.
+        folder: where to, within the work folder; by default `NAME/export`.
+        row: the row's name; by default the stage's.
+        role: the part that its row plays.
+        reference: the row that its gain is over; by default the first baseline, else plain CLIP.
+    """
+
+    depends_on = ("model", "test_dataloader", "test_evaluator", "seed")
+    repeats = False
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        folder: str | None = None,
+        row: str | None = None,
+        role: Role = "merged",
+        reference: str | None = None,
+    ) -> None:
+        self.name, self.source = name, source
+        self.folder = folder or f"{name}/export"
+        self.row, self.role, self.reference = row or name, role, reference
+
+    def check(self, context: StageContext) -> None:
+        """Check that there is a model to export, in a form that the encoder's class can write."""
+        context.require(self.name, "test_dataloader", "test_evaluator")
+        check_source(context, self.name, self.source)
+        names = [entry["name"] for entry in context.cfg.stages]
+        if self.folder in names:
+            raise ConfigError(
+                f"stages.{self.name}.folder is '{self.folder}', which is the folder of a stage; "
+                "name another."
+            )
+        encoder = ENCODERS.get(context.cfg.model.encoder["type"])
+        if not hasattr(encoder, "read_export"):
+            raise ConfigError(
+                f"Stage '{self.name}' exports the encoder, which model.encoder of type "
+                f"{context.cfg.model.encoder['type']} cannot be; use TransformersCLIP or OpenCLIP, "
+                "or take the stage out."
+            )
+
+    def run(self, context: StageContext) -> list[Row]:
+        """Export, read back, measure."""
+        model, meta = context.load_model(context.model_path(self.source))
+        state = _deployed(model, self.source)
+        folder = context.work_dir / self.folder
+        if is_main_process():
+            _write(model, state, folder)
+        barrier()
+        context.files[folder] = f"{self.row}: the encoder, for transformers and for open_clip"
+        del model  # what is measured needs the room
+        entries = {key: meta.get(key, 0) for key in ("training_images", "steps")}
+        row = self._measure(context, state, entries)
+        trained = meta.get("trained_parameters")
+        return [row if trained is None else row | {"trainable_parameters": trained}]
+
+    def _measure(
+        self, context: StageContext, state: Mapping[str, Tensor], entries: Mapping[str, int]
+    ) -> Row:
+        """Read the export as any encoder, behind it the rest of the deployed state."""
+        folder = context.folder(self.name)
+        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.folder)
+        model = context.build_model({"type": "PlainCLIP", "encoder": exported})
+        rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
+        model.load_trainable(rest)
+        if is_main_process():
+            where = Path(*[".."] * len(Path(self.name).parts), self.folder)
+            meta = context.meta(
+                model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
+            )
+            save_checkpoint(folder / "model.pth", model, meta)
+        context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
+        return measure_row(
+            context,
+            evaluation_runner(context, self.name, model),
+            name=self.row,
+            role=self.role,
+            reference=self.reference,
+            experts=[],
+            stage=self.name,
+            **entries,
+        )
+
+
+def rehearse_exports(context: StageContext, stage: str, model: Any) -> None:  # noqa: ANN401
+    """Export once before a training that is to be exported: what no format holds is said now.
+
+    Args:
+        context: the run.
+        stage: that is about to train.
+        model: as it will train.
+    """
+    if not list(_exports_of(context, stage)):
+        return
+    if is_main_process():
+        context.work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=context.work_dir, prefix=".rehearsal.") as folder:
+            _write(model, _deployed(model, stage), Path(folder) / "export")
+    barrier()
+
+
+def _exports_of(context: StageContext, stage: str) -> Iterator[Mapping[str, Any]]:
+    for entry in context.cfg.stages:
+        if entry["type"] == "ExportStage" and source_of(entry) == stage:
+            yield entry
+
+
+def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
+    state = model.deployed()
+    if state is None:
+        raise ConfigError(
+            f"The model of stage '{stage}' is a {type(model).__name__}, which has no encoder of "
+            "its own to export; merge it first, by a MergeStage with it as source."
+        )
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:  # noqa: ANN401
+    """Write the encoder that a deployed state holds the weights of."""
+    from tove.backbones.clip.export import export_encoder
+
+    encoder: Any = deepcopy(_plain_encoder(model)).requires_grad_(False)
+    own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
+    encoder.load_state_dict(own, strict=False)
+    export_encoder(encoder.eval(), folder)
+
+
+def _plain_encoder(model: Any) -> nn.Module:  # noqa: ANN401
+    """Return an encoder of the deployed architecture: a teacher's, where there is one."""
+    encoder: nn.Module = getattr(model, "teacher", model).encoder
+    return encoder

@@ -1,0 +1,76 @@
+"""The experts' plain average: ToVE with every gate weight 1/K.
+
+    t_fuse = v + lambda MLP_t(1/K sum_k P_k(t_k))
+
+Shapes: B batch, N tokens on CLIP's grid, C CLIP width, D language width, K experts that run.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tove.methods.baselines.single_expert import SingleExpert
+from tove.methods.tove.expert_dropout import draw_dropped
+from tove.methods.tove.projector import make_projector
+from tove.methods.tove.transfer import ResidualTransfer
+from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.protocols import OnOtherExperts, Role
+from tove.registry import MODELS
+
+__all__ = ["UniformAverage"]
+
+
+@MODELS.register_module()
+class UniformAverage(VisionLanguageModel):
+    """All experts alike, in every token.
+
+    Args:
+        encoder: config or module, see `tove.backbones.clip.encoder`.
+        experts: by slot.
+        language: config or module, see `tove.backbones.language.causal_lm`.
+        projector: options of `Projector`.
+        transfer: options of `ResidualTransfer`.
+        expert_dropout: probability of a training step in which one to all experts sit out.
+        **options: those of `VisionLanguageModel`.
+    """
+
+    sections = SingleExpert.sections
+    role: ClassVar[Role] = "variant"
+    on_other_experts: ClassVar[OnOtherExperts] = "carry over"
+    detachable = True
+    slot_parts = ("hub.experts", "projector.first")
+
+    def __init__(
+        self,
+        encoder: dict | nn.Module,
+        experts: Mapping[str, Mapping[str, Any]],
+        language: dict | nn.Module,
+        projector: Mapping[str, Any] | None = None,
+        transfer: Mapping[str, Any] | None = None,
+        expert_dropout: float = 0.0,
+        **options: Any,  # noqa: ANN401 - those of the base
+    ) -> None:
+        super().__init__(encoder, language, experts, **options)
+        self.expert_dropout = expert_dropout
+        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+        self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
+        self.settle()
+
+    def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
+        """Return v with the average's part added; without experts it is v."""
+        v_BND = self.projector.project_clip(t_clip_BNC)
+        if not tokens:
+            return Fused(v_BND, v_BND)
+        weights_BNK = v_BND.new_full((*v_BND.shape[:2], len(tokens)), 1 / len(tokens))
+        z_BND = self.projector.mix(weights_BNK, list(tokens), tokens)
+        return Fused(self.transfer(v_BND, z_BND), v_BND)
+
+    def dropped(self) -> frozenset[str]:
+        """Return the experts that sit this training step out."""
+        return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
+
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether a step may leave trained parameters out of its graph."""
+        return self.expert_dropout > 0 or not self.hub.attached

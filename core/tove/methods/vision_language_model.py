@@ -1,0 +1,275 @@
+"""What all methods share: frozen encoder, experts and language model around `fuse_tokens`.
+
+    image -> encoder  -> t_clip
+    image -> expert k -> t_k            -> fuse_tokens(t_clip, {k: t_k}) -> tokens that are read
+    loss  = L_lm(tokens) + what the method adds
+
+A method derives from `VisionLanguageModel`, builds its trained parts in `__init__`, ends that with
+`self.settle()`, and says in `fuse_tokens` what the language model is to read.
+
+Shapes: B batch, N tokens that are read, C encoder width, M_k tokens of expert k, D language width.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from torch import Tensor, nn
+
+from tove.backbones.experts.hub import ExpertHub
+from tove.backbones.feature_cache.memory import TokenCache
+from tove.backbones.preprocess import to_unit_range
+from tove.config.build import build_part
+from tove.engine.fingerprints import fingerprints
+from tove.engine.trainable_state import keep_frozen_weights_out, load_initial, load_trainable
+from tove.methods.answers import answer
+from tove.protocols import CostPart, OnOtherExperts, Role, Sample
+from tove.registry import ENCODERS, LANGUAGE_MODELS
+
+__all__ = ["Fused", "VisionLanguageModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What the vision side makes of one batch.
+
+    Attributes:
+        t_fuse: [B, N, D], what the language model reads.
+        v: [B, N, D], plain CLIP's part of it.
+        gates: what a gate decided, with `weights` [B, N, K]; None without one.
+        slots: the slot of every column of the gate's weights.
+        absent: slots that took no part, detached or dropped.
+    """
+
+    t_fuse: Tensor
+    v: Tensor
+    gates: Any = None
+    slots: tuple[str, ...] = ()
+    absent: frozenset[str] = frozenset()
+
+
+class VisionLanguageModel(BaseModel):
+    """A frozen encoder and frozen experts in front of a language model.
+
+    Args:
+        encoder: config or module, see `tove.backbones.clip.encoder`.
+        language: config or module, see `tove.backbones.language.causal_lm`.
+        experts: by slot, see `ExpertHub`.
+        detached: slots that are not built, looked up or run.
+        token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
+        init_from: safetensors file with some of the trained parameters to start from.
+        generation: options of the language model's `generate`, for captions.
+        data_preprocessor: mmengine's; the default only moves a batch to the device, without
+            waiting for it.
+    """
+
+    # Arguments that are those of a part, with what of them the model gives itself: a config is
+    # checked against them before anything is built.
+    sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
+        "token_cache": (TokenCache, ())
+    }
+    role: ClassVar[Role] = "method"
+    on_other_experts: ClassVar[OnOtherExperts] = "begin again"
+    detachable: ClassVar[bool] = False
+    slot_parts: tuple[str, ...] = ("hub.experts",)
+
+    def __init__(
+        self,
+        encoder: dict | nn.Module,
+        language: dict | nn.Module,
+        experts: Mapping[str, Mapping[str, Any]] | None = None,
+        detached: Sequence[str] = (),
+        token_cache: Mapping[str, Any] | None = None,
+        init_from: str | None = None,
+        generation: Mapping[str, Any] | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or BaseDataPreprocessor(non_blocking=True))
+        self.generation, self._init_from = dict(generation or {}), init_from
+        self.cache = TokenCache(**token_cache) if token_cache else None
+        self.encoder: Any = build_part(encoder, ENCODERS).requires_grad_(False)
+        self.language: Any = build_part(language, LANGUAGE_MODELS)
+        # Frozen parts draw random weights before theirs are loaded: put the generator back, so that
+        # all methods of one seed start from the same projection.
+        with torch.random.fork_rng(devices=[]):
+            self.hub = ExpertHub(experts or {}, detached)
+        self.slots = self.hub.slots
+        cfgs = (experts or {}).items()
+        self._sources = {slot: sorted(cfg.items(), key=str) for slot, cfg in cfgs}
+
+    def settle(self) -> None:
+        """End a model's construction: what trains now is its own, all else is frozen and named.
+
+        Now, and not when a checkpoint is written: a teacher's trained parts are frozen by then.
+        """
+        keep_frozen_weights_out(self)
+        self.frozen = fingerprints(encoder=self.encoder, language=self.language)
+        self.train(self.training)
+        if self._init_from is not None:
+            load_initial(self, self._init_from)
+
+    # --- what a method says ---------------------------------------------------------------------
+
+    def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
+        """Join what the frozen networks gave into what the language model reads.
+
+        Args:
+            t_clip_BNC: the encoder's tokens.
+            tokens: [B, M_k, D_k] by slot, on each expert's own grid; slots not in it sit out.
+        """
+        raise NotImplementedError
+
+    def plain_tokens(self, t_clip_BNC: Tensor) -> Tensor:
+        """Return what of t_fuse the encoder alone gives, v [B, N, D]: `projector.project_clip`."""
+        projected: Tensor = self.projector.project_clip(t_clip_BNC)
+        return projected
+
+    def dropped(self) -> frozenset[str]:
+        """Return the slots that sit this training step out, the same on all ranks."""
+        return frozenset()
+
+    def losses(self, fused: Fused, data_samples: list[Sample]) -> dict[str, Tensor]:
+        """Return L_lm; mmengine sums and back-propagates what says "loss"."""
+        prompts = [sample["prompt"] for sample in data_samples]
+        targets = [sample["target"] for sample in data_samples]
+        return {"loss_lm": self.language.loss(fused.t_fuse, prompts, targets)}
+
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether a step may leave trained parameters out of its graph."""
+        return not self.hub.attached and bool(self.slots)
+
+    # --- one batch ------------------------------------------------------------------------------
+
+    def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
+        """Follow a batch of images [B, 3, H, W] (uint8, or floating in [0, 1]) to t_fuse [B, N, D].
+
+        Args:
+            images: the shared view.
+            image_ids: one id per image, by which frozen tokens are cached.
+        """
+        images_BCHW = to_unit_range(images)
+        t_clip_BNC = self.encode(images_BCHW, image_ids)
+        absent = frozenset(self.hub.detached) | self.dropped()
+        tokens = {
+            slot: self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
+            for slot in self.slots
+            if slot not in absent
+        }  # by slot, [B, M_k, D_k], on each expert's own grid
+        return self.fuse_tokens(t_clip_BNC, tokens)
+
+    def encode(self, images_BCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
+        """Return the encoder's tokens [B, N, C] of images in [0, 1]; cached where it is frozen."""
+        if any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            trained: Tensor = self.encoder(images_BCHW)
+            return trained
+        return self._frozen("clip", self.encoder, images_BCHW, image_ids)
+
+    @torch.no_grad()
+    def _frozen(
+        self,
+        source: str,
+        network: Callable[[Tensor], Tensor],
+        images_BCHW: Tensor,
+        image_ids: Sequence[str] | None,
+    ) -> Tensor:
+        """Run a frozen network, or take its tokens from the cache."""
+        if self.cache is None or image_ids is None:
+            return network(images_BCHW)
+        # A cache may be shared by models that have another expert in a slot, or see another view.
+        key = f"{source} {self._sources.get(source)} {tuple(images_BCHW.shape[2:])}"
+        return self.cache.get_or_compute(key, image_ids, images_BCHW, network)
+
+    def forward(
+        self,
+        images: Tensor,
+        data_samples: list[Sample] | None = None,
+        mode: Literal["loss", "predict", "tensor"] = "tensor",
+    ) -> dict[str, Tensor] | list[Sample] | Tensor:
+        """Run one batch.
+
+        Args:
+            images: [B, 3, H, W], uint8 or floating in [0, 1].
+            data_samples: dicts with image_id, task, prompt, target, candidates, ...
+            mode: "loss" gives a dict of losses; "predict" the samples with `prediction`;
+                "tensor" t_fuse [B, N, D].
+        """
+        fused = self.fuse(images, _image_ids(data_samples))
+        if mode == "loss":
+            return self.losses(fused, data_samples or [])
+        if mode == "predict":
+            return self.answer(fused.t_fuse, data_samples or [])
+        return fused.t_fuse
+
+    def answer(self, memory_BND: Tensor, data_samples: list[Sample]) -> list[Sample]:
+        """Return the samples with `prediction`, each answered as its task is."""
+        return answer(self.language, memory_BND, data_samples, self.generation)
+
+    def train(self, mode: bool = True) -> "VisionLanguageModel":
+        """Set the trained parts' mode; the encoder and the experts are always in eval."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Do nothing: mmengine's walk re-initialises pretrained parts that have such a method."""
+
+    # --- what the engine asks -------------------------------------------------------------------
+
+    @classmethod
+    def experts_of(cls, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """Return the experts that a model of these settings runs, by slot."""
+        detached = settings.get("detached") or ()
+        experts = settings.get("experts") or {}
+        return {slot: cfg for slot, cfg in experts.items() if slot not in detached}
+
+    @classmethod
+    def with_slots(cls, settings: Mapping[str, Any], slots: Sequence[str]) -> dict[str, Any]:
+        """Return the settings of the same model with no other experts than these slots."""
+        experts = {slot: settings["experts"][slot] for slot in slots}
+        return {**settings, "experts": experts, "detached": ()}
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Return name, distribution, version and digest of each expert that runs, by slot."""
+        provenance = self.hub.provenance()
+        return {slot: dict(provenance[slot]) for slot in self.hub.attached}
+
+    @torch.no_grad()
+    def cost_parts(self, image_BCHW: Tensor) -> dict[str, CostPart]:
+        """Return the encoder, each expert that runs, the fusion and the language model."""
+        experts = {slot: self.hub.experts[slot] for slot in self.hub.attached}
+        t_clip_BNC = self.encoder(image_BCHW)
+        tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
+        others = ("encoder", "hub", "language", "data_preprocessor")
+        fusion = [module for name, module in self.named_children() if name not in others]
+        return {
+            "encoder": CostPart([self.encoder], partial(self.encoder, image_BCHW)),
+            **{
+                f"experts.{slot}": CostPart([expert], partial(expert, image_BCHW))
+                for slot, expert in experts.items()
+            },
+            "fusion": CostPart(fusion, partial(self.fuse_tokens, t_clip_BNC, tokens)),
+            "language": CostPart([self.language]),
+        }
+
+    def load_trainable(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load trained parameters, strictly but for experts that come or go by slot name.
+
+        Raises:
+            CheckpointError: keys are missing or unexpected, or shapes differ.
+        """
+        load_trainable(self, state_dict)
+
+    def deployed(self) -> dict[str, Tensor] | None:
+        """Return the state of the plain CLIP model that this one leaves behind; None for none."""
+        return None
+
+
+def _image_ids(data_samples: list[Sample] | None) -> list[str] | None:
+    """Name each sample's view of its image, which frozen tokens are kept by."""
+    if not data_samples:
+        return None
+    return [f"{sample.get('view', '')} {sample['image_id']}" for sample in data_samples]

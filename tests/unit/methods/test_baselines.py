@@ -1,0 +1,110 @@
+"""The variants: each its own method, by value what its equation says."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tove.errors import ConfigError
+from tove.evaluation.profile.model import measure_cost
+from tove.registry import MODELS
+
+VARIANTS = ["SingleExpert", "UniformAverage", "ConcatChannels", "ConcatTokens", "PrismerResampler"]
+OPTIONS = {
+    "SingleExpert": {"expert": "fine"},
+    "PrismerResampler": {"resampler": {"num_queries": 5, "num_heads": 2}},
+}
+NUM_TOKENS = {"ConcatTokens": 3 * 16, "PrismerResampler": 16 + 5}
+
+
+@pytest.fixture
+def make_variant(make_model):
+    def make(kind, **options):
+        return make_model(kind=kind, **{**OPTIONS.get(kind, {}), **options})
+
+    return make
+
+
+def parts_of(model, images):
+    """Return CLIP's tokens, v, and each expert's projection and hidden tokens by slot."""
+    t_clip = model.encoder(images)
+    tokens = model.hub(images)
+    hidden = {slot: model.projector.hidden_tokens(slot, t) for slot, t in tokens.items()}
+    projected = {slot: model.projector.shared(h) for slot, h in hidden.items()}
+    return t_clip, model.projector.project_clip(t_clip), projected, hidden
+
+
+def transferred(model, v, z):
+    return v + model.transfer.outer(F.gelu(model.transfer.inner(z)))
+
+
+def test_each_computes_its_equation(make_variant):
+    images = torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        for kind in VARIANTS:
+            model = make_variant(kind).eval()
+            _, v, projected, hidden = parts_of(model, images)
+            if kind == "SingleExpert":
+                expected = transferred(model, v, projected["fine"])
+            elif kind == "UniformAverage":
+                expected = transferred(model, v, sum(projected.values()) / 2)
+            elif kind == "ConcatChannels":
+                expected = transferred(model, v, torch.cat(list(hidden.values()), -1))
+            elif kind == "ConcatTokens":
+                expected = torch.cat([v, *projected.values()], 1)
+            else:
+                seen = torch.cat([p + model.kinds[slot] for slot, p in projected.items()], 1)
+                expected = torch.cat([v, model.resampler(seen)], 1)
+            torch.testing.assert_close(model.fuse(images).t_fuse, expected)
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_each_trains_all_that_it_trains_and_checkpoints_hold_no_more(make_variant, batch, kind):
+    model = make_variant(kind)
+    losses = model(**batch, mode="loss")
+    assert set(losses) == {"loss_lm"}
+    losses["loss_lm"].backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(model.get_parameter(name).grad is not None for name in trained)
+    assert set(model.state_dict()) == trained
+    again = make_variant(kind, seed=1)
+    again.load_trainable(model.state_dict())
+    images = torch.rand(2, 3, 40, 40)
+    for slot, expert in model.hub.experts.items():
+        again.hub.experts[slot].load_state_dict(expert.state_dict())
+    torch.testing.assert_close(again.eval()(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_who_reads_more_tokens_says_so_in_the_cost(make_variant, kind):
+    row = measure_cost(make_variant(kind), 40, torch.device("cpu"))
+    assert row["vision_tokens"] == NUM_TOKENS.get(kind, 16)
+    assert row["flops"] > 0
+    used = {"fine"} if kind == "SingleExpert" else {"coarse", "fine"}
+    assert row["cost"]["experts"].keys() == used
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_each_runs_in_bfloat16_and_on_meta(make_variant, batch, kind):
+    t_fuse = make_variant(kind).bfloat16().fuse(batch["images"]).t_fuse
+    assert t_fuse.dtype == torch.bfloat16
+    fused = make_variant(kind).to("meta").fuse(batch["images"].to("meta"))
+    assert fused.t_fuse.shape == (3, NUM_TOKENS.get(kind, 16), 20)
+
+
+def test_a_single_expert_builds_no_other(make_variant, experts):
+    experts["missing"] = {"type": "no_such_expert_anywhere"}
+    model = make_variant("SingleExpert", experts=experts)
+    assert list(model.hub.experts) == ["fine"]
+    with pytest.raises(ConfigError, match=r"'fin', which .* mean 'fine'"):
+        make_variant("SingleExpert", expert="fin")
+
+
+def test_all_experts_away_leaves_plain_clip(make_variant):
+    images = torch.rand(2, 3, 40, 40)
+    for kind in ("UniformAverage", "PrismerResampler"):
+        assert MODELS.get(kind).detachable
+        model = make_variant(kind).eval()
+        for slot in model.slots:
+            model.hub.detach(slot)
+        v = model.projector.project_clip(model.encoder(images))
+        assert torch.equal(model.fuse(images).t_fuse, v)
