@@ -20,6 +20,7 @@ __all__ = [
     "check_model",
     "is_whole",
     "look_up",
+    "parameters_of",
 ]
 
 
@@ -58,7 +59,7 @@ def check_arguments(
         ConfigError: an argument is unknown or missing, a word is none of those it may be, or a
             value is no number where one is wanted and the like.
     """
-    parameters = {p.name: p for p in _parameters(target) if p.name not in filled}
+    parameters = {p.name: p for p in parameters_of(target) if p.name not in filled}
     given = {key: value for key, value in settings.items() if key not in ("type", "_scope_")}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         check_known(given, [*parameters], where)
@@ -82,7 +83,7 @@ def check_arguments(
 
 def accepted_arguments(target: Callable[..., Any]) -> set[str] | None:
     """Return the names of the arguments that a class or function takes; None if it takes any."""
-    parameters = list(_parameters(target))
+    parameters = list(parameters_of(target))
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} | {"type"}
@@ -109,19 +110,20 @@ def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN40
     return found
 
 
-def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+def parameters_of(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """Yield a target's own parameters; those behind a class's `**options` in its bases too."""
     if not inspect.isclass(target):
         yield from inspect.signature(target).parameters.values()
         return
-    options = None
+    options, told = None, set()
     for cls in inspect.getmro(target):
         if "__init__" not in vars(cls):
             continue
         if cls in (nn.Module, object):  # take nothing: options that came so far go elsewhere
             break
         own = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
-        yield from (p for p in own if p.kind is not p.VAR_KEYWORD)
+        yield from (p for p in own if p.kind is not p.VAR_KEYWORD and p.name not in told)
+        told |= {parameter.name for parameter in own}
         options = next((p for p in own if p.kind is p.VAR_KEYWORD), None)
         if options is None:
             return
