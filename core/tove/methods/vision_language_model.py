@@ -42,6 +42,7 @@ class Fused:
         gates: what a gate decided, with `weights` [B, N, K]; None without one.
         slots: the slot of every column of the gate's weights.
         absent: slots that took no part, detached or dropped.
+        predicted: [B, N, D], what a student makes of the images alone; None without one.
     """
 
     t_fuse: Tensor
@@ -49,6 +50,7 @@ class Fused:
     gates: Any = None
     slots: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
+    predicted: Tensor | None = None
 
 
 class VisionLanguageModel(BaseModel):
@@ -75,6 +77,8 @@ class VisionLanguageModel(BaseModel):
     on_other_experts: ClassVar[OnOtherExperts] = "begin again"
     detachable: ClassVar[bool] = False
     slot_parts: tuple[str, ...] = ("hub.experts",)
+    # Children that `fuse_tokens` does not run.
+    beside_fusion: ClassVar[tuple[str, ...]] = ("encoder", "hub", "language", "data_preprocessor")
 
     def __init__(
         self,
@@ -243,8 +247,8 @@ class VisionLanguageModel(BaseModel):
         experts = {slot: self.hub.experts[slot] for slot in self.hub.attached}
         t_clip_BNC = self.encoder(image_BCHW)
         tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
-        others = ("encoder", "hub", "language", "data_preprocessor")
-        fusion = [module for name, module in self.named_children() if name not in others]
+        apart = self.beside_fusion
+        fusion = [module for name, module in self.named_children() if name not in apart]
         return {
             "encoder": CostPart([self.encoder], partial(self.encoder, image_BCHW)),
             **{

@@ -218,3 +218,32 @@ def test_mistakes_are_sentences(make_model):
         Merge(model, student={"type": "lora", "rank": 4})
     with pytest.raises(ConfigError, match="target_modules"):
         Merge(model, student={"type": "lora", "target_modules": ["qkv"]})
+
+
+def test_a_student_that_trains_along_learns_t_fuse_and_leaves_plain_clip(make_model, batch):
+    model = make_model(merging={"weight": 0.5, "loss": "mse"}).train()
+    fused = model.fuse(batch["images"])
+    losses = model.losses(fused, batch["data_samples"])
+    expected = 0.5 * (fused.predicted - fused.t_fuse.detach()).square().mean()
+    torch.testing.assert_close(losses["loss_merge"], expected)
+    sum(losses.values()).backward()
+    student = dict(model.merging.student.used_parameters())
+    assert student
+    assert all(parameter.grad is not None for parameter in student.values())
+    with torch.no_grad():
+        for parameter in student.values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    plain = make_model(kind="PlainCLIP", language=model.language)
+    plain.load_trainable(model.deployed())
+    images = torch.rand(2, 3, 32, 32)
+    wanted = model.projector.project_clip(model.merging.student(images))
+    torch.testing.assert_close(plain.eval()(images), wanted)
+    assert make_model().deployed() is None
+
+
+def test_a_student_that_trains_along_costs_nothing_when_the_model_answers(make_model, batch):
+    model, without = make_model(merging={}), make_model()
+    assert model.eval().fuse(batch["images"]).predicted is None
+    images = torch.rand(1, 3, 32, 32)
+    fusion = [m.cost_parts(images)["fusion"].modules for m in (model, without)]
+    assert [len(modules) for modules in fusion] == [3, 3]
