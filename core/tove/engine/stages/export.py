@@ -99,12 +99,11 @@ class ExportStage:
         model = context.build_model({"type": "PlainCLIP", "encoder": exported})
         rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
         model.load_trainable(rest)
-        if is_main_process():
-            where = Path(*[".."] * len(Path(self.name).parts), self.folder)
-            meta = context.meta(
-                model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
-            )
-            save_checkpoint(folder / "model.pth", model, meta)
+        where = Path(*[".."] * len(Path(self.name).parts), self.folder)
+        meta = context.meta(
+            model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
+        )
+        save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
         return measure_row(
             context,
