@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tove.errors import ConfigError
-from tove.methods.move_kd.sorted_lora import SortedLoRALinear
+from tove.methods.move_kd.sorted_lora import SortedLoRALinear, draw_kept
 
 __all__ = ["LoRAExperts", "MoLE", "ffn_layers", "record_routing"]
 
@@ -209,10 +209,10 @@ class MoLE(nn.Module):
     def _sorted_linear(
         self, linear: nn.Linear, pairs: LoRAExperts, x_TI: Tensor, chosen_T1: Tensor, counts: list
     ) -> Tensor:
-        kept_TI = self._drop(torch.ones_like(x_TI)) if self.dropout and self.training else None
+        kept = draw_kept(x_TI, self.dropout) if self.dropout and self.training else None
         lora = (pairs.A, pairs.A_bias, pairs.biased_B(), chosen_T1)
         y_TO: Tensor = SortedLoRALinear.apply(
-            x_TI, linear.weight, linear.bias, *lora, kept_TI, counts, self.scale
+            x_TI, linear.weight, linear.bias, *lora, kept, counts, self.scale
         )
         return y_TO
 
