@@ -55,6 +55,7 @@ class LoRAExperts(nn.Module):
         num_experts: E.
         rank: R.
         init: of B; "kaiming" as released, "zero" lets the layer start unchanged.
+        like: whose device and dtype the parameters get.
 
     Attributes:
         A: [E, R, I].
@@ -64,13 +65,19 @@ class LoRAExperts(nn.Module):
     """
 
     def __init__(
-        self, d_in: int, d_out: int, num_experts: int, rank: int, init: Literal["kaiming", "zero"]
+        self,
+        d_in: int,
+        d_out: int,
+        num_experts: int,
+        rank: int,
+        init: Literal["kaiming", "zero"],
+        like: Tensor,
     ) -> None:
         super().__init__()
-        self.A = nn.Parameter(torch.empty(num_experts, rank, d_in))
-        self.A_bias = nn.Parameter(torch.zeros(num_experts, rank))
-        self.B = nn.Parameter(torch.zeros(num_experts, rank, d_out))
-        self.B_bias = nn.Parameter(torch.zeros(num_experts, d_out))
+        self.A = nn.Parameter(like.new_empty(num_experts, rank, d_in))
+        self.A_bias = nn.Parameter(like.new_zeros(num_experts, rank))
+        self.B = nn.Parameter(like.new_zeros(num_experts, rank, d_out))
+        self.B_bias = nn.Parameter(like.new_zeros(num_experts, d_out))
         # Kaiming's uniform bound for a ReLU, sqrt(6 / fan in).
         nn.init.uniform_(self.A, -math.sqrt(6 / d_in), math.sqrt(6 / d_in))
         if init == "kaiming":
@@ -137,14 +144,15 @@ class MoLE(nn.Module):
         self.placement, self.router_gradient, self.form = placement, router_gradient, form
         self.record: list[Tensor] | None = None
         fc1, _, fc2 = self.layers()
-        d_model, d_hidden, options = fc1.in_features, fc1.out_features, (num_experts, rank, init)
+        like = fc1.weight.detach()
+        d_model, d_hidden = fc1.in_features, fc1.out_features
+        options = (num_experts, rank, init, like)
         if placement == "inside":
             self.down = LoRAExperts(d_model, d_hidden, *options)
             self.up = LoRAExperts(d_hidden, fc2.out_features, *options)
         else:
             self.around = LoRAExperts(d_model, fc2.out_features, *options)
-        self.router = nn.Linear(d_model, num_experts)
-        self.to(device=fc1.weight.device, dtype=fc1.weight.dtype)
+        self.router = nn.Linear(d_model, num_experts, device=like.device, dtype=like.dtype)
 
     def layers(self) -> tuple[Any, Any, Any]:
         """Return the FFN's first layer, activation and second layer."""
