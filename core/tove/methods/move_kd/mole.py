@@ -174,13 +174,13 @@ class MoLE(nn.Module):
         return run(x_TD, p_TE).unflatten(0, x_BPD.shape[:-1])
 
     def _sorts(self, x: Tensor) -> bool:
-        if self.form == "mask" or self.routing == "dense" or self.placement == "around":
+        wanted = self.form == "sorted" or (self.form == "auto" and x.device.type == "cpu")
+        if not wanted or self.routing == "dense" or self.placement == "around":
             return False
         if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
             return False
         fc1, _, fc2 = self.layers()
-        plain = type(fc1) is nn.Linear and type(fc2) is nn.Linear  # not a LoRA's or a quantised one
-        return plain and (self.form == "sorted" or x.device.type == "cpu")
+        return type(fc1) is nn.Linear and type(fc2) is nn.Linear  # not a LoRA's or quantised one
 
     def _chosen(self, p: Tensor) -> Tensor:
         """Return what the chosen expert's output is multiplied by, from its probability."""
