@@ -22,7 +22,7 @@ from tove.modules.collectives import num_ranks, sum_over_ranks
 
 __all__ = ["PhiS", "Standardise", "hadamard"]
 
-_EPS = 1e-6  # of the mean variance: keeps a channel that never changes from being divided by zero
+_EPS = 1e-6  # a channel that hardly changes is divided by no less than this share of the mean
 
 
 class Standardise(nn.Module):
@@ -131,7 +131,7 @@ class PhiS(nn.Module):
 
 
 def _inverse_root(var_D: Tensor) -> Tensor:
-    return (var_D + _EPS * var_D.mean()).rsqrt()
+    return torch.maximum(var_D, _EPS * var_D.mean()).clamp(min=_EPS**2).rsqrt()
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
