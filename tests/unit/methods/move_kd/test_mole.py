@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPMLP
 
 from tove.errors import ConfigError
+from tove.methods.move_kd.balance import routing_balance
 from tove.methods.move_kd.mole import MoLE, record_routing
 from tove.methods.move_kd.sorted_lora import SortedLoRALinear, draw_kept
 
@@ -277,3 +279,20 @@ def test_bad_numbers_are_sentences(options, words):
         make(**options)
     with pytest.raises(ConfigError, match="Linear"):
         MoLE(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("form", ["mask", "sorted"])
+def test_gradient_checkpointing_changes_nothing(form):
+    mole = make(form=form, dropout=0.3).train()
+    x = torch.randn(2, 7, 12).double().requires_grad_()
+    grads = []
+    for checkpointed in (False, True):
+        mole.zero_grad(set_to_none=True)
+        torch.manual_seed(1)
+        with record_routing(mole) as routing:
+            y = checkpoint(mole, x, use_reentrant=False) if checkpointed else mole(x)
+        (y.square().sum() + routing_balance(routing)).backward()
+        assert len(routing) == 1
+        grads.append([parameter.grad for parameter in mole.parameters()])
+    for plain, again in zip(*grads, strict=True):
+        torch.testing.assert_close(again, plain)

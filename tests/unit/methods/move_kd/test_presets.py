@@ -1,5 +1,8 @@
 """The readings: presets hold the switches, contradictions are sentences."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tove.errors import ConfigError
@@ -60,3 +63,12 @@ def test_what_cannot_be_is_a_sentence(preset, changes, words):
 def test_student_heads_take_uniform_teachers():
     moved = read_switches("fixed", {"adapter": "student_head", "teacher_weight": "uniform"})
     assert moved.adapter == "student_head"
+
+
+def test_the_pages_table_is_the_code():
+    page = (Path(__file__).resolve().parents[4] / "docs/move-kd.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \| `(.+?)` \|", page, re.M)
+    assert [name for name, *_ in rows] == [*Switches().options()]
+    for name, *values in rows:
+        presets = (PRESETS[preset] for preset in ("paper", "released", "fixed"))
+        assert values == [str(getattr(preset, name)) for preset in presets], name
