@@ -84,7 +84,7 @@ class SortedLoRALinear(torch.autograd.Function):
         """Return the gradients of forward's arguments."""
         x_TI, weight_OI, A_ERI, B1_ER1O, chosen_T1, kept_TI, u1_TR1 = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        grad_x_TI = g_TO @ weight_OI
+        grad_x_TI = g_TO @ weight_OI if needs[0] else None
         grad_weight_OI = g_TO.T @ x_TI if needs[1] else None
         grad_bias_O = g_TO.sum(0) if needs[2] else None
         grad_A, grad_a = torch.empty_like(A_ERI), A_ERI.new_empty(A_ERI.shape[:2])
@@ -97,12 +97,14 @@ class SortedLoRALinear(torch.autograd.Function):
             grad_u_nR = grad_u1_nR1[:, :-1] * chosen_n1
             torch.sum(grad_u_nR, 0, out=grad_a[e])
             grad_u_nR *= ctx.keep_scale
-            x_nI, grad_x_nI = x_TI[seg], grad_x_TI[seg]
+            xd_nI = x_TI[seg] if kept_TI is None else torch.where(kept_TI[seg], x_TI[seg], 0)
+            torch.mm(grad_u_nR.T, xd_nI, out=grad_A[e])
+            if grad_x_TI is None:
+                continue
+            grad_x_nI = grad_x_TI[seg]
             if kept_TI is None:
-                torch.mm(grad_u_nR.T, x_nI, out=grad_A[e])
                 torch.addmm(grad_x_nI, grad_u_nR, A_ERI[e], out=grad_x_nI)
             else:
-                torch.mm(grad_u_nR.T, torch.where(kept_TI[seg], x_nI, 0), out=grad_A[e])
                 grad_x_nI.add_((grad_u_nR @ A_ERI[e]).mul_(kept_TI[seg]))
         grad_B1.mul_(ctx.scale)
         grads = (grad_x_TI, grad_weight_OI, grad_bias_O, grad_A, grad_a, grad_B1, grad_chosen_T1)

@@ -238,6 +238,22 @@ def test_flops_are_those_of_the_parts():
     assert counter.get_total_flops() == ffn + router + 3 * pairs
 
 
+def test_the_backward_of_what_is_frozen_is_not_paid_for():
+    mole, x = make(64, 256, torch.float32), torch.randn(1, 10, 64)
+    flops, grads = [], []
+    for frozen in (False, True):
+        mole.ffn.requires_grad_(not frozen)
+        mole.zero_grad()
+        y = mole(x.clone().requires_grad_(not frozen))
+        with FlopCounterMode(display=False) as counter:
+            y.sum().backward()
+        flops.append(counter.get_total_flops())
+        grads.append(mole.down.A.grad.clone())
+    torch.testing.assert_close(*grads)
+    # Both weights' gradients, the input's of the FFN and of the pairs.
+    assert flops[0] - flops[1] == 2 * 10 * (3 * 64 * 256 + 4 * 64)
+
+
 def test_a_linear_layer_with_its_own_forward_is_called():
     class Counting(nn.Linear):
         calls = 0
