@@ -61,11 +61,7 @@ class Tower(nn.Module):
 
     def forward(self, images):
         """Return the hidden states, [0] being what enters the first block."""
-        tower = self.model.vision_model
-        hidden = [tower.pre_layrnorm(tower.embeddings(images))]
-        for block in tower.encoder.layers:
-            hidden.append(block(hidden[-1], attention_mask=None, causal_attention_mask=None)[0])
-        return hidden
+        return self.model(images, output_hidden_states=True).hidden_states
 
 
 def make_world(oracle, released, **mole):
