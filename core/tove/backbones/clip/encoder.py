@@ -160,7 +160,7 @@ class TransformersCLIP(nn.Module):
         )
         found = json.loads(Path(file).read_text()) if file else {}
         return {
-            "mean": found.get("image_mean", OPENAI_CLIP_MEAN),
+            "mean": found.get("masked_mean", OPENAI_CLIP_MEAN),
             "std": found.get("image_std", OPENAI_CLIP_STD),
             "interpolation": _RESAMPLE.get(found.get("resample", 3), "bicubic"),
         }
