@@ -381,7 +381,7 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
     from tove.data.tiny_world.tokenizer import tiny_tokenizer
 
     steps, batch = args.steps, args.batch
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(marks_ends=True)
     text = dict(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -414,8 +414,7 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
     trainer = Trainer([model], steps, lr=1.5e-3)
 
     def encode(captions: list[str]) -> dict[str, Tensor]:
-        marked = [f"{tokenizer.bos_token} {c} {tokenizer.eos_token}" for c in captions]
-        return tokenizer(marked, return_tensors="pt", padding=True, return_token_type_ids=False)
+        return tokenizer(captions, return_tensors="pt", padding=True)
 
     def logits_of(rows: Tensor, salt: int) -> Tensor:
         rngs = [seeded(args.seed, int(r), salt) for r in rows]
