@@ -421,8 +421,10 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
         things = [pool.things[int(r)] for r in rows]
         captions = [bag_caption(t, g) for t, g in zip(things, rngs, strict=True)]
         captions += [bag_caption(_other_shapes(t, g), g) for t, g in zip(things, rngs, strict=True)]
-        images = model.get_image_features(pixel_values=normalised(pool.images[rows]))
-        texts = model.get_text_features(**encode(captions))
+        # get_image_features gives other things in transformers 4 and 5; the towers do not.
+        seen = model.vision_model(pixel_values=normalised(pool.images[rows])).pooler_output
+        read = model.text_model(**encode(captions)).pooler_output
+        images, texts = model.visual_projection(seen), model.text_projection(read)
         scale = model.logit_scale.exp().clamp(max=50)
         return scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
 

@@ -1,8 +1,8 @@
 """Folders that transformers wrote: what they say of a model, and the model itself.
 
 A folder holds `config.json` (the architecture), the file of its image processor (what the model
-takes, see `tove_plugins.image_processor`) and the weights. The readers here need neither transformers nor torch, so that a resolve function
-stays light; the two builders import them.
+takes, see `tove_plugins.image_processor`) and the weights. The readers here need neither
+transformers nor torch, so that a resolve function stays light; the two builders import them.
 """
 
 from __future__ import annotations

@@ -72,5 +72,5 @@ def test_mistakes_are_sentences(clip_folder, options, words):
 def test_another_architecture_is_refused(tmp_path):
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32)
     ViTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="not a whole CLIP vision tower"):
+    with pytest.raises(ConfigError, match=r"not a whole CLIPVisionModel|could not be loaded"):
         TransformersCLIP(str(tmp_path))
