@@ -39,6 +39,8 @@ def forces_quick_gelu(
     if wanted is None:
         wanted = has if model is None or weights is None else _trained_with(model, weights)
     if wanted is None:
+        if not Path(str(weights)).is_file():
+            return False  # open_clip says so, and knows what there is
         print_log(
             f"Nothing says which activation {weights!r} was trained with; it is read with "
             f"{'QuickGELU' if has else 'plain GELU'}, as open_clip's {model!r} is. Set "
