@@ -234,7 +234,7 @@ def test_the_folder_says_how_images_are_normalised(save):
         ("detr", "encoder", "decoder"),
         ("detr", "backbone", "layers"),
         ("rt_detr", "encoder", "decoder"),
-        ("rt_detr", "backbone", "encoder.encoder"),
+        ("rt_detr", "backbone", "encoder."),
     ],
 )
 def test_parts_that_are_not_needed_are_not_kept(save, kind, features, gone):
