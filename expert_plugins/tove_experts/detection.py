@@ -60,7 +60,7 @@ class DetrExpert(nn.Module):
         self.grid, self.features = spec.tokens.grid, features
         # The checkpoint holds the backbone; transformers 4 would fetch that of ImageNet before it.
         fetches = hasattr(library_config(weights, config or {}, DETR_TYPES), _FETCHES)
-        settings = {_FETCHES: False} if fetches else {}
+        settings: dict[str, Any] = {_FETCHES: False} if fetches else {}
         model: Any = build_model("DetrForObjectDetection", weights, config or {}, **settings)
         if features == "queries":
             self.model = model
@@ -69,7 +69,7 @@ class DetrExpert(nn.Module):
         if features == "encoder":
             self.projection, self.encoder = model.model.input_projection, model.model.encoder
             # transformers 5 has taken the positions out of the backbone.
-            self.positions = getattr(model.model, "position_embedding", None)
+            self.positions: Any = getattr(model.model, "position_embedding", None)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Maps images [B, 3, H, W] to tokens [B, N, D]."""

@@ -126,8 +126,8 @@ def _class_name(library: Any) -> str:  # noqa: ANN401
     """Name the backbone class; AutoBackbone of transformers 5 asks a hub for a local folder."""
     from transformers import MODEL_FOR_BACKBONE_MAPPING
 
-    name: str = MODEL_FOR_BACKBONE_MAPPING[type(library)].__name__
-    return name
+    backbone: Any = MODEL_FOR_BACKBONE_MAPPING[type(library)]
+    return str(backbone.__name__)
 
 
 def _random_backbone(library: Any) -> nn.Module:  # noqa: ANN401

@@ -48,7 +48,8 @@ class TransformersCLIP(nn.Module):
     Attributes:
         pretrained: as it was given.
         source: the folder or hub id that the weights came from.
-        config: of the vision tower, as the library has it.
+        tower_config: of the vision tower, as the library has it; peft takes whatever has a `config`
+            for a model of transformers.
         width: of a token.
         grid: of the tokens, (height, width).
         image_size: input side in pixels.
@@ -63,7 +64,7 @@ class TransformersCLIP(nn.Module):
         super().__init__()
         self.pretrained, self.source = pretrained, locate(pretrained)
         whole = load_whole(CLIPVisionModel, self.source, pretrained)
-        self.config = config = whole.config
+        self.tower_config = config = whole.config
         # transformers 5 has no `vision_model` in a CLIPVisionModel. Parameters keep the name that
         # checkpoints know.
         self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
@@ -91,7 +92,7 @@ class TransformersCLIP(nn.Module):
         embeddings.position_embedding.weight.data = resize_positions(table_PD, side_in, side_out)
         embeddings.position_ids = torch.arange(num_positions).expand((1, -1))
         embeddings.num_patches, embeddings.num_positions = side_out**2, num_positions
-        embeddings.image_size = self.config.image_size = self.image_size
+        embeddings.image_size = self.tower_config.image_size = self.image_size
 
     def hidden_states(self, images_BCHW: Tensor) -> Iterator[Tensor]:
         """Yield what enters each block that runs and, last, what leaves the last, [B, 1 + N, D]."""

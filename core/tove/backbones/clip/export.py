@@ -134,10 +134,10 @@ def _from_transformers(encoder: Encoder, folder: Path) -> tuple[Any, bool]:
     dtype = tower.post_layernorm.weight.dtype
     full = _full_source(encoder.source)
     if full is None:
-        model = CLIPVisionModel(encoder.config)
+        model = CLIPVisionModel(encoder.tower_config)
         getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
         return model.to(dtype), False
-    full.vision_model, full.config.vision_config = tower, encoder.config
+    full.vision_model, full.config.vision_config = tower, encoder.tower_config
     tokenizer = find_tokenizer(encoder.source)
     text = full.config.text_config
     if tokenizer is not None:
@@ -236,7 +236,7 @@ def _convert(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor], bool]
 
     vision = {n: t.cpu() for n, t in encoder.tower.state_dict().items()}
     source = _full_source(encoder.source)
-    model_cfg = open_clip_config(encoder.config, source)
+    model_cfg = open_clip_config(encoder.tower_config, source)
     if source is not None:
         return model_cfg, open_clip_state(vision, source), True
     state = {n: torch.zeros_like(t) for n, t in open_clip.CLIP(**model_cfg).state_dict().items()}

@@ -69,8 +69,8 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
         config = AutoConfig.from_pretrained(source)
         config.is_decoder = True
         config.add_cross_attention = fusion == "cross_attention"
-        model: Any
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM
+        model, loaded = loader.from_pretrained(
             source, config=config, dtype=dtype or torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
