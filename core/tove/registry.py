@@ -76,7 +76,11 @@ FUNCTIONS = _child(root.FUNCTIONS, "tove.data")
 
 # How an expert is built is set by the module that fills this registry.
 EXPERTS = Registry("expert", scope=SCOPE, locations=["tove.backbones.experts.registration"])
-ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.backbones.clip.encoder"])
+ENCODERS = Registry(
+    "encoder",
+    scope=SCOPE,
+    locations=["tove.backbones.clip.encoder", "tove.backbones.transformers_vit"],
+)
 LANGUAGE_MODELS = Registry(
     "language model", scope=SCOPE, locations=["tove.backbones.language.causal_lm"]
 )

@@ -121,7 +121,7 @@ def test_vision_only_source_gets_a_placeholder_text_tower(clip_folder, tmp_path)
     assert json.loads((out / "export.json").read_text())["text_tower"] == "placeholder"
     clip = open_clip.create_model(f"local-dir:{out}/open_clip").eval()
     pixels = torch.rand(1, 3, 32, 32)
-    pooled = encoder.model(pixels).pooler_output
+    pooled = CLIPVisionModel.from_pretrained(out)(pixels).pooler_output
     torch.testing.assert_close(clip.encode_image(pixels), pooled, atol=1e-5, rtol=1e-5)
 
 

@@ -106,7 +106,7 @@ def reading(clip_folder, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(tmp_path / "lm")
     torch.manual_seed(0)
     sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
-    GPT2LMHeadModel(GPT2Config(len(words), **sizes)).save_pretrained(tmp_path / "lm")
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "lm")
     return {
         "type": "PlainCLIP",
         "_scope_": "tove",
