@@ -14,6 +14,7 @@ from tove.data import conversation_collate, conversation_index
 from tove.data.conversation_index import ConversationIndex
 from tove.data.conversations import LlavaConversations
 from tove.data.image_io import TooManyCorruptImages
+from tove.data.views import num_packed_tokens, pack_images
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
@@ -157,7 +158,7 @@ def test_images_without_their_marker_are_refused_at_once(root) -> None:
 def test_a_missing_file_is_one_sentence(root) -> None:
     with pytest.raises(ConfigError, match="set ann_file"):
         build(root, ann_file="nowhere.json")
-    with pytest.raises(ConfigError, match="'crop' or 'pad'"):
+    with pytest.raises(ConfigError, match="'crop', 'pad', 'anyres'"):
         build(root, view="fisheye")
 
 
@@ -214,6 +215,30 @@ def test_a_batch_may_have_no_image_at_all(root) -> None:
     assert batch["images"].dtype == torch.uint8
     assert batch["content"].shape == (0, 4)
     assert batch["owner"].shape == (0,)
+
+
+def test_tiles_of_a_batch_become_the_tokens_of_its_images(root) -> None:
+    data = build(root, view={"type": "anyres", "grids": [(1, 2), (2, 2)]})
+    batch = conversation_collate([data[i] for i in (0, 1, 2)])
+    views = [view for sample in batch["data_samples"] for view in sample["views"]]
+    assert [view["tiles"] for view in views] == [(2, 2), (1, 2), (2, 2)]
+    assert batch["images"].shape == (5 + 3 + 5, 3, 16, 16)
+    assert batch["owner"].tolist() == [0] * 5 + [2] * 8
+    tokens, newline = torch.randn(13, 4, 6), torch.randn(6)
+    images = pack_images(tokens, batch["data_samples"], (2, 2), newline)
+    assert [len(image) for image in images] == [
+        num_packed_tokens(view["size"], view["tiles"], (2, 2)) for view in views
+    ]
+    assert torch.equal(images[1][:4], tokens[5])
+    nothing = conversation_collate([data[1]])
+    newline.requires_grad_()
+    packed = pack_images(torch.empty(0, 4, 6), nothing["data_samples"], (2, 2), newline)
+    assert packed.shape == (0, 4, 6)
+    packed.sum().backward()
+    assert newline.grad.tolist() == [0] * 6
+    padded = conversation_collate([build(root, view="pad")[2]])
+    alone = pack_images(tokens[:2], padded["data_samples"], (2, 2))
+    assert all(torch.equal(*both) for both in zip(alone, tokens[:2], strict=True))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

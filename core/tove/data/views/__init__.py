@@ -5,12 +5,23 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from tove.data.views.anyres import AnyResView, num_packed_tokens, pack_images
 from tove.data.views.square import CropView, ImageViews, PadView, content_mask
 from tove.errors import ConfigError
 
-__all__ = ["CropView", "ImageViews", "PadView", "View", "build_view", "content_mask"]
+__all__ = [
+    "AnyResView",
+    "CropView",
+    "ImageViews",
+    "PadView",
+    "View",
+    "build_view",
+    "content_mask",
+    "num_packed_tokens",
+    "pack_images",
+]
 
-_KINDS = {"crop": CropView, "pad": PadView}
+_KINDS: dict[str, type] = {"crop": CropView, "pad": PadView, "anyres": AnyResView}
 
 
 class View(Protocol):
@@ -42,7 +53,8 @@ def build_view(view: str | Mapping[str, Any], size: int) -> View:
     kind = options.pop("type", None)
     if kind not in _KINDS:
         raise ConfigError(
-            f"The view of a data set is {kind!r}, but must be {' or '.join(map(repr, _KINDS))}."
+            f"The view of a data set is {kind!r}, but must be one of "
+            f"{', '.join(map(repr, _KINDS))}."
         )
     try:
         return _KINDS[kind](size, **options)

@@ -72,8 +72,6 @@ class CropView:
         size: side S in pixels.
     """
 
-    num_views = 1
-
     def __init__(self, size: int) -> None:
         self.size = size
         self.min_side: int | None = size
@@ -92,8 +90,6 @@ class PadView:
         size: side S in pixels.
         colour: of the padding; LLaVA takes the mean pixel of the network.
     """
-
-    num_views = 1
 
     def __init__(self, size: int, colour: tuple[int, int, int] = CLIP_MEAN_COLOUR) -> None:
         self.size, self.colour = size, tuple(colour)

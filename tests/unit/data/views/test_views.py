@@ -1,0 +1,151 @@
+"""Views, held to stock transformers' processors of LLaVA-1.5 and LLaVA-NeXT."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+)
+from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+from tove.data.views import build_view, content_mask
+from tove.data.views.anyres import best_grid, num_packed_tokens, pack_views, uncut
+from tove.errors import ConfigError
+
+GRIDS = ((1, 2), (2, 1), (2, 2))
+SIZES = [(30, 30), (20, 60), (70, 20), (50, 35), (20, 20), (7, 64), (41, 40), (113, 37), (200, 300)]
+STILL = dict(do_rescale=False, do_normalize=False)
+
+
+def picture(size) -> Image.Image:
+    pixels = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_padding_to_a_square_is_llavas(size) -> None:
+    image = picture(size)
+    stock = LlavaImageProcessor(
+        do_pad=True,
+        size={"shortest_edge": 20},
+        crop_size={"height": 20, "width": 20},
+        image_mean=[122.5 / 255, 116.5 / 255, 104.5 / 255],
+        **STILL,
+    )
+    padded = stock.pad_to_square(np.array(image), (122, 116, 104))
+    theirs = stock.preprocess(padded, do_pad=False, return_tensors="np")["pixel_values"][0]
+    ours = build_view("pad", 20)(image)
+    assert np.array_equal(ours.pixels_V3SS[0].numpy(), theirs)
+    assert ours.size == size
+
+
+def test_what_a_padded_view_shows_is_known_by_token() -> None:
+    views = build_view("pad", 20)(Image.new("RGB", (60, 20), "white"))
+    left, top, right, bottom = views.content_V4[0].tolist()
+    assert (left, top, right, bottom) == (0, 6, 20, 14)
+    assert views.pixels_V3SS[0, 0, 8:12].min() == 255
+    mask = content_mask(views.content_V4, 20, (5, 5)).view(5, 5)
+    assert mask.all(1).tolist() == [False, True, True, True, False]  # rows of 4 pixels: 4 to 16
+    assert mask.any(1).tolist() == mask.all(1).tolist()
+    assert content_mask(torch.tensor([[0, 8, 20, 12]]), 20, (5, 5)).sum() == 5
+    assert build_view("crop", 20)(picture((30, 50))).content_V4.tolist() == [[0, 0, 20, 20]]
+    assert content_mask(torch.empty(0, 4).long(), 20, (3, 4)).shape == (0, 12)
+
+
+@pytest.fixture(scope="module")
+def stock_processor() -> LlavaNextImageProcessor:
+    return LlavaNextImageProcessor(
+        size={"shortest_edge": 20},
+        crop_size={"height": 20, "width": 20},
+        image_grid_pinpoints=[[20 * r, 20 * c] for r, c in GRIDS],
+        **STILL,
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tiles_are_those_of_llava_next(size, stock_processor) -> None:
+    image = picture(size)
+    theirs = stock_processor(image, return_tensors="np")
+    ours = build_view({"type": "anyres", "grids": GRIDS}, 20)(image)
+    assert np.array_equal(ours.pixels_V3SS.numpy(), theirs["pixel_values"][0])
+    assert tuple(theirs["image_sizes"][0]) == ours.size
+
+
+@pytest.fixture(scope="module")
+def stock_model() -> LlavaNextForConditionalGeneration:
+    tower = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    config = LlavaNextConfig(
+        CLIPVisionConfig(image_size=20, patch_size=4, **tower),
+        LlamaConfig(vocab_size=20, **tower),
+        image_grid_pinpoints=[[20 * r, 20 * c] for r, c in GRIDS],
+    )
+    return LlavaNextForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "num_views", "num_tokens"),
+    [(30, 30, 5, 135), (60, 20, 3, 58), (20, 70, 3, 65), (35, 50, 5, 115)],
+)
+def test_the_token_counts_measured_on_llava_next(width, height, num_views, num_tokens) -> None:
+    views = build_view({"type": "anyres", "grids": GRIDS}, 20)(picture((height, width)))
+    assert len(views.pixels_V3SS) == num_views
+    assert num_packed_tokens(views.size, views.tiles, (5, 5)) == num_tokens
+    tokens = torch.randn(num_views, 25, 16)
+    assert len(pack_views(tokens, torch.zeros(16), views.size, views.tiles, (5, 5))) == num_tokens
+
+
+@pytest.mark.parametrize("newline", [True, False])
+def test_packing_is_that_of_llava_next(stock_model, newline) -> None:
+    view = build_view({"type": "anyres", "grids": GRIDS}, 20)
+    line = torch.randn(16) if newline else None
+    chance = np.random.default_rng(0)
+    for _ in range(100):
+        size = tuple(chance.integers(5, 400, 2).tolist())
+        tiles = view.tiles(size)
+        tokens = torch.randn(1 + tiles[0] * tiles[1], 25, 16)
+        (theirs,), counts = stock_model.model.pack_image_features(
+            [tokens], torch.tensor([size]), "default", image_newline=line
+        )
+        ours = pack_views(tokens, line, size, tiles, (5, 5))
+        assert torch.equal(ours, theirs)
+        if newline:
+            assert num_packed_tokens(size, tiles, (5, 5)) == counts.item()
+
+
+def test_the_grid_is_llava_nexts_choice() -> None:
+    from transformers.image_processing_utils import select_best_resolution
+
+    pinpoints = build_view("anyres", 336).pinpoints
+    assert pinpoints == [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]
+    chance = np.random.default_rng(0)
+    for _ in range(500):
+        size = tuple(chance.integers(5, 3000, 2).tolist())
+        assert best_grid(size, pinpoints) == select_best_resolution(size, pinpoints)
+
+
+def test_padding_of_tiles_is_known_by_token_and_no_token_full_of_image_is_cut() -> None:
+    view = build_view({"type": "anyres", "grids": GRIDS}, 20)
+    for size in SIZES:
+        views = view(Image.new("RGB", size[::-1], "white"))
+        rows, columns = views.tiles
+        mask = content_mask(views.content_V4, 20, (5, 5))
+        assert mask[0].all()  # the base view has no padding
+        cells = views.pixels_V3SS[1:, 0].unflatten(2, (5, 4)).unflatten(1, (5, 4)) > 0
+        assert torch.equal(mask[1:].view(-1, 5, 5), cells.any(4).any(2))
+        full = cells.all(4).all(2).unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3)
+        kept = torch.zeros(rows * 5, columns * 5, dtype=torch.bool)
+        kept[uncut(size, (rows * 5, columns * 5))] = True
+        assert (kept | ~full.flatten(0, 1)).all()  # the release cuts tokens that show a sliver
+
+
+def test_views_of_a_config_that_cannot_be(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="rows and columns"):
+        build_view({"type": "anyres", "grids": [(0, 2)]}, 20)
+    with pytest.raises(ConfigError, match="unexpected keyword"):
+        build_view({"type": "pad", "color": 3}, 20)
+    assert build_view("anyres", 336).max_views == 5
