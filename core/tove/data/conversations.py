@@ -166,8 +166,8 @@ class LlavaConversations(Dataset):
             try:
                 if number in self._failures:
                     return None
-                image = load_image(find_image(path) or path, self.view.min_side)
-                views.append(self.view(image))
+                # Decoded whole, and so are the pixels those that stock processors see.
+                views.append(self.view(load_image(find_image(path) or path)))
             except CorruptImage as error:
                 self._note_failure(number, error)
                 return None

@@ -14,8 +14,8 @@ from tove.data import conversation_collate, conversation_index
 from tove.data.conversation_index import ConversationIndex
 from tove.data.conversations import LlavaConversations
 from tove.data.image_io import TooManyCorruptImages
-from tove.data.views import num_packed_tokens, pack_images
 from tove.errors import ConfigError
+from tove.modules.tiles import num_packed_tokens, pack_images
 from tove.registry import DATASETS
 
 

@@ -3,15 +3,19 @@
     [BOS] text <image> text ...   ->   ids with IMAGE_ID for each image   ->   each spread to the
     number of its tokens
 
-The texts between images are encoded one by one, as in LLaVA's release, and so do token ids agree.
+In LLaVA's own formats the texts between images are encoded one by one, as in its release; a
+template's text is encoded in one piece, `<image>` being a token, as stock processors do.
 What is learned is told by the characters that a token comes from.
 
 Shapes: L tokens of a sample.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
+
+from transformers import AddedToken
 
 from tove.backbones.language.chat_formats import IMAGE, ChatFormat, Span, Turn
 from tove.errors import ConfigError
@@ -75,6 +79,11 @@ class ChatTokenizer:
         first = tokenizer("a")["input_ids"][:1]
         starts = chat.own_start and first and first[0] == tokenizer.bos_token_id
         self._start = first if starts else []
+        self._whole: Any = None
+        if not chat.own_start:  # a template's text is encoded as stock processors do: in one piece
+            self._whole = deepcopy(tokenizer)
+            marker = AddedToken(IMAGE, special=True, normalized=False)
+            self._whole.add_tokens([marker], special_tokens=True)
 
     def sample(self, turns: Sequence[Turn], num_images: int) -> Row:
         """Encode a whole conversation.
@@ -108,6 +117,8 @@ class ChatTokenizer:
                 f"A conversation of {num_images} images has {len(pieces) - 1} {IMAGE} in its text: "
                 f"{text[:200]!r}; put one where each image belongs."
             )
+        if num_images and self._whole is not None:
+            return self._encode_whole(text, spans)
         ids, kinds, offset = list(self._start), [TokenKind.GIVEN] * len(self._start), 0
         for i, piece in enumerate(pieces):
             if i:
@@ -122,6 +133,14 @@ class ChatTokenizer:
                 kinds += _kinds(made["offset_mapping"], offset, spans)
             offset += len(piece)
         return Row(ids, kinds)
+
+    def _encode_whole(self, text: str, spans: Sequence[Span]) -> Row:
+        made = self._whole(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        image = self._whole.convert_tokens_to_ids(IMAGE)
+        ids = [IMAGE_ID if token == image else token for token in made["input_ids"]]
+        return Row(ids, _kinds(made["offset_mapping"], 0, spans))
 
 
 def lay_out(row: Row, image_lengths: Sequence[int], limit: int) -> tuple[Row, int]:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from tove.data.views.anyres import AnyResView, num_packed_tokens, pack_images
+from tove.data.views.anyres import AnyResView
 from tove.data.views.square import CropView, ImageViews, PadView, content_mask
 from tove.errors import ConfigError
 
@@ -17,8 +17,6 @@ __all__ = [
     "View",
     "build_view",
     "content_mask",
-    "num_packed_tokens",
-    "pack_images",
 ]
 
 _KINDS: dict[str, type] = {"crop": CropView, "pad": PadView, "anyres": AnyResView}
@@ -29,11 +27,9 @@ class View(Protocol):
 
     Attributes:
         size: side of a view in pixels.
-        min_side: pixels of the shorter side that an image may be decoded at; None is all it has.
     """
 
     size: int
-    min_side: int | None
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Make the views of an RGB image."""

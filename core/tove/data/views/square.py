@@ -13,8 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tove.data.image_io import shared_view
-
 __all__ = ["CLIP_MEAN_COLOUR", "CropView", "ImageViews", "PadView", "as_pixels", "content_mask"]
 
 CLIP_MEAN_COLOUR = (122, 116, 104)
@@ -66,7 +64,7 @@ def as_pixels(image: Image.Image) -> Tensor:
 
 
 class CropView:
-    """The central square.
+    """The central square, as CLIP's processor makes it: resized first, then cropped.
 
     Args:
         size: side S in pixels.
@@ -74,13 +72,16 @@ class CropView:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.min_side: int | None = size
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Return the one view; all of it shows the image."""
-        pixels = shared_view(image, self.size, "crop")
-        content_14 = torch.tensor([[0, 0, self.size, self.size]])
-        return ImageViews(pixels[None], content_14, (image.height, image.width))
+        side, shorter = self.size, min(image.size)
+        width, height = (int(side * edge / shorter) for edge in image.size)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - side) // 2, (height - side) // 2
+        square = resized.crop((left, top, left + side, top + side))
+        content_14 = torch.tensor([[0, 0, side, side]])
+        return ImageViews(as_pixels(square)[None], content_14, (image.height, image.width))
 
 
 class PadView:
@@ -93,7 +94,6 @@ class PadView:
 
     def __init__(self, size: int, colour: tuple[int, int, int] = CLIP_MEAN_COLOUR) -> None:
         self.size, self.colour = size, tuple(colour)
-        self.min_side: int | None = size
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Return the one view."""

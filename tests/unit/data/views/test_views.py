@@ -5,17 +5,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
+    CLIPImageProcessor,
     LlavaNextImageProcessor,
 )
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from tove.data.views import build_view, content_mask
-from tove.data.views.anyres import best_grid, num_packed_tokens, pack_views, uncut
 from tove.errors import ConfigError
+from tove.modules.tiles import uncut
 
 GRIDS = ((1, 2), (2, 1), (2, 2))
 SIZES = [(30, 30), (20, 60), (70, 20), (50, 35), (20, 20), (7, 64), (41, 40), (113, 37), (200, 300)]
@@ -42,6 +39,16 @@ def test_padding_to_a_square_is_llavas(size) -> None:
     ours = build_view("pad", 20)(image)
     assert np.array_equal(ours.pixels_V3SS[0].numpy(), theirs)
     assert ours.size == size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_central_square_is_clips(size) -> None:
+    stock = CLIPImageProcessor(
+        size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20}, **STILL
+    )
+    image = picture(size)
+    theirs = stock(image, return_tensors="np")["pixel_values"][0]
+    assert np.array_equal(build_view("crop", 20)(image).pixels_V3SS[0].numpy(), theirs)
 
 
 def test_what_a_padded_view_shows_is_known_by_token() -> None:
@@ -74,58 +81,6 @@ def test_tiles_are_those_of_llava_next(size, stock_processor) -> None:
     ours = build_view({"type": "anyres", "grids": GRIDS}, 20)(image)
     assert np.array_equal(ours.pixels_V3SS.numpy(), theirs["pixel_values"][0])
     assert tuple(theirs["image_sizes"][0]) == ours.size
-
-
-@pytest.fixture(scope="module")
-def stock_model() -> LlavaNextForConditionalGeneration:
-    tower = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    config = LlavaNextConfig(
-        CLIPVisionConfig(image_size=20, patch_size=4, **tower),
-        LlamaConfig(vocab_size=20, **tower),
-        image_grid_pinpoints=[[20 * r, 20 * c] for r, c in GRIDS],
-    )
-    return LlavaNextForConditionalGeneration(config)
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "num_views", "num_tokens"),
-    [(30, 30, 5, 135), (60, 20, 3, 58), (20, 70, 3, 65), (35, 50, 5, 115)],
-)
-def test_the_token_counts_measured_on_llava_next(width, height, num_views, num_tokens) -> None:
-    views = build_view({"type": "anyres", "grids": GRIDS}, 20)(picture((height, width)))
-    assert len(views.pixels_V3SS) == num_views
-    assert num_packed_tokens(views.size, views.tiles, (5, 5)) == num_tokens
-    tokens = torch.randn(num_views, 25, 16)
-    assert len(pack_views(tokens, torch.zeros(16), views.size, views.tiles, (5, 5))) == num_tokens
-
-
-@pytest.mark.parametrize("newline", [True, False])
-def test_packing_is_that_of_llava_next(stock_model, newline) -> None:
-    view = build_view({"type": "anyres", "grids": GRIDS}, 20)
-    line = torch.randn(16) if newline else None
-    chance = np.random.default_rng(0)
-    for _ in range(100):
-        size = tuple(chance.integers(5, 400, 2).tolist())
-        tiles = view.tiles(size)
-        tokens = torch.randn(1 + tiles[0] * tiles[1], 25, 16)
-        (theirs,), counts = stock_model.model.pack_image_features(
-            [tokens], torch.tensor([size]), "default", image_newline=line
-        )
-        ours = pack_views(tokens, line, size, tiles, (5, 5))
-        assert torch.equal(ours, theirs)
-        if newline:
-            assert num_packed_tokens(size, tiles, (5, 5)) == counts.item()
-
-
-def test_the_grid_is_llava_nexts_choice() -> None:
-    from transformers.image_processing_utils import select_best_resolution
-
-    pinpoints = build_view("anyres", 336).pinpoints
-    assert pinpoints == [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]
-    chance = np.random.default_rng(0)
-    for _ in range(500):
-        size = tuple(chance.integers(5, 3000, 2).tolist())
-        assert best_grid(size, pinpoints) == select_best_resolution(size, pinpoints)
 
 
 def test_padding_of_tiles_is_known_by_token_and_no_token_full_of_image_is_cut() -> None:
