@@ -71,6 +71,10 @@ class ChatLanguageModel(nn.Module):
         checkpointing: compute the layers' activations again in the backward pass: less memory for
             a third more time.
 
+    Attributes:
+        end_ids: the model's own end tokens.
+        stop_ids: those, and before them what stands behind an answer.
+
     Raises:
         ConfigError: unknown switch, no such model, or training weights of less than float32.
     """
@@ -88,6 +92,7 @@ class ChatLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_switches(tuning, lora, loss_mean, dtype)
+        self.pretrained, self.chat = pretrained, chat
         self.tuning, self.loss_mean = tuning, loss_mean
         self.lm, tokenizer = load_causal_lm(pretrained, "prefix", dtype)
         self.lm.requires_grad_(tuning == "full")
@@ -96,12 +101,14 @@ class ChatLanguageModel(nn.Module):
             attach_adapters(self.lm, {"type": "lora", **(lora or {})})
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
-        self._ends = _end_ids(self.lm.config, tokenizer)
-        end = tokenizer.convert_ids_to_tokens(self._ends[0])
+        self.end_ids = _end_ids(self.lm.config, tokenizer)
+        end = tokenizer.convert_ids_to_tokens(self.end_ids[0])
         self.text = ChatTokenizer(tokenizer, build_format(chat, tokenizer, end))
         # Any token does: padding is never looked at.
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._ends[0]
-        self._stops = list(dict.fromkeys([*self.text.end_ids(), *self._ends]))
+        self._pad = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_ids[0]
+        )
+        self.stop_ids = list(dict.fromkeys([*self.text.end_ids(), *self.end_ids]))
         self.max_tokens = min(max_tokens, room_for_text(self.lm, first_position(self.lm), 0))
         self._positions = room_for_text(self.lm, first_position(self.lm), 0)
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.lm.forward).parameters
@@ -185,6 +192,20 @@ class ChatLanguageModel(nn.Module):
         return total / number.clamp(min=1)
 
     @torch.no_grad()
+    def logits(self, image_features: ImageFeatures, samples: Samples) -> list[Tensor]:
+        """Return the logits [L, V] of each sample's tokens, images spread, up to its last answer.
+
+        Args:
+            image_features: see the class.
+            samples: B samples.
+        """
+        flat_ND, lengths = flatten_images(image_features)
+        rows = self._prompts(samples, lengths, self._positions)
+        embeds_BLD, _ = self._embed(rows, flat_ND, lengths, range(len(lengths)))
+        logits_BLV = self._logits(embeds_BLD, range(embeds_BLD.shape[1]))
+        return [line[: len(row.ids)] for line, row in zip(logits_BLV, rows, strict=True)]
+
+    @torch.no_grad()
     def rank(
         self,
         image_features: ImageFeatures,
@@ -248,12 +269,7 @@ class ChatLanguageModel(nn.Module):
             ConfigError: a question leaves no position for an answer.
         """
         flat_ND, lengths = flatten_images(image_features)
-        rows, first = [], 0
-        for sample in samples:
-            number = _num_images(sample)
-            row = self.text.prompt(sample["conversations"], number)
-            rows.append(self._whole(row, lengths[first : first + number], self._positions - 1))
-            first += number
+        rows = self._prompts(samples, lengths, self._positions - 1)
         everyone = range(len(lengths))
         embeds_BLD, mask_BL = self._embed(rows, flat_ND, lengths, everyone, "left")
         room = min(max_new_tokens, self._positions - embeds_BLD.shape[1])
@@ -263,7 +279,7 @@ class ChatLanguageModel(nn.Module):
             min_new_tokens=min(min_new_tokens, room),
             max_new_tokens=room,
             bos_token_id=self.text.tokenizer.bos_token_id,
-            eos_token_id=self._stops,
+            eos_token_id=self.stop_ids,
             pad_token_id=self._pad,
         )
         ids_BT = self.lm.generate(
@@ -292,6 +308,16 @@ class ChatLanguageModel(nn.Module):
         if first != len(lengths):
             raise ValueError(f"{len(lengths)} images were given for samples with {first}.")
         return rows, kept
+
+    def _prompts(self, samples: Samples, lengths: list[int], limit: int) -> list[Row]:
+        """Encode samples up to their last answer, none of them cut."""
+        rows, first = [], 0
+        for sample in samples:
+            number = _num_images(sample)
+            row = self.text.prompt(sample["conversations"], number)
+            rows.append(self._whole(row, lengths[first : first + number], limit))
+            first += number
+        return rows
 
     def _whole(self, row: Row, lengths: Sequence[int], limit: int) -> Row:
         """Spread the images of a row that must not be cut."""

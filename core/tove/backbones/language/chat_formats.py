@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 from tove.errors import ConfigError
 
-__all__ = ["FORMATS", "IMAGE", "ChatFormat", "Rendered", "Span", "Turn", "build_format"]
+__all__ = ["FORMATS", "IMAGE", "VICUNA", "ChatFormat", "Rendered", "Span", "Turn", "build_format"]
 
 IMAGE = "<image>"
 Turn = dict[str, str]
 
-_VICUNA = (
+VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions."
 )
@@ -130,7 +130,7 @@ class V1Format:
         Raises:
             ConfigError: questions and answers do not take turns.
         """
-        text, spans = f"{_VICUNA} ", []
+        text, spans = f"{VICUNA} ", []
         for turn in _alternating(turns):
             if turn["from"] == "human":
                 text += f"USER: {_image_first(turn['value'], num_images)} "

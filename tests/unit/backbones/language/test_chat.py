@@ -193,10 +193,10 @@ def test_generation_ends_at_the_end_token(make) -> None:
     model, images = make(), features()
     row = model.text.prompt(SAMPLES[0]["conversations"], 1)
     free = model.generate(images[:1], SAMPLES[:1], max_new_tokens=4)
-    model._stops = list(range(len(model.text.tokenizer)))
+    model.stop_ids = list(range(len(model.text.tokenizer)))
     assert model.generate(images[:1], SAMPLES[:1], max_new_tokens=4) != free
-    assert make()._stops == [2]
-    assert make(chat="plain")._stops == [model.text.tokenizer.convert_tokens_to_ids("<0x0A>"), 2]
+    assert make().stop_ids == [2]
+    assert make(chat="plain").stop_ids == [model.text.tokenizer.convert_tokens_to_ids("<0x0A>"), 2]
     assert row.ids[0] == 1
 
 
