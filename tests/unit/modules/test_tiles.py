@@ -25,8 +25,8 @@ def tiles_of(size):
 def stock_model() -> LlavaNextForConditionalGeneration:
     tower = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     config = LlavaNextConfig(
-        CLIPVisionConfig(image_size=20, patch_size=4, **tower),
-        LlamaConfig(vocab_size=20, **tower),
+        vision_config=CLIPVisionConfig(image_size=20, patch_size=4, **tower),
+        text_config=LlamaConfig(vocab_size=20, **tower),
         image_grid_pinpoints=PINPOINTS,
     )
     return LlavaNextForConditionalGeneration(config)

@@ -28,13 +28,15 @@ from tove.backbones.language.chat_inputs import (
     flatten_images,
     keep_images,
 )
+from tove.backbones.language.chat_ranking import candidate_rows, log_likelihoods
 from tove.backbones.language.chat_tokens import (
     IGNORED,
     ChatTokenizer,
     Row,
-    last_answer,
     lay_out,
     next_tokens,
+    num_images_of,
+    spread_whole,
 )
 from tove.backbones.language.loading import first_position, load_causal_lm, room_for_text
 from tove.errors import ConfigError
@@ -226,21 +228,12 @@ class ChatLanguageModel(nn.Module):
         """
         flat_ND, lengths = flatten_images(image_features)
         parts = flat_ND.split(lengths)
-        rows, owners, first = [], [], 0
-        for i, (sample, options) in enumerate(zip(samples, candidates, strict=True)):
-            number = _num_images(sample)
-            own = slice(first, first + number)
-            asked = _question(sample["conversations"])
-            for option in options:
-                row = self.text.sample([*asked, {"from": "gpt", "value": option}], number)
-                rows.append((last_answer(row), own))
-                owners.append(i)
-            first += number
+        rows, owners = candidate_rows(self.text, samples, candidates)
         scores: list[list[float]] = [[] for _ in samples]
         for begin in range(0, len(rows), _ROWS_PER_PASS):
-            part = rows[begin : begin + _ROWS_PER_PASS]
-            lines = self._score(part, parts, lengths, length_normalised)
-            for owner, score in zip(owners[begin : begin + _ROWS_PER_PASS], lines, strict=True):
+            passed = slice(begin, begin + _ROWS_PER_PASS)
+            lines = self._score(rows[passed], parts, length_normalised)
+            for owner, score in zip(owners[passed], lines, strict=True):
                 scores[owner].append(score)
         return scores
 
@@ -285,8 +278,7 @@ class ChatLanguageModel(nn.Module):
         ids_BT = self.lm.generate(
             inputs_embeds=embeds_BLD.to(self.lm.dtype),
             attention_mask=mask_BL,
-            generation_config=config,
-            use_model_defaults=False,
+            generation_config=config,  # all there is: `load_causal_lm` takes the model's own away
         )
         texts = self.text.tokenizer.batch_decode(ids_BT.tolist(), skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -299,7 +291,7 @@ class ChatLanguageModel(nn.Module):
         kept: list[int] = []
         first = 0
         for sample in samples:
-            number = _num_images(sample)
+            number = num_images_of(sample)
             row = self.text.sample(sample["conversations"], number)
             row, used = lay_out(row, lengths[first : first + number], limit)
             rows.append(row)
@@ -313,21 +305,11 @@ class ChatLanguageModel(nn.Module):
         """Encode samples up to their last answer, none of them cut."""
         rows, first = [], 0
         for sample in samples:
-            number = _num_images(sample)
+            number = num_images_of(sample)
             row = self.text.prompt(sample["conversations"], number)
-            rows.append(self._whole(row, lengths[first : first + number], limit))
+            rows.append(spread_whole(row, lengths[first : first + number], limit))
             first += number
         return rows
-
-    def _whole(self, row: Row, lengths: Sequence[int], limit: int) -> Row:
-        """Spread the images of a row that must not be cut."""
-        spread, _ = lay_out(row, lengths, 2**31)
-        if len(spread.ids) > limit:
-            raise ConfigError(
-                f"A question with its images has {len(spread.ids)} tokens, but the language model "
-                f"has room for {limit}; shorten it, or use a model with more positions."
-            )
-        return spread
 
     def _embed(
         self,
@@ -351,34 +333,20 @@ class ChatLanguageModel(nn.Module):
         self,
         part: Sequence[tuple[Row, slice]],
         image_parts: Sequence[Tensor],
-        lengths: list[int],
         length_normalised: bool,
     ) -> list[float]:
         """Return the log-likelihood of the counted tokens of each row."""
-        rows = [self._whole(row, lengths[own], self._positions) for row, own in part]
-        own_parts = [image for _, own in part for image in image_parts[own]]
         device = self.lm.get_input_embeddings().weight.device
-        nothing = torch.empty(0, self.width, device=device)
-        flat_ND = torch.cat([nothing, *own_parts]) if own_parts else nothing
-        own_lengths = [len(image) for image in own_parts]
-        embeds_BLD, _ = self._embed(rows, flat_ND, own_lengths, range(len(own_lengths)))
+        own_parts = [image for _, own in part for image in image_parts[own]]
+        rows = [
+            spread_whole(row, [len(image) for image in image_parts[own]], self._positions)
+            for row, own in part
+        ]
+        flat_ND = torch.cat([torch.empty(0, self.width, device=device), *own_parts])
+        embeds_BLD, _ = embed_rows(self.lm.get_input_embeddings(), self._pad, rows, flat_ND)
         places, labels = next_tokens(rows)
-        labels_RK = on_device(labels, device)
-        lines_RKV = self._logits(embeds_BLD, places).float().log_softmax(-1)
-        lines_RK = lines_RKV.gather(2, labels_RK.clamp(min=0)[..., None])[..., 0]
-        counts_RK = labels_RK != IGNORED
-        total_R = lines_RK.masked_fill(~counts_RK, 0.0).sum(1)
-        if length_normalised:
-            total_R = total_R / counts_RK.sum(1).clamp(min=1)
-        return total_R.tolist()
-
-
-def _num_images(sample: Mapping[str, Any]) -> int:
-    return len(sample.get("image_paths", ()))
-
-
-def _question(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    return list(turns[:-1] if turns[-1]["from"] == "gpt" else turns)
+        logits_RKV = self._logits(embeds_BLD, places)
+        return log_likelihoods(logits_RKV, on_device(labels, device), length_normalised)
 
 
 def _end_ids(config: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401

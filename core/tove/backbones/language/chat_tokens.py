@@ -10,7 +10,7 @@ What is learned is told by the characters that a token comes from.
 Shapes: L tokens of a sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,10 @@ __all__ = [
     "ChatTokenizer",
     "Row",
     "TokenKind",
-    "last_answer",
     "lay_out",
     "next_tokens",
+    "num_images_of",
+    "spread_whole",
 ]
 
 IGNORED = -100  # as everywhere in transformers
@@ -169,14 +170,24 @@ def lay_out(row: Row, image_lengths: Sequence[int], limit: int) -> tuple[Row, in
     return Row(ids, kinds), used
 
 
-def last_answer(row: Row) -> Row:
-    """Count the tokens of the last answer alone, without what ends it."""
-    kinds = list(row.kinds)
-    end = max(i for i, kind in enumerate(kinds) if kind == TokenKind.ANSWER) + 1
-    begin = end
-    while begin and kinds[begin - 1] == TokenKind.ANSWER:
-        begin -= 1
-    return Row(row.ids, [int(begin <= i < end) * TokenKind.ANSWER for i in range(len(kinds))])
+def spread_whole(row: Row, image_lengths: Sequence[int], limit: int) -> Row:
+    """Spread the images of a row that must not be cut.
+
+    Raises:
+        ConfigError: it is longer than `limit`.
+    """
+    spread, _ = lay_out(row, image_lengths, 2**31)
+    if len(spread.ids) > limit:
+        raise ConfigError(
+            f"A question with its images has {len(spread.ids)} tokens, but the language model has "
+            f"room for {limit}; shorten it, or use a model with more positions."
+        )
+    return spread
+
+
+def num_images_of(sample: Mapping[str, Any]) -> int:
+    """Return how many images a sample has."""
+    return len(sample.get("image_paths", ()))
 
 
 def next_tokens(rows: Sequence[Row]) -> tuple[list[int], list[list[int]]]:

@@ -7,8 +7,6 @@ Inside: the encoder as CLIP's vision tower, the projector, the language model wi
 the layer that the tokens come from, processor, chat template, and a card with the teachers' terms.
 Before it is put in its place the folder is read back by stock transformers: no key may be missing,
 a conversation must give the same token ids, and an image and a question the same logits.
-
-Shapes: V views, S side of a view in pixels, N tokens of a view, D language width.
 """
 
 import json
@@ -17,68 +15,27 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from huggingface_hub import save_torch_state_dict
-from PIL import Image
-from torch import Tensor
 from transformers import GenerationConfig
 
 from tove.atomic_io import writing
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.backbones.experts.licences import Terms
-from tove.backbones.language.chat import ChatLanguageModel
 from tove.backbones.language.chat_formats import IMAGE
-from tove.backbones.language.chat_tokens import IMAGE_ID, lay_out
-from tove.backbones.language.image_projector import ImageProjector
+from tove.backbones.language.llava_check import compare_with_stock
+from tove.backbones.language.llava_parts import LlavaParts
 from tove.backbones.language.llava_state import language_state, vision_state, with_token_rows
 from tove.backbones.language.llava_text import folder_tokenizer, model_card
 from tove.errors import ConfigError
-from tove.modules.tiles import best_grid, pack_views
 
 __all__ = ["LlavaParts", "write_llava_folder"]
 
-# How far logits may lie apart, in their standard deviations: at most, and on average (rms) where
-# weights were rounded to 16 bits.
-_TOLERANCE, _ROUNDED = 1e-4, 0.3
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class LlavaParts:
-    """What a Llava model is made of.
-
-    Attributes:
-        encoder: CLIP, LoRA folded in.
-        projector: from its tokens to the language model's.
-        language: the chat model, with LoRA or without.
-        view: how images became views in training: "crop", "pad" or "anyres".
-        grids: rows and columns of tiles that "anyres" chose from.
-        newline_D: the token after each row of tiles; "anyres" alone.
-    """
-
-    encoder: TransformersCLIP
-    projector: ImageProjector
-    language: ChatLanguageModel
-    view: Literal["crop", "pad", "anyres"] = "pad"
-    grids: Sequence[tuple[int, int]] = ()
-    newline_D: Tensor | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the classes of transformers: Llava or LlavaNext."""
-        return "LlavaNext" if self.view == "anyres" else "Llava"
-
-    @property
-    def pinpoints(self) -> list[list[int]]:
-        """The grids in pixels."""
-        side = self.encoder.image_size
-        return [[rows * side, columns * side] for rows, columns in self.grids]
 
 
 def write_llava_folder(
@@ -134,7 +91,7 @@ def write_llava_folder(
             if check:
                 every = (parts.encoder, parts.projector, parts.language)
                 kinds = {p.dtype for part in every for p in part.parameters()} | {written}
-                _compare(parts, new, exact=kinds == {torch.float32})
+                compare_with_stock(parts, new, exact=kinds == {torch.float32})
             new.chmod(0o777 & ~_umask())  # mkdtemp lets none but the owner in
             if folder.exists():
                 folder.rmdir()
@@ -254,87 +211,6 @@ def _write_processor(parts: LlavaParts, tokenizer: Any, folder: Path) -> None:  
         },
     )
     (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
-
-
-@torch.no_grad()
-def _compare(parts: LlavaParts, folder: Path, exact: bool) -> None:
-    """Read a folder back with stock transformers and ask it about an image of noise.
-
-    Args:
-        parts: that were written.
-        folder: that they were written to.
-        exact: no weight was rounded.
-
-    Raises:
-        ConfigError: it has other keys, token ids or logits.
-    """
-    model_class = getattr(transformers, f"{parts.name}ForConditionalGeneration")
-    stock, loaded = model_class.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loaded[kind]:
-            raise ConfigError(
-                f"Stock transformers {transformers.__version__} finds {len(loaded[kind])} {kind} "
-                f"in the written folder, first {sorted(loaded[kind])[0]!r}, so nothing was kept; "
-                "the encoder or the language model has something that Llava does not know."
-            )
-    processor = transformers.AutoProcessor.from_pretrained(folder)
-    height, width = parts.encoder.image_size, parts.encoder.image_size * 2
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    question = {"from": "human", "value": f"{IMAGE}\nWhat is on the mat?"}
-    content = [{"type": "image"}, {"type": "text", "text": "What is on the mat?"}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True
-    )
-    inputs = processor(images=Image.fromarray(noise), text=text, return_tensors="pt")
-    language = _float_on_cpu(parts.language)
-    features = _features(parts, inputs["pixel_values"], (height, width))
-    row, _ = lay_out(language.text.prompt([question], 1), [len(features)], language.max_tokens)
-    image = processor.tokenizer.convert_tokens_to_ids(IMAGE)
-    ids = [image if token == IMAGE_ID else token for token in row.ids]
-    if inputs["input_ids"][0].tolist() != ids:
-        raise ConfigError(
-            "Stock transformers reads a question about an image as other tokens than training "
-            f"({inputs['input_ids'].shape[1]} instead of {len(ids)}), so nothing was kept. Please "
-            "report it with the name of the language model."
-        )
-    theirs = stock.eval()(**inputs).logits[0]
-    ours = language.logits([features], [{"conversations": [question], "image_paths": [""]}])[0]
-    theirs = theirs[:, : ours.shape[1]]
-    apart = (theirs - ours) / ours.std()
-    if exact:
-        difference, limit = apart.abs().max().item(), _TOLERANCE
-    else:  # rounded weights: the largest of many errors says little, another tower gives about 1
-        difference, limit = apart.square().mean().sqrt().item(), _ROUNDED
-    if not difference < limit:
-        raise ConfigError(
-            f"The written folder gives other logits than the model in memory (by {difference:.1e} "
-            "of their standard deviation), so nothing was kept. Please report it with the names of "
-            "encoder and language model."
-        )
-
-
-def _features(parts: LlavaParts, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the image tokens that training gives the language model for a processor's pixels."""
-    encoder = _float_on_cpu(parts.encoder)
-    seen = encoder.preprocess
-    images_VCHW = pixels.flatten(0, -4) * seen.std + seen.mean
-    tokens_VND = _float_on_cpu(parts.projector)(encoder(images_VCHW))
-    if parts.newline_D is None:
-        return tokens_VND[0]
-    side = parts.encoder.image_size
-    height, width = best_grid(size, [(h, w) for h, w in parts.pinpoints])
-    newline_D = parts.newline_D.detach().float().cpu()
-    return pack_views(tokens_VND, newline_D, size, (height // side, width // side), encoder.grid)
-
-
-def _float_on_cpu(module: Any) -> Any:  # noqa: ANN401
-    """Return a module in float32 on the CPU and in eval, a copy where it is not so already."""
-    where = {(p.device.type, p.dtype) for p in module.parameters()}
-    if where != {("cpu", torch.float32)}:
-        module = deepcopy(module).cpu().float()
-    return module if not module.training else deepcopy(module).eval()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_logits_are_those_of_stock_llava(make) -> None:
     model = make()
     text = model.text
     config = LlavaConfig(
-        CLIPVisionConfig(
+        vision_config=CLIPVisionConfig(
             hidden_size=16,
             intermediate_size=24,
             num_hidden_layers=3,
@@ -99,7 +99,7 @@ def test_logits_are_those_of_stock_llava(make) -> None:
             image_size=32,
             patch_size=8,
         ),
-        model.lm.config,
+        text_config=model.lm.config,
         image_token_index=0,  # no text has the unknown token
         vision_feature_layer=-1,
     )

@@ -193,8 +193,8 @@ def test_a_template_without_marks_learns_answers_and_end_tokens(chatml) -> None:
     assert learned_text(chatml, row) == "It▁is▁a▁cat.<|im_end|>" * 2
     text = chatml.apply_chat_template(
         [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "It is a cat."}],
-        tokenize=True,
-    )
+        return_dict=True,
+    )["input_ids"]
     alone = chat(chatml, "template").sample(turns("What?", "It is a cat."), 0)
     assert alone.ids == text
     end = chatml.convert_tokens_to_ids("<|im_end|>")
