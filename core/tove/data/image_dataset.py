@@ -19,7 +19,7 @@ from tove.data.view_cache import CorruptLog, ViewStore
 from tove.data.image_io import (VIEWS, CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.errors import ConfigError
 
-__all__ = ["ImageDataset", "numbered_lines"]
+__all__ = ["ImageDataset", "existing_root", "numbered_lines"]
 
 
 class ImageDataset(BaseDataset):
@@ -60,7 +60,7 @@ class ImageDataset(BaseDataset):
         self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
         super().__init__(
             ann_file=ann_file,
-            data_root=_existing_root(data_root, type(self).__name__),
+            data_root=existing_root(data_root, type(self).__name__),
             data_prefix=dict(img=img_dir),
             test_mode=test_mode,
             lazy_init=lazy_init,
@@ -166,7 +166,16 @@ class ImageDataset(BaseDataset):
         return self.ann_file
 
 
-def _existing_root(data_root: str | None, name: str) -> str:
+def existing_root(data_root: str | None, name: str) -> str:
+    """Return the folder of a data set, `~` resolved.
+
+    Args:
+        data_root: as the config has it.
+        name: of the data set's class, for the message.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if not data_root:
         raise ConfigError(
             f"{name} has no data_root; set it with --cfg-options data_root=FOLDER or in the config."
