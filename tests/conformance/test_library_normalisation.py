@@ -82,7 +82,7 @@ def test_each_library_is_read(part: Callable[[], nn.Module]) -> None:
 def test_what_lies_beside_the_weights_is_read(tmp_path: Path) -> None:
     from transformers import ViTImageProcessor
 
-    ViTImageProcessor(masked_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    ViTImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
     weights = Weights(str(tmp_path), licence="MIT", trained_on="nothing")
     check = ["library_normalisation"]
     (result,) = check_expert(make_spec(MEAN, STD, weights), checks=check, real=True)

@@ -44,7 +44,7 @@ def test_another_input_size_interpolates_positions(clip_folder):
 def test_statistics_come_from_the_folder(clip_folder, tmp_path):
     CLIPModel.from_pretrained(clip_folder).save_pretrained(tmp_path)
     assert TransformersCLIP(str(tmp_path)).preprocess.mean.flatten()[0] == pytest.approx(0.48145466)
-    CLIPImageProcessor(masked_mean=[0.1, 0.2, 0.3], resample=2).save_pretrained(tmp_path)
+    CLIPImageProcessor(image_mean=[0.1, 0.2, 0.3], resample=2).save_pretrained(tmp_path)
     preprocess = TransformersCLIP(str(tmp_path)).preprocess
     assert preprocess.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert preprocess.interpolation == "bilinear"

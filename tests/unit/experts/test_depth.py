@@ -215,7 +215,7 @@ def test_the_weights_folder_says_how_images_are_made(save):
     _, folder = save("dpt")
     assert resolve_expert(DPT, weights=folder).image == resolve_expert(DPT).image
     size = {"height": 128, "width": 128}
-    transformers.DPTImageProcessor(size=size, masked_mean=[0.1] * 3).save_pretrained(folder)
+    transformers.DPTImageProcessor(size=size, image_mean=[0.1] * 3).save_pretrained(folder)
     spec = resolve_expert(DPT, weights=folder)
     assert (spec.image.size, spec.image.mean, spec.tokens.grid) == ((128, 128), (0.1,) * 3, (8, 8))
 

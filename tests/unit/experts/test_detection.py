@@ -118,7 +118,7 @@ def save(tmp_path_factory):
         if EXPERTS[kind] == DETR:
             processor = transformers.DetrImageProcessor(
                 size={"shortest_edge": HEIGHT, "longest_edge": WIDTH},
-                masked_mean=[0.1] * 3,
+                image_mean=[0.1] * 3,
                 image_std=[0.2] * 3,
             )
         processor.save_pretrained(folder)

@@ -104,7 +104,7 @@ def test_the_weights_folder_says_width_and_grid_and_how_images_are_normalised(sa
     _, folder = save(name)
     assert resolve_expert(name, weights=folder).image == resolve_expert(name).image
     transformers.BitImageProcessor(
-        size={"shortest_edge": 518}, crop_size=518, masked_mean=[0.1] * 3, image_std=[0.2] * 3
+        size={"shortest_edge": 518}, crop_size=518, image_mean=[0.1] * 3, image_std=[0.2] * 3
     ).save_pretrained(folder)
     spec = resolve_expert(name, weights=folder, image_size=(PATCH[name] * 5, PATCH[name] * 7))
     assert (spec.tokens.width, spec.tokens.grid) == (32, (5, 7))

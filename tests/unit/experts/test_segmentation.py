@@ -98,7 +98,7 @@ def save(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         model.save_pretrained(folder)
         processor = transformers.SegformerImageProcessor(
-            size={"height": HEIGHT, "width": WIDTH}, masked_mean=[0.1] * 3, image_std=[0.2] * 3
+            size={"height": HEIGHT, "width": WIDTH}, image_mean=[0.1] * 3, image_std=[0.2] * 3
         )
         processor.save_pretrained(folder)
         return model, folder
