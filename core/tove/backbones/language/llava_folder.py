@@ -151,7 +151,7 @@ def _write_model(
     text.tie_word_embeddings = tied
     config_class = getattr(transformers, f"{parts.name}Config")
     config = config_class(
-        vision_config=encoder.model.config.to_dict(),
+        vision_config=encoder.tower_config.to_dict(),
         text_config=text.to_dict(),
         image_token_index=image,
         vision_feature_layer=encoder.layer,
@@ -205,7 +205,7 @@ def _write_processor(parts: LlavaParts, tokenizer: Any, folder: Path) -> None:  
         {
             "processor_class": f"{parts.name}Processor",
             "image_token": IMAGE,
-            "patch_size": encoder.model.config.patch_size,
+            "patch_size": encoder.tower_config.patch_size,
             "num_additional_image_tokens": 1,  # CLIP's class token
             "vision_feature_select_strategy": "default",
         },
