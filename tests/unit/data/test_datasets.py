@@ -1,6 +1,5 @@
 import copy
 import json
-import logging
 import os
 import pickle
 
@@ -121,25 +120,6 @@ def test_collate_is_found_by_name(root) -> None:
 
 def warnings_about(records, text: str) -> list[str]:
     return [r.getMessage() for r in records if text in r.getMessage()]
-
-
-class Listener(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records = []
-
-    def emit(self, record) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def log():
-    from mmengine.logging import MMLogger
-
-    logger, listener = MMLogger.get_current_instance(), Listener()
-    logger.addHandler(listener)
-    yield listener.records
-    logger.removeHandler(listener)
 
 
 def test_corrupt_images_are_named_once_counted_and_replaced_in_training(root, log) -> None:
@@ -276,12 +256,23 @@ def test_annotations_in_another_encoding_are_a_sentence(root) -> None:
         build(root, "VSRStatements")
 
 
-def test_the_real_path_is_asked_once_an_image(root, monkeypatch) -> None:
+def test_images_are_looked_for_by_listing_and_not_one_by_one(root, monkeypatch) -> None:
     asked = []
-    real = os.path.realpath
-    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
-    build(root)
-    assert len(asked) == len(set(asked)) == 5
+    for name in ("realpath", "isfile"):
+        real = getattr(os.path, name)
+        told = lambda path, real=real: asked.append(path) or real(path)  # noqa: E731
+        monkeypatch.setattr(os.path, name, told)
+    assert len(build(root)) == 10
+    assert not [path for path in asked if str(path).endswith(".png")]
+
+
+def test_a_linked_image_is_the_same_image(root, log) -> None:
+    link = root / "images" / "001.png"
+    link.unlink()
+    link.symlink_to(root / "images" / "000.png")
+    data = build(root, test_mode=True)
+    assert data[0]["sample"]["image_id"] == data[1]["sample"]["image_id"]
+    assert len(warnings_about(log, "1 images are links to others")) == 1
 
 
 def test_a_relation_may_be_missing_or_null(root) -> None:
