@@ -45,5 +45,5 @@ def test_splits_apart_say_nothing(splits):
 
 def test_wrapped_data_sets_are_looked_into(splits):
     built = splits(train=(0, 1), val=(2,))
-    both = RepeatDataset(ConcatDataset([built["train"], built["val"]]), times=2)
-    assert len(image_ids(both)) == 3
+    assert len(image_ids(ConcatDataset([built["train"], built["val"]]))) == 3
+    assert image_ids(RepeatDataset(built["train"], times=2)) == image_ids(built["train"])
