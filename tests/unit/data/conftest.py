@@ -1,31 +1,11 @@
-"""A small data set to spoil, and what was said about it."""
+"""A small data set to spoil."""
 
 import json
-import logging
 
 import pytest
 from PIL import Image
 
 from tove.registry import DATASETS
-
-
-class Listener(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records = []
-
-    def emit(self, record) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def log():
-    from mmengine.logging import MMLogger
-
-    logger, listener = MMLogger.get_current_instance(), Listener()
-    logger.addHandler(listener)
-    yield listener.records
-    logger.removeHandler(listener)
 
 
 @pytest.fixture
