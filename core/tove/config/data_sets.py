@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 
 from tove.errors import ConfigError
+from tove.registry import DATA_SAMPLERS
 
-__all__ = ["LOADERS", "data_sets", "fill_in"]
+__all__ = ["LOADERS", "check_samplers", "data_sets", "fill_in"]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
 
@@ -40,7 +42,22 @@ def fill_in(cfg: Config) -> None:
     for loader in LOADERS:
         if loader in cfg and "batch_size" in cfg:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
-        if (
-            loader in cfg
-        ):  # pinned memory is what a copy to the device needs to be waited for by none
+        if loader in cfg:  # from pinned memory a copy to the device is waited for by none
             cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
+
+
+def check_samplers(cfg: Config) -> None:
+    """Refuse a sampler that never ends where a loader is read to its end.
+
+    Raises:
+        ConfigError: the loader of an evaluation has one.
+    """
+    for loader in ("val_dataloader", "test_dataloader"):
+        sampler = cfg.get(loader, {}).get("sampler")
+        kind = sampler.get("type") if isinstance(sampler, Mapping) else None
+        found = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(found, type) and issubclass(found, InfiniteSampler):
+            raise ConfigError(
+                f"{loader}.sampler is an {found.__name__}, which never ends, so neither would the "
+                "evaluation; give dict(type='DefaultSampler', shuffle=False)."
+            )

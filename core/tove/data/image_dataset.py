@@ -10,15 +10,16 @@ Shapes: S side of the square view, in pixels.
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from torch import Tensor
 
+from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
 from tove.data.image_files import real_paths
-from tove.data.image_io import (VIEWS, CorruptImage, TooManyCorruptImages, load_image, shared_view)
+from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.data.view_cache import CorruptLog, ViewStore
 from tove.errors import ConfigError
 
@@ -49,16 +50,22 @@ class ImageDataset(BaseDataset):
         data_root: str | None = None,
         ann_file: str = "",
         img_dir: str = "images",
-        image_size: int = 224,
-        view: str = "crop",
-        corrupt_limit: int = 16,
-        max_samples: int | None = None,
-        keep_decoded_gb: float = 0.0,
+        image_size: Annotated[int, Range(1, 8192)] = 224,
+        view: Literal["crop", "pad"] = "crop",
+        corrupt_limit: Annotated[int, Range(0)] = 16,
+        max_samples: Annotated[int, Range(1)] | None = None,
+        keep_decoded_gb: Annotated[float, Range(0, 1e5)] = 0.0,
         test_mode: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        if view not in VIEWS:
-            raise ConfigError(f"The view of a data set is {view!r}, but must be 'crop' or 'pad'.")
+        own = dict(
+            image_size=image_size,
+            view=view,
+            corrupt_limit=corrupt_limit,
+            max_samples=max_samples,
+            keep_decoded_gb=keep_decoded_gb,
+        )
+        check_arguments(ImageDataset, own, type(self).__name__)
         self.image_size, self.view, self.max_samples = image_size, view, max_samples
         self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
         super().__init__(

@@ -17,7 +17,6 @@ from tove.errors import ConfigError
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "VIEWS",
     "CorruptImage",
     "TooManyCorruptImages",
     "load_image",
@@ -27,7 +26,6 @@ __all__ = [
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-VIEWS = ("crop", "pad")
 MAX_PIXELS = 500_000_000  # decoded: 1.5 GB. JPEG files are decoded smaller, so photographs pass
 _PAD_COLOUR = (122, 116, 104)  # CLIP's mean pixel: the padding is near zero once normalised
 

@@ -9,8 +9,9 @@ The answer is found by ranking a list, as Prismer does for VQA (arXiv 2303.02506
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from tove.config.validation import Range
 from tove.data.annotations import read_rows, text_of
 from tove.data.image_dataset import ImageDataset
 from tove.errors import ConfigError
@@ -41,7 +42,7 @@ class Questions(ImageDataset):
         *,
         prompt: str = "{question}",
         answers: Sequence[str] | str | None = None,
-        max_answers: int | None = None,
+        max_answers: Annotated[int, Range(1)] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         if "{question}" not in prompt:

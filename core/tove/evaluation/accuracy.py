@@ -1,7 +1,7 @@
 """Accuracy of chosen answers: of true and false, as VSR is scored (arXiv 2205.00363), of lists."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.evaluator import BaseMetric
 
@@ -36,7 +36,10 @@ class StatementAccuracy(BaseMetric):
     item_metric = "accuracy"
 
     def __init__(
-        self, per_relation: bool = True, collect_device: str = "cpu", prefix: str | None = None
+        self,
+        per_relation: bool = True,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
+        prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.per_relation = per_relation

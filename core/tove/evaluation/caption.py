@@ -7,12 +7,13 @@ rules for lower-cased captions and drops the same punctuation, in Python.
 import logging
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import regex
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from tove.config.validation import Range
 from tove.evaluation.intervals import bootstrap_interval
 from tove.registry import METRICS
 
@@ -98,9 +99,9 @@ class CaptionScore(BaseMetric):
 
     def __init__(
         self,
-        num_resamples: int = 2000,
-        seed: int = 0,
-        collect_device: str = "cpu",
+        num_resamples: Annotated[int, Range(1, 10**7)] = 2000,
+        seed: Annotated[int, Range(0)] = 0,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -194,7 +194,17 @@ def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
         (dict(data_root=None), "has no data_root"),
         (dict(ann_file="annotations/nothing.json"), "annotation file"),
         (dict(img_dir="photos"), "image folder"),
-        (dict(view="stretch"), "'crop' or 'pad'"),
+        (dict(view="stretch"), "one of 'crop', 'pad'"),
+        (dict(max_samples=-1), r"CocoCaptions\.max_samples is -1, .* \(1 or more\) or None"),
+        (dict(max_samples=0), r"max_samples is 0"),
+        (dict(max_samples=True), r"max_samples is True"),
+        (dict(corrupt_limit=-1), r"corrupt_limit is -1, .* \(0 or more\)"),
+        (dict(corrupt_limit=float("nan")), r"corrupt_limit is nan"),
+        (dict(keep_decoded_gb=float("nan")), r"keep_decoded_gb is nan"),
+        (dict(keep_decoded_gb=float("inf")), r"keep_decoded_gb is inf"),
+        (dict(keep_decoded_gb=-1), r"keep_decoded_gb is -1"),
+        (dict(image_size=0), r"image_size is 0, .* \(1 or more and 8192 or less\)"),
+        (dict(image_size=2.5), r"image_size is 2\.5"),
     ],
 )
 def test_what_is_missing_is_told_at_construction(root, options, words) -> None:
