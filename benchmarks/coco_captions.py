@@ -39,6 +39,14 @@ _AGAIN = (  # as the next stage of a run builds it
     "CocoCaptions(data_root=sys.argv[1], ann_file='captions.json')",
     _OURS[1],
 )
+_LOOKED_OVER = (
+    "from mmengine.config import Config; from rich.console import Console\n"
+    "import tove.data, tove.evaluation; from tove.data.look_over import look_over",
+    "data = dict(type='CocoCaptions', data_root=sys.argv[1], ann_file='captions.json')\n"
+    "found = look_over(Config({'train_dataloader': {'dataset': data}}), Console(stderr=True))\n"
+    "assert 'None of the 16 images looked at can be read' in found.problems[0]\n"
+    "count = 600000",
+)
 _WORDS = "a the man woman dog horse pizza sitting standing on near with red large street".split()
 
 
@@ -79,7 +87,12 @@ def main() -> None:
         size = (root / "captions.json").stat().st_size / 2**20
         print(f"{5 * images:,} captions of {images:,} images, {size:.0f} MiB")
         reference = measure(root, *_PLAIN)
-        for name, parts in (("json.load", _PLAIN), ("CocoCaptions", _OURS), ("again", _AGAIN)):
+        for name, parts in (
+            ("json.load", _PLAIN),
+            ("CocoCaptions", _OURS),
+            ("again", _AGAIN),
+            ("look_over", _LOOKED_OVER),
+        ):
             seconds, peak, count = measure(root, *parts)
             print(
                 f"{name:13} {seconds:6.2f} s ({seconds / reference[0]:.2f} of json.load)  "

@@ -10,7 +10,7 @@ from mmengine.dataset import InfiniteSampler
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
-__all__ = ["LOADERS", "check_samplers", "data_sets", "fill_in"]
+__all__ = ["LOADERS", "check_samplers", "data_sets", "fill_in", "is_wrapper"]
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_dataloader")
 
@@ -33,10 +33,15 @@ def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
     return [*dataset.get("datasets", []), *([dataset["dataset"]] if "dataset" in dataset else [])]
 
 
+def is_wrapper(dataset: Mapping[str, Any]) -> bool:
+    """Tell whether a data set only hands on what others read."""
+    return bool(_wrapped(dataset))
+
+
 def fill_in(cfg: Config) -> None:
     """Give data root, image size, batch size and pinning to what names none."""
     for _, dataset in data_sets(cfg):
-        if not _wrapped(dataset):
+        if not is_wrapper(dataset):
             dataset.setdefault("data_root", cfg.data_root)
             dataset.setdefault("image_size", cfg.image_size)
     for loader in LOADERS:
