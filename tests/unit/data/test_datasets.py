@@ -103,6 +103,27 @@ def test_a_folder_of_images_is_read_recursively_in_order(root) -> None:
     assert data[0]["sample"]["task"] == "image"
 
 
+def test_files_that_are_left_out_of_a_folder_are_counted(root, log) -> None:
+    folder = root / "images"
+    for name in ("a.txt", "b.txt", "c.heic", "LICENSE", ".hidden.jpg"):
+        (folder / name).write_text("no image")
+    Image.new("RGB", (8, 8)).save(folder / "d.jfif", format="JPEG")
+    odd = os.fsencode(folder) + b"/caf\xe9.png"
+    with open(odd, "wb") as file:
+        file.write((folder / "000.png").read_bytes())
+    assert len(build(root, "UnlabelledImages")) == 7
+    told = "4 files are no images that can be read: 2 .txt, 1 .heic, 1 without an ending."
+    assert len(warnings_about(log, told)) == 1
+    odd = "1 images are left out, whose names are not UTF-8, 'caf\\udce9.png'."
+    assert len(warnings_about(log, odd)) == 1
+
+
+def test_a_pipe_among_the_images_is_skipped_as_unreadable(root) -> None:
+    os.mkfifo(root / "images" / "pipe.jpg")
+    data = build(root, "UnlabelledImages", test_mode=True)
+    assert [data[i]["sample"].get("skipped", False) for i in range(7)] == [False] * 6 + [True]
+
+
 def test_max_samples_and_concatenation(root) -> None:
     captions = build(root, max_samples=4)
     assert (len(captions), captions.num_images) == (4, 2)
