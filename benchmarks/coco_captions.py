@@ -20,9 +20,9 @@ import re, sys, time
 open("/proc/self/clear_refs", "w").write("5")  # the peak from here on
 def memory(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-before, start = memory("VmRSS"), time.perf_counter()
+before, start, used = memory("VmRSS"), time.perf_counter(), time.process_time()
 {work}
-print(time.perf_counter() - start, memory("VmHWM") - before, count)
+print(time.perf_counter() - start, time.process_time() - used, memory("VmHWM") - before, count)
 """
 _PLAIN = (
     "import json",
@@ -67,13 +67,13 @@ def write(root: Path, num_images: int) -> None:
     (root / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
-def measure(root: Path, imports: str, work: str) -> tuple[float, float, int]:
-    """Return seconds, MiB at the peak and the number of captions."""
+def measure(root: Path, imports: str, work: str) -> tuple[float, float, float, int]:
+    """Return seconds, those of the processor, MiB at the peak and the number of samples."""
     code = _MEASURE.format(imports=imports, work=work)
     out = subprocess.run(
         [sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True
     ).stdout.split()
-    return float(out[0]), float(out[1]), int(out[2])
+    return float(out[0]), float(out[1]), float(out[2]), int(out[3])
 
 
 def main() -> None:
@@ -93,10 +93,10 @@ def main() -> None:
             ("again", _AGAIN),
             ("look_over", _LOOKED_OVER),
         ):
-            seconds, peak, count = measure(root, *parts)
+            seconds, used, peak, count = measure(root, *parts)
             print(
-                f"{name:13} {seconds:6.2f} s ({seconds / reference[0]:.2f} of json.load)  "
-                f"peak {peak:6.0f} MiB ({peak / reference[1]:.2f})  {count:,} samples"
+                f"{name:13} {seconds:5.1f} s, processor {used:5.2f} s ({used / reference[1]:.2f} of "
+                f"json.load), peak {peak:4.0f} MiB ({peak / reference[2]:.2f}), {count:,} samples"
             )
 
 

@@ -5,10 +5,12 @@ mended, and counted in a warning. `Texts` keeps many texts in two blocks of memo
 workers share: Python's own strings are copied, page by page, by being counted.
 """
 
+import gc
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,18 +30,22 @@ __all__ = [
 ]
 
 _SHOWN = 3
+_AT_ONCE = 1 << 16
 
 
 class Texts(Sequence[str]):
     """A sequence of texts: their bytes in one block, and where each ends."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        block, ends = bytearray(), [0]
-        for text in texts:
-            block += text.encode("utf-8", "surrogateescape")  # a file's name need not be UTF-8
-            ends.append(len(block))
+        block, lengths = bytearray(), [0]
+        waiting = iter(texts)
+        while some := [  # a file's name need not be UTF-8
+            text.encode("utf-8", "surrogateescape") for text in islice(waiting, _AT_ONCE)
+        ]:
+            block += b"".join(some)
+            lengths += map(len, some)
         self._block = np.frombuffer(bytes(block), dtype=np.uint8)
-        self._ends = np.array(ends, dtype=np.int64)
+        self._ends = np.cumsum(lengths, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -58,8 +64,10 @@ def is_text(value: object) -> bool:
     """Tell whether a value is a text that can be written out again: JSON can hold half letters."""
     if not isinstance(value, str):
         return False
+    if value.isascii():
+        return True
     try:
-        return value.isascii() or bool(value.encode())
+        return bool(value.encode())
     except UnicodeEncodeError:
         return False
 
@@ -89,11 +97,16 @@ def read_json(path: str, what: str, slim: Callable[[dict[str, Any]], Any] | None
     Raises:
         ConfigError: it cannot be read, or is no JSON.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # it would look through all that is read again and again, and none is garbage
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_hook=slim)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path!r} is not {what} ({_reason(error)}).") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def read_rows(path: str, what: str, make: Callable[[dict[str, Any], int], Any]) -> list[Any]:
@@ -161,8 +174,11 @@ def join_by_id(path: str, names: Sequence[tuple[Any, str]], owners: Sequence[Any
     places: dict[Any, int] = {}
     by_name: dict[str, int] = {}
     clashing = []
-    for place, (identity, name) in enumerate(names):
-        place = by_name.setdefault(os.path.normpath(name), place)
+    again = []
+    for number, (identity, name) in enumerate(names):
+        place = by_name.setdefault(os.path.normpath(name) if "/" in name else name, number)
+        if place != number:
+            again.append(name)
         if places.setdefault(identity, place) != place:
             clashing.append(identity)
     if clashing:
@@ -179,7 +195,6 @@ def join_by_id(path: str, names: Sequence[tuple[Any, str]], owners: Sequence[Any
             f"{len(names)} images, {_some(lost)}; the two lists are not of one data set."
         )
     warn(path, len(lost), "annotations belong to no image and are left out", lost)
-    again = [name for place, (_, name) in enumerate(names) if by_name[os.path.normpath(name)] != place]
     warn(path, len(again), "images are listed again and taken as one with the first", again)
     return found
 

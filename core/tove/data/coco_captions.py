@@ -19,9 +19,6 @@ from tove.registry import DATASETS
 
 __all__ = ["CocoCaptions"]
 
-_KEYS = ("id", "file_name", "image_id", "caption")
-
-
 @dataclass(frozen=True, slots=True)
 class _Captions:
     """A file's images that have captions, in its order, and all captions in the order of those.
@@ -104,30 +101,30 @@ def _read(path: str, changed: int, size: int) -> _Captions:
     """Read a file, of that time and size, and put its captions in the order of its images."""
     content = read_json(path, "a COCO captions file", _slim)
     images, annotations = (_entries(path, content, key) for key in ("images", "annotations"))
-    names = [entry[:2] for entry in images]
-    owners = [entry[2] for entry in annotations]
-    captions = [" ".join(entry[3].split()) for entry in annotations]
-    del content, images, annotations
-    places = np.array(join_by_id(path, names, owners), dtype=np.int64)
+    owners = [owner for owner, _ in annotations]
+    captions = [caption for _, caption in annotations]
+    del content, annotations
+    places = np.array(join_by_id(path, images, owners), dtype=np.int64)
     filled = np.array([bool(caption) for caption in captions], dtype=bool)
     warn(path, int((~filled).sum()), "captions are empty and are left out")
     kept = np.flatnonzero(filled & (places >= 0))
     order = kept[np.argsort(places[kept], kind="stable")]
     used, counts = np.unique(places[order], return_counts=True)
-    warn(path, len(names) - len(used), "images have no caption of their own and are left out")
+    warn(path, len(images) - len(used), "images have no caption of their own and are left out")
     return _Captions(
-        ids=[names[place][0] for place in used],
-        names=[names[place][1] for place in used],
-        captions=Texts(captions[place] for place in order),
+        ids=[images[place][0] for place in used.tolist()],
+        names=[images[place][1] for place in used.tolist()],
+        captions=Texts(captions[place] for place in order.tolist()),
         starts=np.concatenate([[0], np.cumsum(counts)]),
     )
 
 
 def _slim(entry: dict[str, Any]) -> Any:  # noqa: ANN401 - entries of any shape
-    """Keep of an image or annotation what is read."""
-    if "file_name" in entry or "caption" in entry:
-        return tuple(map(entry.get, _KEYS))
-    return entry
+    """Keep of an image or annotation what is read, words separated by single spaces."""
+    if "image_id" in entry:
+        caption = entry.get("caption")
+        return entry["image_id"], " ".join(caption.split()) if type(caption) is str else caption
+    return (entry.get("id"), entry["file_name"]) if "file_name" in entry else entry
 
 
 def _entries(path: str, content: object, key: str) -> list[Any]:
@@ -135,18 +132,11 @@ def _entries(path: str, content: object, key: str) -> list[Any]:
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise ConfigError(f"{path!r} is not a COCO captions file: it has no list '{key}'.")
-    if key == "images":
-        name, need, first = "a file_name", "an id (a number or a text)", 0
-    else:
-        name, need, first = "a caption", "an image_id (a number or a text)", 2
     wrong = [
         place
         for place, entry in enumerate(entries)
-        if not (
-            type(entry) is tuple
-            and type(entry[first]) in (int, str)
-            and is_text(entry[first + 1])
-        )
+        if not (type(entry) is tuple and type(entry[0]) in (int, str) and is_text(entry[1]))
     ]
-    refuse(path, "COCO captions file", wrong, entries, f"{key} lack {need} or {name} (a text in Unicode)")
+    need = "an id or a file_name" if key == "images" else "an image_id or a caption"
+    refuse(path, "COCO captions file", wrong, entries, f"{key} lack {need} (ids are numbers or texts)")
     return entries

@@ -106,7 +106,8 @@ class ImageDataset(BaseDataset):
         found = real_paths(paths)
         self._check_files([path for path in paths if path not in found], len(paths))
         self._paths = Texts(paths)
-        self._ids = Texts(found.get(path, path) for path in paths)
+        links = any(path != real for path, real in found.items())
+        self._ids = Texts(found.get(path, path) for path in paths) if links else self._paths
         doubles = sorted(found.keys() - {real: path for path, real in found.items()}.values())
         warn(self.ann_file, len(doubles), "images are links to others, and one with them", doubles)
         self.num_images = len(paths)

@@ -18,14 +18,14 @@ def real_paths(paths: Iterable[str]) -> dict[str, str]:
     """
     wanted: dict[str, list[str]] = {}
     for path in paths:
-        wanted.setdefault(os.path.dirname(path), []).append(path)
+        wanted.setdefault(path.rpartition(os.sep)[0], []).append(path)
     found: dict[str, str] = {}
     for folder, inside in wanted.items():
         regular, real = _regular_files(folder), os.path.realpath(folder)
         for path in inside:
-            name = os.path.basename(path)
+            name = path.rpartition(os.sep)[2]
             if name in regular:
-                found[path] = os.path.join(real, name)
+                found[path] = f"{real}{os.sep}{name}"
             elif os.path.isfile(path):  # a link, or a name in other capitals where that is the same
                 found[path] = os.path.realpath(path)
     return found
