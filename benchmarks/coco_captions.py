@@ -95,8 +95,8 @@ def main() -> None:
         ):
             seconds, used, peak, count = measure(root, *parts)
             print(
-                f"{name:13} {seconds:5.1f} s, processor {used:5.2f} s ({used / reference[1]:.2f} of "
-                f"json.load), peak {peak:4.0f} MiB ({peak / reference[2]:.2f}), {count:,} samples"
+                f"{name:13} {seconds:5.1f} s, processor {used:5.2f} s ({used / reference[1]:.2f} "
+                f"of json.load), peak {peak:4.0f} MiB ({peak / reference[2]:.2f}), {count:,} rows"
             )
 
 

@@ -56,11 +56,42 @@ def test_accuracy_with_interval_and_relations() -> None:
 
 def test_answers_are_scored_by_place_in_the_list() -> None:
     samples = [{**statement(i, 3, 3 if i else 5), "task": "question"} for i in range(4)]
+    samples = [sample | dict(candidates=list("abcdef")) for sample in samples]
     samples += [{**statement(9, -1, 0), "task": "question"}, statement(10, 1, 1)]
     scores = evaluate(METRICS.build(dict(type="AnswerAccuracy")), samples)
     assert scores["vqa/accuracy"] == pytest.approx(3 / 5)
     assert scores["vqa/num_questions"] == 5
     assert "vqa/yes_rate" not in scores
+
+
+def test_a_constant_answer_is_told(log) -> None:
+    scores = evaluate(StatementAccuracy(), [statement(i, int(i > 5), 0) for i in range(10)])
+    assert (scores["vsr/top_answer_share"], scores["vsr/yes_rate"]) == (1.0, 0.0)
+    told = "All 10 statements were answered 'no', so the accuracy of 0.600 is that answer's share"
+    assert [r for r in log if r.getMessage().startswith(told)]
+
+
+def test_answers_that_differ_are_not_called_constant(log) -> None:
+    metric = METRICS.build(dict(type="AnswerAccuracy", per_relation=False))
+    samples = [{**statement(i, 0, int(i == 3)), "task": "question"} for i in range(4)]
+    log.clear()
+    assert evaluate(metric, samples)["vqa/top_answer_share"] == 0.75
+    assert evaluate(StatementAccuracy(), [statement(0, 0, 0)])["vsr/top_answer_share"] == 1.0
+    assert not log  # one answer is no constant one
+
+
+def test_the_same_answer_in_lists_of_two_orders_is_one_answer() -> None:
+    samples = [statement(0, 0, 1), {**statement(1, 0, 0), "candidates": ["yes", "no"]}]
+    assert evaluate(StatementAccuracy(), samples)["vsr/top_answer_share"] == 1.0
+
+
+def test_a_statement_twice_in_a_file_counts_twice_and_a_sampler_s_repeat_once() -> None:
+    first = statement(1, 1, 1) | dict(source_id=1)
+    again = statement(1, 1, 0) | dict(source_id=7)
+    metric = StatementAccuracy()
+    scores = evaluate(metric, [first, again, first, statement(2, 1, 1) | dict(source_id=2)])
+    assert (scores["vsr/num_statements"], scores["vsr/accuracy"]) == (3, pytest.approx(2 / 3))
+    assert len(metric.item_scores) == 3
 
 
 def test_one_evaluation_loop_can_hold_both_metrics() -> None:
