@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 
+from tove.config.validation import check_value
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
@@ -16,26 +17,34 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "unlabelled_
 
 
 def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Yield every data set's config with its loader's name, those inside wrappers too."""
+    """Yield every data set's config with its loader's name, those inside wrappers too.
+
+    Raises:
+        ConfigError: a loader or data set is no dict.
+    """
     for loader in LOADERS:
         if loader in cfg:
+            check_value(cfg[loader], dict, loader)
             if "dataset" not in cfg[loader]:
                 raise ConfigError(f"{loader} of the config has no 'dataset'; say what it loads.")
-            stack = [cfg[loader].dataset]
+            stack = [cfg[loader]["dataset"]]
             while stack:
                 dataset = stack.pop()
+                check_value(dataset, dict, f"{loader}.dataset or one inside it")
                 yield loader, dataset
-                stack.extend(_wrapped(dataset))
+                stack.extend(_wrapped(dataset, loader))
 
 
-def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
-    """Give the data sets inside a wrapper: ConcatDataset's `datasets`, the others' `dataset`."""
-    return [*dataset.get("datasets", []), *([dataset["dataset"]] if "dataset" in dataset else [])]
+def _wrapped(dataset: Mapping[str, Any], loader: str) -> list[Any]:
+    """Return the data sets inside a wrapper: ConcatDataset's `datasets`, others' `dataset`."""
+    inside = dataset.get("datasets", [])
+    check_value(inside, list[dict], f"{loader}.dataset.datasets")
+    return [*inside, *([dataset["dataset"]] if "dataset" in dataset else [])]
 
 
 def is_wrapper(dataset: Mapping[str, Any]) -> bool:
     """Tell whether a data set only hands on what others read."""
-    return bool(_wrapped(dataset))
+    return "dataset" in dataset or "datasets" in dataset
 
 
 def fill_in(cfg: Config) -> None:

@@ -30,10 +30,11 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
         )
     try:
         cfg = Config.fromfile(path)
-    except (KeyError, TypeError, SyntaxError, NameError, ImportError, OSError) as error:
+    except Exception as error:  # a config is a program of the user's, and may raise anything
         raise ConfigError(
-            f"The config {path} cannot be read ({type(error).__name__}: {error}); where it changes "
-            "a setting of its _base_ from a value to a dict, add _delete_=True to that dict."
+            f"The config {path} cannot be read ({type(error).__name__}: {error}). Configs here are "
+            "of mmengine's text style, without read_base(); where one changes a setting of its "
+            "_base_ from a value to a dict, add _delete_=True to that dict."
         ) from error
     if options:
         given = parse_options(options, cfg)

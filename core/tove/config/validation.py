@@ -52,8 +52,8 @@ class Range:
         return low and (value < self.most if self.below else value <= self.most)
 
     def __str__(self) -> str:
-        low = f"above {self.least:g}" if self.above else f"{self.least:g} or more"
-        high = f"below {self.most:g}" if self.below else f"{self.most:g} or less"
+        low = f"above {self.least:,}" if self.above else f"{self.least:,} or more"
+        high = f"below {self.most:,}" if self.below else f"{self.most:,} or less"
         sides = (low, self.least > -math.inf), (high, self.most < math.inf)
         return " and ".join(text for text, there in sides if there)
 
@@ -185,6 +185,7 @@ _KINDS = {
     float: "a number",
     str: "a text",
     bool: "True or False",
+    dict: "a dict",
     type(None): "None",
 }
 _LISTS = (list, tuple, Sequence)
@@ -208,6 +209,8 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, an
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and value == value  # nan is no setting
+    if origin in (dict, Mapping):
+        hint = dict
     if hint in _KINDS:
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     return True
@@ -226,6 +229,8 @@ def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
         return f"a list of {len(inner)}: {', '.join(map(_described, inner))}"
     if origin in _LISTS:
         return f"a list, each entry {_described(inner[0])}"
+    if origin in (dict, Mapping):
+        hint = dict
     return _KINDS.get(hint, str(hint))
 
 

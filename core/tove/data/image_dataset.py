@@ -54,7 +54,7 @@ class ImageDataset(BaseDataset):
         view: Literal["crop", "pad"] = "crop",
         corrupt_limit: Annotated[int, Range(0)] = 16,
         max_samples: Annotated[int, Range(1)] | None = None,
-        keep_decoded_gb: Annotated[float, Range(0, 1e5)] = 0.0,
+        keep_decoded_gb: Annotated[float, Range(0, 100_000)] = 0.0,
         test_mode: bool = False,
         lazy_init: bool = False,
     ) -> None:

@@ -224,7 +224,7 @@ def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
         (dict(keep_decoded_gb=float("nan")), r"keep_decoded_gb is nan"),
         (dict(keep_decoded_gb=float("inf")), r"keep_decoded_gb is inf"),
         (dict(keep_decoded_gb=-1), r"keep_decoded_gb is -1"),
-        (dict(image_size=0), r"image_size is 0, .* \(1 or more and 8192 or less\)"),
+        (dict(image_size=0), r"image_size is 0, .* \(1 or more and 8,192 or less\)"),
         (dict(image_size=2.5), r"image_size is 2\.5"),
     ],
 )
