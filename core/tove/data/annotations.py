@@ -78,10 +78,13 @@ def text_of(row: dict[str, Any], key: str) -> str:
     Raises:
         KeyError: there is none.
         TypeError: it is something else.
+        ValueError: it is blank.
     """
     value = row[key]
     if not is_text(value):
         raise TypeError(f"{key} is {ascii(value)[:80]}, but must be a text in Unicode")
+    if not value.strip(" .\t\n\r"):
+        raise ValueError(f"{key} is blank")
     return str(value)
 
 

@@ -160,3 +160,50 @@ def test_texts_keep_every_letter():
 def test_a_mark_of_byte_order_is_no_fault(photos):
     text = json.dumps(coco([(1, "0.png")], [(1, "a")]))
     assert len(photos("\ufeff" + text)) == 1
+
+
+PHOTO = '"images": [{"id": 1, "file_name": "0.png"}]'
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("CocoCaptions", "{%s}" % PHOTO),
+        ("CocoCaptions", '{%s, "annotations": {"1": "a"}}' % PHOTO),
+        ("CocoCaptions", '{%s, "annotations": [null]}' % PHOTO),
+        ("CocoCaptions", '{%s, "annotations": [{"image_id": 1, "bbox": [1, 2]}]}' % PHOTO),
+        ("CocoCaptions", '{%s, "annotations": [{"image_id": [1], "caption": "a"}]}' % PHOTO),
+        ("CocoCaptions", '{%s, "annotations": [{"image_id": NaN, "caption": "a"}]}' % PHOTO),
+        ("CocoCaptions", '{"images": [{"id": %s}], "annotations": []}' % ("1" * 5000)),
+        ("CocoCaptions", '{"images": {"1": "0.png"}, "annotations": []}'),
+        ("VSRStatements", '[{"image": "0.png", "caption": "a", "label": 1}]'),
+        ("VSRStatements", '{"image": "0.png", "caption": " . ", "label": 1}'),
+        ("VSRStatements", '{"image": "0.png", "caption": "a", "label": {}}'),
+        ("VSRStatements", '{"image": "", "caption": "a", "label": 1}'),
+        ("Questions", '{"image": "0.png", "question": "a ?", "answer": " "}'),
+        ("Questions", '{"image": "0.png", "question": "a ?", "answer": 2}'),
+        ("Questions", '{"image": "0.png", "question": "a ?", "answer": "b", "n": %s}' % ("1" * 5000)),
+    ],
+)
+def test_a_file_of_another_shape_is_a_sentence(photos, kind, text):
+    with pytest.raises(ConfigError, match=r"annotations\.json' is not a "):
+        photos(text, kind)
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "", ".", "a" * 5000, "../images"])
+def test_names_that_can_be_no_file_count_as_missing(photos, name):
+    with pytest.raises(ConfigError, match=r"1 of the 1 images .* are not in"):
+        photos(coco([(1, name)], [(1, "a")]), corrupt_limit=0)
+
+
+def test_captions_go_to_worker_processes_of_any_kind(photos):
+    data = photos(coco([(1, "0.png"), (2, "1.png")], [(2, "b"), (1, "a"), (2, "c")]))
+    assert samples(pickle.loads(pickle.dumps(data))) == samples(data)
+
+
+def test_no_caption_is_kept_twice(photos):
+    text = "a long caption " * 200
+    content = coco([(1, "0.png")], [(1, f"{text} {number}") for number in range(50)])
+    data = photos(content)
+    assert data[7]["sample"]["references"][49] == f"{text}49"
+    assert len(pickle.dumps(data)) < 2 * len(json.dumps(content))  # not 50 times
