@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 
 from PIL import Image
 
-from tove.data.image_io import IMAGE_SUFFIXES, CorruptImage, load_image
+from tove.data.image_io import CorruptImage, image_suffixes, load_image
 
 __all__ = ["ImageReport", "check_images", "find_image"]
 
@@ -104,7 +104,7 @@ def _look(path: str, decode: bool) -> tuple[str, str | None, str, str]:
     except Image.DecompressionBombError:  # large, which is no damage: `load_image` has a limit
         return path, found, "", ""
     suffix = os.path.splitext(found)[1].lower()
-    told = suffix in _SUFFIXES.get(kind, (f".{kind.lower()}",)) or suffix not in IMAGE_SUFFIXES
+    told = suffix in _SUFFIXES.get(kind, (f".{kind.lower()}",)) or suffix not in image_suffixes()
     return path, found, "" if told else kind, ""
 
 
@@ -118,6 +118,6 @@ def _stems(folder: str) -> dict[str, str]:
     return {
         stem: name
         for stem, suffix in map(os.path.splitext, reversed(names))
-        if suffix.lower() in IMAGE_SUFFIXES
+        if suffix.lower() in image_suffixes()
         for name in [stem + suffix]
     }
