@@ -191,8 +191,8 @@ def test_kept_views_are_decoded_once_and_shared_with_workers(root) -> None:
     second = torch.cat([batch["images"] for batch in loader])
     assert torch.equal(first, second)
     assert data.num_corrupt == 0
-    data[0]["image"].zero_()
-    assert torch.equal(data[1]["image"], first[1])
+    data[0]["image"].fill_(7)  # whoever writes into a view writes into a copy
+    assert torch.equal(data[0]["image"], first[0])
 
 
 def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
@@ -282,6 +282,16 @@ def test_the_real_path_is_asked_once_an_image(root, monkeypatch) -> None:
     monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
     build(root)
     assert len(asked) == len(set(asked)) == 5
+
+
+def test_a_linked_image_is_the_image_it_links_to(root) -> None:
+    """Held-out images must not count twice, nor be taken for others than those of training."""
+    (root / "images/001.png").unlink()
+    (root / "images/001.png").symlink_to(root / "images/000.png")
+    data = build(root, test_mode=True)
+    ids = [data[i]["sample"]["image_id"] for i in range(len(data))]
+    assert ids[0] == ids[1] == str((root / "images/000.png").resolve())
+    assert len(set(ids)) == 4
 
 
 def test_a_relation_may_be_missing_or_null(root) -> None:
