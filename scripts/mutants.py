@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -98,11 +99,10 @@ def tests_of(file: str) -> Tests:
     module = module.replace("/", ".").removesuffix(".__init__")
     wanted = {module, *(f"{module.rpartition('.')[0]}.{name}" for name in public_names(read(file)))}
     found = []
-    for test in sorted((ROOT / "tests").glob("[uc]*/**/test_*.py")):
-        name = test.relative_to(ROOT).as_posix()
-        named = test.stem in names and name.startswith(f"{room}/")
-        if named or not wanted.isdisjoint(imports(test.read_text("utf-8"))):
-            found.append(name)
+    for test, imported in imports_of_tests(ROOT).items():
+        named = Path(test).stem in names and test.startswith(f"{room}/")
+        if named or not wanted.isdisjoint(imported):
+            found.append(test)
     return tuple(found) or (nearest_folder(room, path.parent.name),)
 
 
@@ -127,6 +127,13 @@ def room_of(file: str) -> str:
         if file.startswith(start):
             return room.format(file.removeprefix(start).partition("/")[0].removesuffix(".py"))
     raise SystemExit(f"{file} lies in none of {', '.join(ROOMS)}, so it has no tests of its own.")
+
+
+@cache
+def imports_of_tests(root: Path) -> dict[str, set[str]]:
+    """Give the files of the unit and conformance tests, each with what it imports."""
+    files = sorted((root / "tests").glob("[uc]*/**/test_*.py"))
+    return {file.relative_to(root).as_posix(): imports(file.read_text("utf-8")) for file in files}
 
 
 def imports(code: str) -> set[str]:
@@ -188,7 +195,7 @@ def keyword_left_out(call: Any) -> Iterator[Any]:  # noqa: ANN401 - libcst's nod
 
 
 def sample(files: Sequence[str], num: int, seed: int, tests: Tests = ()) -> list[Mutant]:
-    """Draw places over all files, each as likely, and a defect for each; by file and line."""
+    """Draw places over all files, each as likely, and a defect for each, in the order drawn."""
     every = [(file, place) for file in files for place in places(read(file))]
     generator = random.Random(seed)
     generator.shuffle(every)
@@ -199,7 +206,7 @@ def sample(files: Sequence[str], num: int, seed: int, tests: Tests = ()) -> list
         code = place.module.deep_replace(place.node, generator.choice(place.instead)).code
         if compiles(code):
             mutants.append(Mutant(file, place.line, code, tests or tests_of(file)))
-    return sorted(mutants, key=lambda mutant: (mutant.file, mutant.line))
+    return mutants
 
 
 def compiles(code: str) -> bool:
@@ -252,6 +259,7 @@ def run_tests(folder: Path, tests: Tests) -> None:
     path = os.pathsep.join(str(folder / source) for source in SOURCES)
     os.environ |= {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     sys.dont_write_bytecode = True
+    multiprocessing.set_start_method(None, force=True)  # data loaders' workers are not ours
     import pytest
 
     sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]))
@@ -299,7 +307,7 @@ def report(mutants: Sequence[Mutant], survivors: Sequence[Mutant], seed: int) ->
     """Print the figures by file and the diff of every survivor."""
     drawn, passed = (Counter(mutant.file for mutant in group) for group in (mutants, survivors))
     print("\ncaught  file")
-    for file, number in drawn.items():
+    for file, number in sorted(drawn.items()):
         print(f"{number - passed[file]:3}/{number:<3} {file}")
     caught = len(mutants) - len(survivors)
     share = f"{caught / len(mutants):.0%}" if mutants else "nothing"
