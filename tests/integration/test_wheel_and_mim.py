@@ -29,7 +29,7 @@ def smoke(make_settings: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Settings of a run of seconds."""
     settings = make_settings()
     settings["schedule"].update(steps=3, warmup=1)
-    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
     return settings
 
 

@@ -74,7 +74,7 @@ seed = 0
 batch_size = 2
 report = dict()
 model = dict(type="ToVE", transfer=dict(scale="learned"), init_from="x")
-stages = [dict(type="TransferStage", name="a")]
+stages = [dict(type="TrainStage", name="a")]
 test_dataloader = dict(dataset=dict(type="ConcatDataset", datasets=[
     dict(type="Questions", ann_file="q.jsonl"), dict(type="NoSuchKind", ann_file="q.jsonl")]))
 """

@@ -192,8 +192,8 @@ def test_kept_views_are_decoded_once_and_shared_with_workers(root) -> None:
     second = torch.cat([batch["images"] for batch in loader])
     assert torch.equal(first, second)
     assert data.num_corrupt == 0
-    data[0]["image"].zero_()
-    assert torch.equal(data[1]["image"], first[1])
+    data[0]["image"].fill_(7)  # whoever writes into a view writes into a copy
+    assert torch.equal(data[0]["image"], first[0])
 
 
 def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
@@ -304,6 +304,16 @@ def test_a_linked_image_is_the_same_image(root, log) -> None:
     data = build(root, test_mode=True)
     assert data[0]["sample"]["image_id"] == data[1]["sample"]["image_id"]
     assert len(warnings_about(log, "1 images are links to others")) == 1
+
+
+def test_a_linked_image_is_the_image_it_links_to(root) -> None:
+    """Held-out images must not count twice, nor be taken for others than those of training."""
+    (root / "images/001.png").unlink()
+    (root / "images/001.png").symlink_to(root / "images/000.png")
+    data = build(root, test_mode=True)
+    ids = [data[i]["sample"]["image_id"] for i in range(len(data))]
+    assert ids[0] == ids[1] == str((root / "images/000.png").resolve())
+    assert len(set(ids)) == 4
 
 
 def test_a_relation_may_be_missing_or_null(root) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from mmengine.evaluator import Evaluator
 
-from tove.evaluation import CaptionScore, StatementAccuracy, caption_words, paired_interval
+from tove.evaluation import (
+    CaptionScore,
+    StatementAccuracy,
+    bootstrap_interval,
+    caption_words,
+    paired_interval,
+    wilson_interval,
+)
 from tove.registry import METRICS
 
 CAPTIONS = {
@@ -52,6 +59,20 @@ def test_accuracy_with_interval_and_relations() -> None:
     assert scores["vsr/relation/left of"] == pytest.approx(0.75)
     assert scores["vsr/relation/behind"] == pytest.approx(0.5)
     assert sum(metric.item_scores.values()) == 6
+
+
+def test_statements_of_one_image_count_together_in_the_interval() -> None:
+    """Four statements an image, right or wrong together: the interval is that of 30 images."""
+    samples = [
+        statement(i, 1, int(i % 3 > 0)) | dict(prompt=f"statement {i} {j}")
+        for i in range(30)
+        for j in range(4)
+    ]
+    scores = evaluate(StatementAccuracy(), samples)
+    by_image = wilson_interval(20, 30)
+    found = scores["vsr/accuracy_low"], scores["vsr/accuracy_high"]
+    assert found == pytest.approx((by_image.low, by_image.high))
+    assert scores["vsr/num_statements"] == 120
 
 
 def test_answers_are_scored_by_place_in_the_list() -> None:
@@ -147,6 +168,21 @@ def test_caption_scores_are_those_of_the_coco_scorers(capsys) -> None:
     mean = sum(metric.item_scores.values()) / 3
     assert mean == pytest.approx(worst["caption/CIDEr"])
     assert capsys.readouterr().out == ""
+
+
+def test_the_bootstrap_of_captions_is_that_of_the_config() -> None:
+    captions = [caption(key, texts[0]) for key, texts in CAPTIONS.items()]
+    captions[0]["prediction"] = "a man on a horse"
+    metric = CaptionScore(num_resamples=50, seed=3)
+    scores = evaluate(metric, captions)
+    values = list(metric.item_scores.values())
+    expected = bootstrap_interval(values, 50, 3)
+    assert (scores["caption/CIDEr_low"], scores["caption/CIDEr_high"]) == (
+        expected.low,
+        expected.high,
+    )
+    assert expected != bootstrap_interval(values, 50, 0)
+    assert expected != bootstrap_interval(values, 2000, 3)
 
 
 def test_items_of_two_arms_can_be_paired() -> None:

@@ -43,6 +43,15 @@ def test_student_learns_and_the_teacher_stays(make_model, batch, student, loss):
     assert not merge.teacher.training
 
 
+def test_distances_by_hand():
+    prediction = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    target = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    # By token: alike, at right angles, opposite; whatever their lengths.
+    assert LOSSES["cosine"](prediction, target).item() == pytest.approx((0 + 1 + 2) / 3)
+    assert LOSSES["mse"](prediction, target).item() == pytest.approx((1 + 1 + 9) / 6)
+    assert LOSSES["smooth_l1"](prediction, target).item() == pytest.approx((0.5 + 0.5 + 2.5) / 6)
+
+
 def test_target_is_t_fuse_without_dropout_and_prediction_the_projected_student(make_model, batch):
     merge = Merge(make_model(expert_dropout=0.9)).train()
     target = merge.teacher.fuse(batch["images"]).t_fuse
