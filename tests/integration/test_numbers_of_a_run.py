@@ -108,7 +108,7 @@ def test_the_merged_row_is_measured_with_the_merged_encoder(
         return forward(encoder, images)
 
     monkeypatch.setattr(TransformersCLIP, "forward", watched)
-    assert train(only(settings, "transfer", "merge")) == 0
+    assert train(only(settings, "transfer", "merge", "merged")) == 0
     original, merged = seen[str(miniature / "clip")], seen[str(tmp_path / "work/export")]
     rows = json.loads((tmp_path / "work/results.json").read_text())
     assert rows[-1]["name"] == "merged"
