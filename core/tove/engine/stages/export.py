@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import barrier, is_main_process
-from torch import Tensor, nn
+from torch import Tensor
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.retrieval import retrieval_of_export
@@ -144,7 +144,7 @@ def measure_retrieval(
         sample = dataset.get_data_info(index)
         if sample["task"] == "caption":
             places.setdefault(sample["image_id"], index)
-    encoder = _plain_encoder(model)
+    encoder = model.plain_encoder()
     if not places or not isinstance(encoder, TransformersCLIP | OpenCLIP):
         return {}
     items = [dataset[index] for index in list(places.values())[:_RETRIEVED]]
@@ -190,13 +190,7 @@ def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
 
 def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:  # noqa: ANN401
     """Write the encoder that a deployed state holds the weights of, in its library's format."""
-    encoder: Any = deepcopy(_plain_encoder(model)).requires_grad_(False)
+    encoder: Any = deepcopy(model.plain_encoder()).requires_grad_(False)
     own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
     encoder.load_state_dict(own, strict=False)
     encoder.eval().export(folder)
-
-
-def _plain_encoder(model: Any) -> nn.Module:  # noqa: ANN401
-    """Return an encoder of the deployed architecture: a teacher's, where there is one."""
-    encoder: nn.Module = getattr(model, "teacher", model).encoder
-    return encoder

@@ -138,7 +138,7 @@ class TrainStage:
             name=self.row,
             role=self.role or type(model).role,
             reference=self.reference,
-            experts=list(model.provenance()),
+            experts=list(model.running()),
             stage=self.name,
             **entries,
         )

@@ -8,6 +8,7 @@ from tove.methods.move_kd.attention_weights import (
 )
 from tove.methods.move_kd.balance import routing_balance
 from tove.methods.move_kd.loss import Distillation, distillation_loss, token_errors
+from tove.methods.move_kd.model import MoVEKD
 from tove.methods.move_kd.mole import MoLE, record_routing
 from tove.methods.move_kd.mole_injection import inject_mole, mole_layers
 from tove.methods.move_kd.presets import PRESETS, Switches, read_switches
@@ -18,6 +19,7 @@ __all__ = [
     "PRESETS",
     "Distillation",
     "MoLE",
+    "MoVEKD",
     "Switches",
     "class_attention",
     "distillation_loss",

@@ -250,7 +250,7 @@ class Merge(BaseModel):
         self.loss, self.lm_weight = loss, lm_weight
         self.teacher: VisionLanguageModel = build_part(teacher, MODELS)
         self.slot_parts = tuple(f"teacher.{part}" for part in self.teacher.slot_parts)
-        self.student: Any = make_student(self.teacher.encoder, student)
+        self.student: Any = make_student(self.teacher.plain_encoder(), student)
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
         self.teacher.requires_grad_(False)
         keep_frozen_weights_out(self, also=own)
@@ -318,6 +318,10 @@ class Merge(BaseModel):
             CheckpointError: keys are missing or unexpected, or shapes differ.
         """
         load_trainable(self, state_dict)
+
+    def plain_encoder(self) -> nn.Module:
+        """Return the teacher's."""
+        return self.teacher.plain_encoder()
 
     def deployed(self) -> dict[str, Tensor]:
         """Return the state of plain CLIP around the student: P_clip and the language side stay."""

@@ -112,22 +112,20 @@ class ToVE(VisionLanguageModel):
         return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
 
     def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
-        """Follow images to t_fuse; in training the student's prediction of it comes along."""
+        """Follow images to t_fuse; where a student trains along, its distance comes with them."""
         fused = super().fuse(images, image_ids)
         if self.merging is None or not self.training:
             return fused
         predicted_BND = self.plain_tokens(self.merging(to_unit_range(images)))
-        return replace(fused, predicted=predicted_BND)
+        pair = predicted_BND, fused.t_fuse.detach()
+        distance = token_distance(self.merging.loss, self.language, *pair)
+        return replace(fused, losses={"loss_merge": self.merging.weight * distance})
 
     def losses(self, fused: Fused, data_samples: list[Sample]) -> dict[str, Tensor]:
-        """Return L_lm, the weighted L_balance, and the student's distance where one trains."""
+        """Return L_lm, the weighted L_balance, and what `fuse` has brought."""
         losses = super().losses(fused, data_samples)
         balance = balance_loss(fused.gates, fused.slots, fused.absent)
         losses["loss_balance"] = self.balance_weight * balance
-        if self.merging is not None and fused.predicted is not None:
-            pair = fused.predicted, fused.t_fuse.detach()
-            distance = token_distance(self.merging.loss, self.language, *pair)
-            losses["loss_merge"] = self.merging.weight * distance
         return losses
 
     def deployed(self) -> dict[str, Tensor] | None:
