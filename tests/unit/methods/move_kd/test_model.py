@@ -73,6 +73,7 @@ def test_a_student_with_mole_is_merged_and_one_without_is_plain_clip(make_studen
     torch.testing.assert_close(merge(images), with_mole.plain_tokens(with_mole.clip(images)))
 
     tuned = make_student(mole=None, student="full")
+    assert tuned.frozen == make_model(kind="PlainCLIP", language=tuned.language).frozen
     with torch.no_grad():
         for _, parameter in tuned.encoder.used_parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
