@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import pickle
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tove.data import conversation_collate, conversation_index
 from tove.data.conversation_index import ConversationIndex
 from tove.data.conversations import LlavaConversations
 from tove.data.image_io import TooManyCorruptImages
+from tove.data.samplers import ModalityLengthSampler
 from tove.errors import ConfigError
 from tove.modules.tiles import num_packed_tokens, pack_images
 from tove.registry import DATASETS
@@ -255,6 +257,20 @@ def test_workers_read_the_same(root, method) -> None:
     seen = [batch["data_samples"][0]["conversations"] for batch in loader]
     assert seen == [record["conversations"] for record in RECORDS]
     assert pickle.loads(pickle.dumps(data)).get_data_info(1)["source_id"] == 7
+
+
+def test_several_files_share_one_loader_and_its_order_by_modality(root) -> None:
+    settings = dict(type="tove.LlavaConversations", data_root=str(root), image_size=16)
+    both = DATASETS.build(
+        dict(type="ConcatDataset", datasets=[dict(settings, ann_file="chat.json")] * 2)
+    )
+    assert len(both) == 6
+    assert both[4]["sample"]["source_id"] == 7
+    sampler = ModalityLengthSampler(both, batch_size=2, seed=0)
+    loader = DataLoader(both, batch_size=2, sampler=sampler, collate_fn=conversation_collate)
+    batches = list(islice(loader, 6))
+    kinds = [{bool(s["image_paths"]) for s in batch["data_samples"]} for batch in batches]
+    assert sorted(map(list, kinds)) == [[False]] * 2 + [[True]] * 4
 
 
 def test_time_and_memory_do_not_grow_with_the_file(root) -> None:
