@@ -73,8 +73,8 @@ class Mutant:
 
     def diff(self) -> str:
         """Give the defect as a unified diff with one line of context."""
-        lines = [text.splitlines(keepends=True) for text in (read(self.file), self.code)]
-        return "".join(difflib.unified_diff(*lines, self.file, self.file, n=1))
+        before, after = (code.splitlines(keepends=True) for code in (read(self.file), self.code))
+        return "".join(difflib.unified_diff(before, after, self.file, self.file, n=1))
 
 
 def read(file: str) -> str:
