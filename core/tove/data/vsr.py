@@ -13,7 +13,12 @@ from tove.data.image_dataset import ImageDataset, numbered_lines
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
-__all__ = ["VSRStatements"]
+__all__ = ["VSRStatements", "plain_statement"]
+
+
+def plain_statement(text: str) -> str:
+    """Return a statement as it goes into a prompt: single spaces, no full stop at its end."""
+    return " ".join(text.split()).removesuffix(".").rstrip()
 
 
 @DATASETS.register_module()
@@ -63,7 +68,7 @@ class VSRStatements(ImageDataset):
         label = int(row["label"])
         if label not in (0, 1):
             raise ValueError(f"label is {row['label']!r}")
-        statement = " ".join(row["caption"].split()).removesuffix(".").rstrip()
+        statement = plain_statement(row["caption"])
         return dict(
             task="statement",
             image_path=os.path.join(self.data_prefix["img"], row["image"]),
