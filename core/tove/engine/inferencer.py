@@ -29,13 +29,16 @@ class VisionLanguageInferencer(BaseInferencer):
         self.trained = load(model, **options)
         self.model, self.scope, self.show_progress = self.trained.model, SCOPE, show_progress
 
+    def _init_pipeline(self, cfg: Any) -> None:  # noqa: ANN401
+        """Have none: the trained model reads and resizes images itself."""
+
     def preprocess(
         self,
         inputs: Sequence[Any],
         batch_size: int = 1,
         **kwargs: Any,  # noqa: ANN401
     ) -> Iterator[Sequence[Any]]:
-        """Yield the images in batches; the trained model reads and resizes them."""
+        """Yield the images in batches."""
         for start in range(0, len(inputs), batch_size):
             yield inputs[start : start + batch_size]
 

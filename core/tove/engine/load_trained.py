@@ -60,8 +60,9 @@ def load(
         for expert in cfg.model.get("experts", {}).values():
             expert.pop("device", None)
     check_config(cfg, slots=kept)
-    place = {} if device is None else {"device": torch.device(device)}
-    context = StageContext(cfg=cfg, work_dir=work_dir.resolve(), **place)
+    context = StageContext(cfg=cfg, work_dir=work_dir.resolve())
+    if device is not None:
+        context.device = torch.device(device)
     model: Any = context.load_model(path, slots=kept)[0]
     if detached and not type(model).detachable:
         raise ConfigError(
