@@ -204,8 +204,9 @@ def test_whatever_a_caller_has_of_an_image_becomes_the_same(tmp_path: Path):
     for source in (str(path), path, Image.open(path), tensor_CHW, tensor_CHW / 255):
         assert np.array_equal(np.asarray(image_of(source)), expected)
     rotated = halves(20, 10)
-    rotated.getexif()[0x0112] = 6
-    rotated.save(tmp_path / "rotated.jpg")
+    exif = rotated.getexif()
+    exif[0x0112] = 6
+    rotated.save(tmp_path / "rotated.jpg", exif=exif)
     assert image_of(Image.open(tmp_path / "rotated.jpg")).size == (10, 20)
     half = (tensor_CHW / 255).bfloat16()
     assert np.abs(np.asarray(image_of(half)).astype(int) - expected).max() <= 1
