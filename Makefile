@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+MUTATION_STAMP := $(VENV)/.installed-mutation
 DEMO_CONFIG := configs/tiny/tove-tiny_scenes.py
 DEMO_WORK_DIR := work_dirs/tove-tiny_scenes
 # What the installed copy under site-packages/tove_plugins/.mim is made of.
 MIM_SOURCES := $(shell find tools configs -name '*.py' 2>/dev/null) model-index.yml
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test mutants lint format bench clean
 
 help:
 	@echo 'make demo    train, detach, merge, report on the tiny world (about 5 minutes on 2 cores); resumes'
-	@echo 'make test    the test suite'
+	@echo 'make test    the test suite, a process for every core'
+	@echo 'make mutants FILES=...   single defects in these files: which of them do their tests notice?'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the benchmarks'
 	@echo 'make clean   remove .venv and caches (work_dirs and data stay)'
@@ -42,8 +44,17 @@ demo: $(STAMP)
 	@echo '[demo] everything is written to $(DEMO_WORK_DIR); finished stages are kept, an interrupted one resumes'
 	PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/mim train tove_plugins $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) --resume
 
+# One thread in each process: they would be as many times as many. What PYTEST_ARGS says again counts.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+$(MUTATION_STAMP): $(DEV_STAMP)
+	$(BIN)/python -m pip install -q -e '.[mutation]'
+	@touch $@
+
+mutants: $(MUTATION_STAMP)
+	@test -n "$(FILES)" || { echo "Say which files: make mutants FILES='core/tove/modules core/tove/methods/tove/gate.py'"; exit 2; }
+	$(BIN)/python scripts/mutants.py $(FILES) --num $(or $(NUM),40) --seed $(or $(SEED),0) --jobs $(or $(JOBS),1)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

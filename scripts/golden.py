@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +168,8 @@ def report(then: Mapping[str, Any], now: Mapping[str, Any], rtol: float) -> int:
     return 1 if found else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and do it."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="run the tiny runs, write their numbers")
@@ -180,7 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.add_argument("now", type=Path)
     comparing.add_argument("--rtol", type=float, default=0.0, help="0 asks for the same bits")
     commands.add_parser("against", help="compare with a commit").add_argument("reference")
-    args = parser.parse_args(arguments)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do what the command line says."""
+    args = parse_arguments()
     if args.command == "record":
         args.out.write_text(json.dumps(record(args.tree.resolve()), indent=1) + "\n")
         return 0

@@ -381,7 +381,7 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
     from tove.data.tiny_world.tokenizer import tiny_tokenizer
 
     steps, batch = args.steps, args.batch
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(marks_ends=True)
     text = dict(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -414,16 +414,17 @@ def train_clip(pool: Pool, args: argparse.Namespace, out: Path) -> tuple[nn.Modu
     trainer = Trainer([model], steps, lr=1.5e-3)
 
     def encode(captions: list[str]) -> dict[str, Tensor]:
-        marked = [f"{tokenizer.bos_token} {c} {tokenizer.eos_token}" for c in captions]
-        return tokenizer(marked, return_tensors="pt", padding=True, return_token_type_ids=False)
+        return tokenizer(captions, return_tensors="pt", padding=True)
 
     def logits_of(rows: Tensor, salt: int) -> Tensor:
         rngs = [seeded(args.seed, int(r), salt) for r in rows]
         things = [pool.things[int(r)] for r in rows]
         captions = [bag_caption(t, g) for t, g in zip(things, rngs, strict=True)]
         captions += [bag_caption(_other_shapes(t, g), g) for t, g in zip(things, rngs, strict=True)]
-        images = model.get_image_features(pixel_values=normalised(pool.images[rows]))
-        texts = model.get_text_features(**encode(captions))
+        # get_image_features gives other things in transformers 4 and 5; the towers do not.
+        seen = model.vision_model(pixel_values=normalised(pool.images[rows])).pooler_output
+        read = model.text_model(**encode(captions)).pooler_output
+        images, texts = model.visual_projection(seen), model.text_projection(read)
         scale = model.logit_scale.exp().clamp(max=50)
         return scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
 

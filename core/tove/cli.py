@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from mmengine.config import Config
+from rich.console import Console
 
 from tove.config.loading import load_config
 from tove.engine.distributed import init_processes
+from tove.errors import ConfigError
 
 __all__ = ["ask", "caption", "compare", "test", "train"]
 
@@ -45,9 +48,22 @@ def train(args: argparse.Namespace) -> int:
             distributed=distributed,
         )
         prepare_data(cfg)
+        if not args.stage:  # one stage alone may do without the data of the others
+            _look_over(cfg, runner.console)
         runner.run()
 
     return _guarded(work)
+
+
+def _look_over(cfg: Config, console: Console) -> None:
+    """Open what the stages will read; what is wrong with it is said before the first trains."""
+    from tove.data.look_over import look_over
+
+    problems, remarks = look_over(cfg, console)
+    if problems:
+        raise ConfigError(" ".join(problems))
+    for remark in remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False)
 
 
 def test(args: argparse.Namespace) -> int:

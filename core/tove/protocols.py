@@ -42,6 +42,7 @@ class Method(Protocol):
         role: of the rows that are measured on it.
         on_other_experts: what becomes of its training when the config's experts change.
         detachable: whether experts can be taken away from it without training again.
+        teachers_only: whether its experts serve training alone and no answer needs them.
         slot_parts: paths of its module dicts that are keyed by expert slot; parameters in them
             come and go with their slot.
         frozen: fingerprints of frozen parts by name, which a checkpoint notes.
@@ -52,6 +53,7 @@ class Method(Protocol):
     role: ClassVar[Role]
     on_other_experts: ClassVar[OnOtherExperts]
     detachable: ClassVar[bool]
+    teachers_only: ClassVar[bool]
     slot_parts: tuple[str, ...]
     frozen: Mapping[str, str]
     cache: Any
@@ -75,6 +77,14 @@ class Method(Protocol):
         self, images: Tensor, data_samples: list[Sample] | None, mode: str
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
         """Return losses ("loss"), samples with `prediction` ("predict") or tokens ("tensor")."""
+        ...
+
+    def running(self) -> tuple[str, ...]:
+        """Return the slots whose experts run when the model answers."""
+        ...
+
+    def plain_encoder(self) -> nn.Module:
+        """Return the encoder that a merge starts its student from, and an export is shaped as."""
         ...
 
     def provenance(self) -> dict[str, dict[str, Any]]:

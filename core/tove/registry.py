@@ -53,12 +53,12 @@ def _child(parent: Registry, *locations: str) -> Registry:
 RUNNERS = _child(root.RUNNERS)
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
 LOOPS = _child(root.LOOPS)
-HOOKS = _child(root.HOOKS)
+HOOKS = _child(root.HOOKS, "tove.engine.hooks", "tove.engine.averaging")
 STRATEGIES = _child(root.STRATEGIES)
 DATASETS = _child(root.DATASETS, "tove.data")
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS)
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "tove.data.samplers")
 TRANSFORMS = _child(root.TRANSFORMS)
-MODELS = _child(root.MODELS, "tove.methods.tove", "tove.methods.baselines")
+MODELS = _child(root.MODELS, "tove.methods.tove", "tove.methods.baselines", "tove.methods.move_kd")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS)
 OPTIMIZERS = _child(root.OPTIMIZERS)
@@ -76,7 +76,11 @@ FUNCTIONS = _child(root.FUNCTIONS, "tove.data")
 
 # How an expert is built is set by the module that fills this registry.
 EXPERTS = Registry("expert", scope=SCOPE, locations=["tove.backbones.experts.registration"])
-ENCODERS = Registry("encoder", scope=SCOPE, locations=["tove.backbones.clip.encoder"])
+ENCODERS = Registry(
+    "encoder",
+    scope=SCOPE,
+    locations=["tove.backbones.clip.encoder", "tove.backbones.transformers_vit"],
+)
 LANGUAGE_MODELS = Registry(
     "language model", scope=SCOPE, locations=["tove.backbones.language.causal_lm"]
 )

@@ -31,6 +31,7 @@ from tove_plugins import ExpertSpec
 __all__ = ["DetrExpert", "RTDetrExpert", "resolve_detr", "resolve_rtdetr"]
 
 DETR_TYPES = ("detr",)
+_FETCHES = "use_pretrained_backbone"
 RTDETR_TYPES = ("rt_detr", "rt_detr_v2", "d_fine")
 
 
@@ -57,16 +58,18 @@ class DetrExpert(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.features = spec.tokens.grid, features
-        # The checkpoint holds the backbone; the library would fetch that of ImageNet before it.
-        model: Any = build_model(
-            "DetrForObjectDetection", weights, config or {}, use_pretrained_backbone=False
-        )
+        # The checkpoint holds the backbone; transformers 4 would fetch that of ImageNet before it.
+        fetches = hasattr(library_config(weights, config or {}, DETR_TYPES), _FETCHES)
+        settings: dict[str, Any] = {_FETCHES: False} if fetches else {}
+        model: Any = build_model("DetrForObjectDetection", weights, config or {}, **settings)
         if features == "queries":
             self.model = model
             return
         self.backbone = model.model.backbone
         if features == "encoder":
             self.projection, self.encoder = model.model.input_projection, model.model.encoder
+            # transformers 5 has taken the positions out of the backbone.
+            self.positions: Any = getattr(model.model, "position_embedding", None)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Maps images [B, 3, H, W] to tokens [B, N, D]."""
@@ -74,9 +77,13 @@ class DetrExpert(nn.Module):
             found = self.model(images_BCHW)
             scores_BQC = found.logits.softmax(dim=-1)[..., :-1]  # the last class is "no object"
             return boxes_to_grid(found.pred_boxes, scores_BQC, found.last_hidden_state, self.grid)
-        levels, positions = self.backbone(images_BCHW, _whole(images_BCHW))
-        map_BDhw = levels[-1][0]
+        found = self.backbone(images_BCHW, _whole(images_BCHW))
+        levels, positions = found if isinstance(found, tuple) else (found, None)
+        map_BDhw, mask_Bhw = levels[-1]
         if self.features == "encoder":
+            if positions is None:
+                settings = {"device": map_BDhw.device, "dtype": map_BDhw.dtype}
+                positions = [self.positions(map_BDhw.shape, **settings, mask=mask_Bhw)]
             map_BDhw = self._encode(map_BDhw, positions[-1])
         return map_to_grid(map_BDhw, self.grid)
 
@@ -84,7 +91,8 @@ class DetrExpert(nn.Module):
         """Run the encoder, without the mask of padding: there is none."""
         tokens_BMD = self.projection(map_BDhw).flatten(2).transpose(1, 2)
         position_BMD = position_BDhw.flatten(2).transpose(1, 2)
-        encoded = self.encoder(inputs_embeds=tokens_BMD, object_queries=position_BMD)
+        called = "object_queries" if self.positions is None else "spatial_position_embeddings"
+        encoded = self.encoder(inputs_embeds=tokens_BMD, **{called: position_BMD})
         encoded_BMD: Tensor = encoded.last_hidden_state
         return encoded_BMD.transpose(1, 2).unflatten(2, map_BDhw.shape[-2:])
 
@@ -109,14 +117,15 @@ def resolve_detr(
 
 def _last_width(architecture: Any) -> int:  # noqa: ANN401
     """Give the width of the last stage of a DETR's backbone, which may be one of timm."""
-    if not architecture.use_timm_backbone:
-        return int(architecture.backbone_config.hidden_sizes[-1])
+    own = architecture.backbone_config
+    if hasattr(own, "hidden_sizes"):
+        return int(own.hidden_sizes[-1])
     import timm
 
+    # transformers 5 names timm's network in a config of its own.
+    name = architecture.backbone if own is None else own.backbone
     with torch.device("meta"):  # nothing but the shapes is wanted
-        backbone: Any = timm.create_model(
-            architecture.backbone, pretrained=False, features_only=True
-        )
+        backbone: Any = timm.create_model(name, pretrained=False, features_only=True)
     return int(backbone.feature_info.channels()[-1])
 
 

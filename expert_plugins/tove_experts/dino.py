@@ -61,7 +61,8 @@ class DinoExpert(nn.Module):
         super().__init__()
         model_type = config["model_type"]
         model: Any = build_model(CLASSES[model_type], weights, config)
-        trunk = model if model_type == "dinov3_vit" else model.encoder
+        # transformers 5 puts DINOv3's blocks into a part of their own, `model`.
+        trunk = getattr(model, "model", model) if model_type == "dinov3_vit" else model.encoder
         trunk.layer = trunk.layer[: num_blocks_read(layer, len(trunk.layer))]
         if model_type == "dinov3_vit":
             model.rope_embeddings = RotaryPositions(model.config)

@@ -1,18 +1,20 @@
 """Folders that transformers wrote: what they say of a model, and the model itself.
 
-A folder holds `config.json` (the architecture), `preprocessor_config.json` (what the model takes)
-and the weights. The readers here need neither transformers nor torch, so that a resolve function
-stays light; the two builders import them.
+A folder holds `config.json` (the architecture), the file of its image processor (what the model
+takes, see `tove_plugins.image_processor`) and the weights. The readers here need neither
+transformers nor torch, so that a resolve function stays light; the two builders import them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tove_plugins import ImageSpec
+from tove_plugins.image_processor import read_image_processor
 from tove_plugins.specs import Interpolation
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ __all__ = [
 ]
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-# As PIL numbers them; what it calls otherwise becomes the family's own.
-_INTERPOLATION: dict[int | None, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
 
 def read_config(folder: Path, model_types: Collection[str] = ()) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def read_image(
     size: tuple[int, int] | None = None,
     interpolation: Interpolation = "bicubic",
 ) -> ImageSpec:
-    """Read from a folder's preprocessor_config.json what its model takes.
+    """Read from the file of a folder's image processor what its model takes.
 
     The size is that of the processor's last step: the crop where it crops, else the shorter edge,
     made square, for every expert sees the whole of the one shared view.
@@ -79,29 +79,24 @@ def read_image(
     Raises:
         ValueError: The file is missing or says too little.
     """
-    processor = _read_json(folder / PREPROCESSOR)
-    if processor is None:
+    found = read_image_processor(folder)
+    if found is None:
         if fallback is None:
             raise ValueError(
                 f"{folder} holds no {PREPROCESSOR}, so its mean, std and image size are not known; "
                 "copy the file from the model's repository, or write it with save_pretrained() of "
                 "the image processor."
             )
-        processor = {}
-    size = size or _processor_size(processor) or (fallback.size if fallback else None)
-    mean, std = _statistics(processor, fallback)
+        return replace(fallback, size=size or fallback.size, interpolation=interpolation)
+    size = size or found.size or (fallback.size if fallback else None)
+    mean = found.mean or (fallback.mean if fallback else None)
+    std = found.std or (fallback.std if fallback else None)
     if size is None or mean is None or std is None:
         raise ValueError(
-            f"{folder / PREPROCESSOR} lacks the size, image_mean or image_std; give `image_size`, "
+            f"{found.file} lacks the size, image_mean or image_std; give `image_size`, "
             "or add them to the file as the model's image processor writes them."
         )
-    return ImageSpec(
-        size=size,
-        mean=mean,
-        std=std,
-        value_range=_value_range(processor),
-        interpolation=_INTERPOLATION.get(processor.get("resample"), interpolation),
-    )
+    return ImageSpec(size, mean, std, found.value_range, found.interpolation or interpolation)
 
 
 def as_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -200,41 +195,3 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); fetch it again.") from error
     return content
-
-
-def _processor_size(processor: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Give (height, width) of what the image processor hands to its model, if it says."""
-    crops = processor.get("do_center_crop", False) and processor.get("crop_size")
-    size = processor.get("crop_size") if crops else processor.get("size")
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, Mapping) and "height" in size:
-        return size["height"], size["width"]
-    if isinstance(size, Mapping) and "shortest_edge" in size:
-        return size["shortest_edge"], size["shortest_edge"]
-    return None
-
-
-def _statistics(
-    processor: Mapping[str, Any], fallback: ImageSpec | None
-) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
-    """Give mean and std; an image processor that does not normalise has 0 and 1."""
-    if not processor.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean = _triple(processor.get("image_mean")) or (fallback.mean if fallback else None)
-    std = _triple(processor.get("image_std")) or (fallback.std if fallback else None)
-    return mean, std
-
-
-def _triple(value: float | Sequence[float] | None) -> tuple[float, float, float] | None:
-    if value is None:
-        return None
-    red, green, blue = (value,) * 3 if isinstance(value, int | float) else value
-    return float(red), float(green), float(blue)
-
-
-def _value_range(processor: Mapping[str, Any]) -> tuple[float, float]:
-    """Give what black and white are before normalisation; 8-bit images are scaled by a factor."""
-    if not processor.get("do_rescale", True):
-        return 0.0, 255.0
-    return 0.0, round(255 * processor.get("rescale_factor", 1 / 255), 6)

@@ -90,7 +90,7 @@ class TransformersBackbone(nn.Module):
             # The library puts a norm behind each stage that a classifier's file does not have; it
             # begins as a plain standardisation.
             self.model = load_model(
-                "AutoBackbone", weights, may_miss="hidden_states_norms", config=library
+                _class_name(library), weights, may_miss="hidden_states_norms", config=library
             )
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -120,6 +120,14 @@ def _library_config(weights: Path | None, config: Mapping[str, Any], stage: int)
     if hasattr(library, "reshape_hidden_states"):
         library.reshape_hidden_states = True  # a map, without the class token
     return library
+
+
+def _class_name(library: Any) -> str:  # noqa: ANN401
+    """Name the backbone class; AutoBackbone of transformers 5 asks a hub for a local folder."""
+    from transformers import MODEL_FOR_BACKBONE_MAPPING
+
+    backbone: Any = MODEL_FOR_BACKBONE_MAPPING[type(library)]
+    return str(backbone.__name__)
 
 
 def _random_backbone(library: Any) -> nn.Module:  # noqa: ANN401

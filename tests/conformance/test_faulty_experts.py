@@ -153,6 +153,13 @@ class CropsTheCentre(Right):
         return super().forward(nn.functional.interpolate(middle, (height, width), mode="bilinear"))
 
 
+class ShiftedAlongRows(Right):
+    """By three quarters of a cell and to one side only: no stride does that."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.roll(6, dims=3))
+
+
 class CropsOneSide(Right):
     def forward(self, images: Tensor) -> Tensor:
         kept = images[..., :-8, :]
@@ -184,6 +191,13 @@ class NormalisesAgain(Right):
     def forward(self, images: Tensor) -> Tensor:
         mean, std = images.new_tensor(IMAGENET).view(2, 3, 1, 1)
         return super().forward((images - mean) / std)
+
+
+class TakesTheMeanAgain(Right):
+    """Not the spread: the image only lies elsewhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - 0.5)
 
 
 class DividesBy255(Right):
@@ -316,6 +330,14 @@ class AlwaysFloat32(Right):
         return super().forward(images).float()
 
 
+class Float64AsFloat32(Right):
+    """As libraries do that know mixed precision only."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return tokens.float() if tokens.dtype == torch.float64 else tokens
+
+
 class DividesByContrast(Right):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images / images.std(dim=(1, 2, 3), keepdim=True))
@@ -441,9 +463,11 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (RegistersAtTheEnd, "spatial_order", "4 early: the first 4 patches were dropped"),
     (Pooled, "spatial_order", "All tokens move alike"),
     (CropsTheCentre, "spatial_order", "sees the top and bottom and left and right of the image"),
+    (ShiftedAlongRows, "spatial_order", "rows and columns off"),
     (CropsOneSide, "spatial_order", "sees the bottom of the image: it is cropped"),
     (Blind, "spatial_order", "do not see the image"),
     (NormalisesAgain, "normalisation", "normalises again, with ImageNet's"),
+    (TakesTheMeanAgain, "normalisation", "plus (-0.5, -0.5, -0.5)"),
     (DividesBy255, "normalisation", "divides by 255"),
     (UndoesNormalisation, "normalisation", "The core has normalised it already"),
     (Clips, "normalisation", "clips"),
@@ -462,6 +486,7 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (InferenceMode, "no_grad", "inference tensors"),
     (LooseConstant, "device_follows", "register_buffer"),
     (AlwaysFloat32, "dtype_follows", "bfloat16"),
+    (Float64AsFloat32, "dtype_follows", "Cast to torch.float64"),
     (DividesByContrast, "finite", "image"),
     (InPlace, "input_layout", "in place"),
     (ReadsMemory, "input_layout", "channels-last"),

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "tools/train.py")
 TWO += ("--launcher", "pytorch")
-HALVES = ("--cfg-options", "train_dataloader.batch_size=2")
+HALVES = ("--cfg-options", "train_dataloader.batch_size=1")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -23,7 +23,8 @@ def test_two_processes_train_as_one(
     tmp_path: Path,
 ):
     settings["model"]["expert_dropout"] = dropout
-    settings["schedule"].update(steps=8, clip=None)
+    settings["schedule"].update(steps=4, clip=None)
+    settings["train_dataloader"]["batch_size"] = 2
     settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
     config = write_config(settings)
 
@@ -39,12 +40,15 @@ def test_two_processes_train_as_one(
         ]
         for name in ("one", "two")
     ]
-    assert len(curves[0]) == len(curves[1]) == 8
+    assert len(curves[0]) == len(curves[1]) == 4
     for single, double in zip(*curves, strict=True):
         assert double == pytest.approx(single, rel=1e-4, abs=1e-7)
     rows = [json.loads((tmp_path / n / "results.json").read_text())[0] for n in ("one", "two")]
     assert rows[0]["metrics"] == rows[1]["metrics"]
-    assert rows[0]["training_images"] == rows[1]["training_images"]
+    # Eight draws of twelve images: what is counted are those that the two drew together.
+    assert rows[0]["training_images"] == rows[1]["training_images"] <= 8
+    seen = [(tmp_path / name / "transfer/images_seen.txt").read_text() for name in ("one", "two")]
+    assert seen[0] == seen[1]
 
 
 def test_an_interrupted_training_goes_on_with_as_many_processes_and_no_other(
@@ -93,3 +97,46 @@ def test_the_ranking_does_not_depend_on_the_number_of_processes(
     for single, double in zip(*rankings, strict=True):
         assert single["slot"] == double["slot"]
         assert single["mean_gate_weight"] == pytest.approx(double["mean_gate_weight"], abs=1e-6)
+
+
+def test_two_sharded_processes_train_as_one_and_what_they_leave_loads_in_one(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    settings["schedule"].update(steps=6, checkpoint_interval=3)
+    settings["train_dataloader"]["batch_size"] = 2
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
+    one = launch("tools/train.py", write_config(settings), "--work-dir", tmp_path / "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+
+    settings["model_wrapper_cfg"] = dict(type="FullyShard", min_parameters=1000)
+    config, folder = write_config(settings, "sharded.py"), tmp_path / "two/transfer"
+    two = launch(*TWO, config, "--work-dir", folder.parent, *HALVES)
+    assert two.returncode == 0, two.stderr[-3000:]
+
+    def curve(name: str) -> list[dict[str, float]]:
+        lines = (tmp_path / name / "transfer/loss.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    assert len(curve("two")) == 6
+    for single, double in zip(curve("one"), curve("two"), strict=True):
+        assert double == pytest.approx(single, rel=1e-4, abs=1e-6)
+    rows = [json.loads((tmp_path / n / "results.json").read_text())[0] for n in ("one", "two")]
+    assert rows[0]["metrics"] == rows[1]["metrics"]
+    assert rows[0]["model"] == rows[1]["model"] == "ToVE"
+
+    # Killed after three steps and resumed it takes the same further ones.
+    before = curve("two")
+    for name in ("done.json", "rows.json", "model.pth", "iter_6.pth"):
+        (folder / name).unlink()
+    (folder / "last_checkpoint").write_text("iter_3.pth")
+    again = launch(*TWO, config, "--work-dir", folder.parent, "--resume", *HALVES)
+    assert again.returncode == 0, again.stderr[-3000:]
+    for then, now in zip(before, curve("two"), strict=True):
+        assert now == pytest.approx(then, rel=1e-5, abs=1e-7)
+
+    tested = launch(
+        "tools/test.py", config, folder / "model.pth", "--work-dir", tmp_path / "tested"
+    )
+    assert tested.returncode == 0, tested.stderr[-3000:]
+    (row,) = json.loads((tmp_path / "tested/test-test/rows.json").read_text())
+    assert row["metrics"] == rows[1]["metrics"]

@@ -29,7 +29,7 @@ def smoke(make_settings: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Settings of a run of seconds."""
     settings = make_settings()
     settings["schedule"].update(steps=3, warmup=1)
-    settings["stages"] = [dict(type="TransferStage", name="transfer")]
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
     return settings
 
 
@@ -37,7 +37,7 @@ def test_the_wheel_holds_code_tools_configs_and_weights(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "tove_plugins/__init__.py",
-        "tove/model.py",
+        "tove/methods/tove/model.py",
         "tove/data/base.py",
         "tove_experts/plugin.py",
         "tove_plugins/.mim/tools/train.py",

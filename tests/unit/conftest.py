@@ -1,4 +1,6 @@
-"""Tiny random stand-ins: a CLIP on disk, experts as research code, a language model."""
+"""Tiny random stand-ins: a CLIP on disk, experts as research code, a language model; the log."""
+
+import logging
 
 import pytest
 import torch
@@ -41,6 +43,25 @@ def make_clip(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clip_folder(make_clip):
     return make_clip()
+
+
+class Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records = []
+
+    def emit(self, record) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def log():
+    from mmengine.logging import MMLogger
+
+    logger, listener = MMLogger.get_current_instance(), Listener()
+    logger.addHandler(listener)
+    yield listener.records
+    logger.removeHandler(listener)
 
 
 class FakeExpert(nn.Module):

@@ -27,7 +27,8 @@ FLOORS = (
     {"report"},
     {"engine"},
     {"backbones", "data"},
-    {"evaluation", "config", "modules"},
+    {"evaluation", "modules"},
+    {"config"},
     {"atomic_io"},
     {"protocols", "registry", "errors"},
 )

@@ -1,11 +1,10 @@
 """What an expert's library says of the images that its network knows, held against the spec.
 
 timm writes mean and std into `pretrained_cfg`, open_clip into `image_mean` and `image_std` of the
-visual tower, OpenMMLab into the buffers of a data preprocessor, transformers into the
-preprocessor_config.json beside the weights.
+visual tower, OpenMMLab into the buffers of a data preprocessor, transformers into the file of an
+image processor beside the weights.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tove_plugins._resources import find_weights
+from tove_plugins.image_processor import read_image_processor
 from tove_plugins.specs import ImageSpec
 from tove_plugins.testing._known_normalisations import Triple, close
 from tove_plugins.testing._registry import SkipCheck, expert_check, fail
@@ -110,11 +110,9 @@ def _of_folder(subject: Subject) -> Iterator[Statement]:
     if weights is None or not subject.real:
         return
     found = find_weights(weights.source)
-    file = (found if found.is_dir() else found.parent) / "preprocessor_config.json"
-    if file.is_file():
-        told = json.loads(file.read_text())
-        if told.get("do_normalize", True):
-            yield from _statement(file.name, told.get("image_mean"), told.get("image_std"))
+    told = read_image_processor(found if found.is_dir() else found.parent)
+    if told is not None and told.normalises:
+        yield from _statement(told.file.name, told.mean, told.std)
 
 
 def _statement(source: str, mean: Any, std: Any) -> Iterator[Statement]:  # noqa: ANN401

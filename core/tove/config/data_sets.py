@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 
+from tove.config.validation import check_value
 from tove.errors import ConfigError
+from tove.registry import DATA_SAMPLERS
 
-__all__ = ["data_sets", "fill_in", "loaders_of"]
+__all__ = ["check_samplers", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
 
 _SUFFIX = "_dataloader"
 
@@ -19,26 +22,39 @@ def loaders_of(cfg: Config) -> list[str]:
 
 
 def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Yield every data set's config with its loader's name, those inside wrappers too."""
+    """Yield every data set's config with its loader's name, those inside wrappers too.
+
+    Raises:
+        ConfigError: a loader or data set is no dict.
+    """
     for loader in loaders_of(cfg):
+        check_value(cfg[loader], dict, loader)
         if "dataset" not in cfg[loader]:
             raise ConfigError(f"{loader} of the config has no 'dataset'; say what it loads.")
-        stack = [cfg[loader].dataset]
+        stack = [cfg[loader]["dataset"]]
         while stack:
             dataset = stack.pop()
+            check_value(dataset, dict, f"{loader}.dataset or one inside it")
             yield loader, dataset
-            stack.extend(_wrapped(dataset))
+            stack.extend(_wrapped(dataset, loader))
 
 
-def _wrapped(dataset: Mapping[str, Any]) -> list[Any]:
-    """Give the data sets inside a wrapper: ConcatDataset's `datasets`, the others' `dataset`."""
-    return [*dataset.get("datasets", []), *([dataset["dataset"]] if "dataset" in dataset else [])]
+def _wrapped(dataset: Mapping[str, Any], loader: str) -> list[Any]:
+    """Return the data sets inside a wrapper: ConcatDataset's `datasets`, others' `dataset`."""
+    inside = dataset.get("datasets", [])
+    check_value(inside, list[dict], f"{loader}.dataset.datasets")
+    return [*inside, *([dataset["dataset"]] if "dataset" in dataset else [])]
+
+
+def is_wrapper(dataset: Mapping[str, Any]) -> bool:
+    """Tell whether a data set only hands on what others read."""
+    return "dataset" in dataset or "datasets" in dataset
 
 
 def fill_in(cfg: Config) -> None:
     """Give data root, image size, batch size and pinning to what names none."""
     for _, dataset in data_sets(cfg):
-        if not _wrapped(dataset):
+        if not is_wrapper(dataset):
             dataset.setdefault("data_root", cfg.data_root)
             dataset.setdefault("image_size", cfg.image_size)
     for loader in loaders_of(cfg):
@@ -46,3 +62,20 @@ def fill_in(cfg: Config) -> None:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
         # Pinned memory is what a copy to the device needs to be waited for by none.
         cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
+
+
+def check_samplers(cfg: Config) -> None:
+    """Refuse a sampler that never ends where a loader is read to its end.
+
+    Raises:
+        ConfigError: the loader of an evaluation has one.
+    """
+    for loader in ("val_dataloader", "test_dataloader"):
+        sampler = cfg.get(loader, {}).get("sampler")
+        kind = sampler.get("type") if isinstance(sampler, Mapping) else None
+        found = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(found, type) and issubclass(found, InfiniteSampler):
+            raise ConfigError(
+                f"{loader}.sampler is an {found.__name__}, which never ends, so neither would the "
+                "evaluation; give dict(type='DefaultSampler', shuffle=False)."
+            )

@@ -1,14 +1,23 @@
-"""The top-level settings of a config that something reads.
+"""The top-level settings of a config that something reads, and what each must be.
 
 Any other top-level name is a variable of the config file's own.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
+from tove.config.validation import Range, check_value
 from tove.errors import ConfigError
 
-__all__ = ["RUNNER_SETTINGS", "SETTINGS", "TRAINING_SETTINGS", "check_names", "is_setting"]
+__all__ = [
+    "RUNNER_SETTINGS",
+    "SETTINGS",
+    "TRAINING_SETTINGS",
+    "check_names",
+    "check_settings",
+    "is_setting",
+]
 
 RUNNER_SETTINGS = frozenset(
     {
@@ -37,27 +46,40 @@ TRAINING_SETTINGS = (
 )
 """Those of them that change what comes out of a training."""
 
-SETTINGS = RUNNER_SETTINGS | {
-    "batch_size",
-    "custom_imports",
-    "data_root",
-    "hub",
-    "image_size",
-    "merging",
-    "model",
-    "report",
-    "scenes",
-    "schedule",
-    "seed",
-    "stages",
-    "table_metrics",
-    "test_dataloader",
-    "test_evaluator",
-    "train_dataloader",
-    "unlabelled_dataloader",
-    "val_dataloader",
-    "work_dir",
+_KINDS: dict[str, Any] = {
+    "auto_scale_lr": dict,
+    "batch_size": Annotated[int, Range(1)],
+    "custom_hooks": list,
+    "custom_imports": dict | None,
+    "data_root": str | None,
+    "default_hooks": dict,
+    "env_cfg": dict,
+    "hub": dict | None,
+    "image_size": Annotated[int, Range(1, 8192)],
+    "log_level": str,
+    "log_processor": dict,
+    "merging": dict,
+    "model": dict,
+    "model_wrapper_cfg": dict,
+    "optim_wrapper": dict,
+    "param_scheduler": dict | list[dict],
+    "report": dict | None,
+    "scenes": dict | None,
+    "schedule": dict,
+    "seed": Annotated[int, Range(0, 2**32 - 1)],
+    "stages": list[dict],
+    "table_metrics": list[str],
+    "test_dataloader": dict,
+    "test_evaluator": dict | list[dict],
+    "train_cfg": dict,
+    "train_dataloader": dict,
+    "unlabelled_dataloader": dict,
+    "val_dataloader": dict,
+    "visualizer": dict,
+    "work_dir": str | None,
 }
+
+SETTINGS = frozenset(_KINDS)
 
 # Names that mmengine's Runner reads and a staged run does not, with what to write.
 _ELSEWHERE = {
@@ -96,3 +118,14 @@ def check_names(names: Iterable[str]) -> None:
                 f"The config sets `{name}`, which nothing reads; did you mean `{near[0]}`? A "
                 "variable of your own needs a name less like it."
             )
+
+
+def check_settings(cfg: Mapping[str, Any]) -> None:
+    """Refuse top-level settings of a wrong kind; that they are there is for others to check.
+
+    Raises:
+        ConfigError: one is, such as `model = None` or `stages = "transfer"`.
+    """
+    for key, hint in _KINDS.items():
+        if key in cfg:
+            check_value(cfg[key], hint, key)

@@ -1,13 +1,12 @@
 """A config file with the command line's settings laid over it."""
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from tove.config.keys import SETTINGS, is_setting
+from tove.config.options import parse_options, values_on_the_way
 from tove.errors import ConfigError, close_matches
 
 __all__ = ["load_config"]
@@ -31,13 +30,14 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
         )
     try:
         cfg = Config.fromfile(path)
-    except (KeyError, TypeError, SyntaxError, NameError, ImportError, OSError) as error:
+    except Exception as error:  # a config is a program of the user's, and may raise anything
         raise ConfigError(
-            f"The config {path} cannot be read ({type(error).__name__}: {error}); where it changes "
-            "a setting of its _base_ from a value to a dict, add _delete_=True to that dict."
+            f"The config {path} cannot be read ({type(error).__name__}: {error}). Configs here are "
+            "of mmengine's text style, without read_base(); where one changes a setting of its "
+            "_base_ from a value to a dict, add _delete_=True to that dict."
         ) from error
     if options:
-        given = _parse_options(options)
+        given = parse_options(options, cfg)
         _check_options(given, cfg)
         _lay_over(cfg, given)
     if work_dir:
@@ -64,30 +64,12 @@ def _plain_on_the_way(cfg: Config, key: str) -> Iterator[str]:
 
     `merging.model.student.r=8` where `student` is "full", for example.
     """
-    value: Any = cfg
-    *way, _ = key.split(".")
-    for depth, part in enumerate(way, start=1):
-        if isinstance(value, Mapping | Config):
-            value = value.get(part, {})
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
+    way: list[str] = []
+    for part, value in values_on_the_way(cfg, key):
+        if way and not isinstance(value, Mapping | list | tuple):
+            yield ".".join(way)
             return
-        if not isinstance(value, Mapping | list | tuple):
-            yield ".".join(way[:depth])
-            return
-
-
-def _parse_options(options: list[str]) -> dict:
-    bad = [option for option in options if "=" not in option]
-    if bad:
-        raise ConfigError(
-            f"--cfg-options takes KEY=VALUE, but got '{bad[0]}'; write for example "
-            "data_root=DIR schedule.steps=300."
-        )
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    return parser.parse_args(["--cfg-options", *options]).cfg_options
+        way.append(part)
 
 
 def _check_options(options: dict, cfg: Config) -> None:

@@ -4,9 +4,12 @@ A stage that runs for an hour must not end in a misspelt argument of the next on
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmengine.registry import Registry
 from torch import nn
@@ -14,13 +17,49 @@ from torch import nn
 from tove.errors import ConfigError, close_matches
 
 __all__ = [
+    "Range",
     "accepted_arguments",
     "check_arguments",
     "check_known",
     "check_model",
+    "check_stage_names",
+    "check_value",
+    "hints_of",
     "is_whole",
     "look_up",
+    "parameters_of",
 ]
+
+
+_PLAIN_NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which numbers a setting may be, as part of its annotation: `Annotated[float, Range(0, 1)]`.
+
+    Args:
+        least: the smallest.
+        most: the largest.
+        above: `least` itself is too small.
+        below: `most` itself is too large.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a number is within; nan is not."""
+        low = self.least < value if self.above else self.least <= value
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        low = f"above {self.least:,}" if self.above else f"{self.least:,} or more"
+        high = f"below {self.most:,}" if self.below else f"{self.most:,} or less"
+        sides = (low, self.least > -math.inf), (high, self.most < math.inf)
+        return " and ".join(text for text, there in sides if there)
 
 
 def is_whole(value: object, least: int = 0) -> bool:
@@ -45,7 +84,7 @@ def check_arguments(
     where: str,
     filled: Collection[str] = (),
 ) -> None:
-    """Refuse arguments that a class or function does not take, and words that it does not know.
+    """Refuse arguments that a class or function does not take, or not of that kind or range.
 
     Args:
         target: what is going to be called with them; with `**options` in a class, its base's
@@ -55,10 +94,9 @@ def check_arguments(
         filled: arguments that the caller gives itself.
 
     Raises:
-        ConfigError: an argument is unknown or missing, a word is none of those it may be, or a
-            value is no number where one is wanted and the like.
+        ConfigError: an argument is unknown or missing, or not what its annotation asks for.
     """
-    parameters = {p.name: p for p in _parameters(target) if p.name not in filled}
+    parameters = {p.name: p for p in parameters_of(target) if p.name not in filled}
     given = {key: value for key, value in settings.items() if key not in ("type", "_scope_")}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         check_known(given, [*parameters], where)
@@ -69,20 +107,51 @@ def check_arguments(
         )
         if required and name not in given:
             raise ConfigError(f"{where} lacks '{name}', which {target.__name__} needs; add it.")
-    hints = _hints(target)
+    hints = hints_of(target)
     for key, value in given.items():
-        words = _words(hints.get(key))
-        if words and isinstance(value, str) and value not in words:
+        check_value(value, hints.get(key, Any), f"{where}.{key}")
+
+
+def check_value(value: Any, hint: Any, where: str) -> None:  # noqa: ANN401 - any config value
+    """Refuse a value that is not what an annotation asks for.
+
+    Args:
+        value: the config's.
+        hint: the annotation; numbers of a range are `Annotated[int, Range(1)]`.
+        where: the value's place in the config.
+
+    Raises:
+        ConfigError: it is of another kind, out of the range, or none of the words.
+    """
+    if not _fits(value, hint):
+        raise ConfigError(f"{where} is {value!r}, but it must be {_described(hint)}.")
+
+
+def check_stage_names(names: Sequence[object]) -> None:
+    """Refuse names of stages that are no names of folders of their own.
+
+    Raises:
+        ConfigError: there is none, one is no plain name, or two are the same but for capitals.
+    """
+    if not names:
+        raise ConfigError("`stages` of the config is empty, so there is nothing to run; list some.")
+    for name in names:
+        if not (isinstance(name, str) and _PLAIN_NAME.fullmatch(name)):
             raise ConfigError(
-                f"{where}.{key} is {value!r}, but it must be one of {', '.join(map(repr, words))}."
+                f"A stage is named {name!r}, but the name is also that of its folder; give "
+                "letters, digits, '_', '-', '+' and '.', a letter or digit first, 100 at most."
             )
-        if not _fits(value, hints.get(key)):
-            raise ConfigError(f"{where}.{key} is {value!r}, but it must be {_told(hints[key])}.")
+    small = [str(name).lower() for name in names]
+    if len(set(small)) < len(small):
+        raise ConfigError(
+            f"Each entry of `stages` needs a name of its own, but they are {[*names]}; it is also "
+            "the name of the stage's folder."
+        )
 
 
 def accepted_arguments(target: Callable[..., Any]) -> set[str] | None:
     """Return the names of the arguments that a class or function takes; None if it takes any."""
-    parameters = list(_parameters(target))
+    parameters = list(parameters_of(target))
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} | {"type"}
@@ -109,19 +178,20 @@ def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN40
     return found
 
 
-def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+def parameters_of(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """Yield a target's own parameters; those behind a class's `**options` in its bases too."""
     if not inspect.isclass(target):
         yield from inspect.signature(target).parameters.values()
         return
-    options = None
+    options, told = None, set()
     for cls in inspect.getmro(target):
         if "__init__" not in vars(cls):
             continue
         if cls in (nn.Module, object):  # take nothing: options that came so far go elsewhere
             break
         own = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
-        yield from (p for p in own if p.kind is not p.VAR_KEYWORD)
+        yield from (p for p in own if p.kind is not p.VAR_KEYWORD and p.name not in told)
+        told |= {parameter.name for parameter in own}
         options = next((p for p in own if p.kind is p.VAR_KEYWORD), None)
         if options is None:
             return
@@ -129,57 +199,73 @@ def _parameters(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         yield options
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError):  # research code whose annotations do not resolve
-        return {}
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of what a class or function takes, a class's bases included."""
+    makers = [target]
+    if inspect.isclass(target):
+        own = [vars(cls)["__init__"] for cls in inspect.getmro(target) if "__init__" in vars(cls)]
+        makers = [maker for maker in reversed(own) if inspect.isfunction(maker)]
+    hints: dict[str, Any] = {}
+    for maker in makers:
+        try:
+            hints |= get_type_hints(maker, include_extras=True)
+        except (NameError, TypeError):  # research code whose annotations do not resolve
+            continue
+    return hints
 
 
-_PLAIN = {
+_KINDS = {
     int: "a whole number",
     float: "a number",
     str: "a text",
     bool: "True or False",
+    dict: "a dict",
     type(None): "None",
 }
+_LISTS = (list, tuple, Sequence)
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, any annotation
-    """Tell whether a value is of an annotation's kind; all are of one that holds others."""
-    parts = _parts(hint)
-    if not all(part in _PLAIN or get_origin(part) is Literal for part in parts):
-        return True
-    if isinstance(value, bool):
-        return bool in parts or any(value in get_args(part) for part in parts)
-    if isinstance(value, int) and float in parts:
-        return True
-    kinds = tuple(part for part in parts if part in _PLAIN)
-    return isinstance(value, kinds) or any(value in get_args(part) for part in parts)
+    """Tell whether a value is what an annotation asks for; all are where it is not known here."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in inner)
+    if origin is Annotated:
+        ranges = [mark for mark in inner[1:] if isinstance(mark, Range)]
+        return _fits(value, inner[0]) and all(mark.holds(value) for mark in ranges)
+    if origin is Literal:
+        return any(type(value) is type(word) and value == word for word in inner)
+    if origin in _LISTS:
+        items = isinstance(value, list | tuple)
+        if items and origin is tuple and ... not in inner:
+            return len(value) == len(inner) and all(map(_fits, value, inner))
+        return items and all(_fits(item, inner[0]) for item in value)
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and value == value  # nan is no setting
+    if origin in (dict, Mapping):
+        hint = dict
+    if hint in _KINDS:
+        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return True
 
 
-def _told(hint: Any) -> str:  # noqa: ANN401 - an annotation
-    words = [_PLAIN[part] for part in _parts(hint) if part in _PLAIN]
-    words += [repr(word) for part in _parts(hint) for word in get_args(part)]
-    return " or ".join(words)
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _words(hint: Any) -> tuple[str, ...]:  # noqa: ANN401 - an annotation
-    """Give the words that an annotation allows; none where any string will do."""
-    parts = _parts(hint)
-    if str in parts:
-        return ()
-    return tuple(
-        word
-        for part in parts
-        if get_origin(part) is Literal
-        for word in get_args(part)
-        if isinstance(word, str)
-    )
+def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_described(part) for part in inner)
+    if origin is Annotated:
+        ranges = [f" ({mark})" for mark in inner[1:] if isinstance(mark, Range)]
+        return "".join([_described(inner[0]), *ranges])
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin is tuple and ... not in inner:
+        return f"a list of {len(inner)}: {', '.join(map(_described, inner))}"
+    if origin in _LISTS:
+        return f"a list, each entry {_described(inner[0])}"
+    if origin in (dict, Mapping):
+        hint = dict
+    return _KINDS.get(hint, str(hint))
 
 
 def check_model(model: Callable[..., Any], settings: Mapping[str, Any], where: str) -> None:

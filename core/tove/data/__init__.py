@@ -5,7 +5,8 @@ A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, 
 """
 
 from tove.data.coco_captions import CocoCaptions
-from tove.data.collate import tove_collate
+from tove.data.collate import conversation_collate, tove_collate
+from tove.data.conversations import LlavaConversations
 from tove.data.unlabelled import UnlabelledImages
 from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.data.questions import Questions
@@ -14,10 +15,12 @@ from tove.data.vsr import VSRStatements
 __all__ = [
     "CocoCaptions",
     "CorruptImage",
+    "LlavaConversations",
     "Questions",
     "TooManyCorruptImages",
     "UnlabelledImages",
     "VSRStatements",
+    "conversation_collate",
     "load_image",
     "shared_view",
     "tove_collate",

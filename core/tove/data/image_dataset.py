@@ -9,17 +9,21 @@ Shapes: S side of the square view, in pixels.
 
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from torch import Tensor
 
+from tove.config.validation import Range, check_arguments
+from tove.data.annotations import Texts, warn
+from tove.data.image_files import real_paths
+from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.data.view_cache import CorruptLog, ViewStore
-from tove.data.image_io import (VIEWS, CorruptImage, TooManyCorruptImages, load_image, shared_view)
 from tove.errors import ConfigError
 
-__all__ = ["ImageDataset", "numbered_lines"]
+__all__ = ["ImageDataset", "existing_root"]
 
 
 class ImageDataset(BaseDataset):
@@ -46,58 +50,78 @@ class ImageDataset(BaseDataset):
         data_root: str | None = None,
         ann_file: str = "",
         img_dir: str = "images",
-        image_size: int = 224,
-        view: str = "crop",
-        corrupt_limit: int = 16,
-        max_samples: int | None = None,
-        keep_decoded_gb: float = 0.0,
+        image_size: Annotated[int, Range(1, 8192)] = 224,
+        view: Literal["crop", "pad"] = "crop",
+        corrupt_limit: Annotated[int, Range(0)] = 16,
+        max_samples: Annotated[int, Range(1)] | None = None,
+        keep_decoded_gb: Annotated[float, Range(0, 100_000)] = 0.0,
         test_mode: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        if view not in VIEWS:
-            raise ConfigError(f"The view of a data set is {view!r}, but must be 'crop' or 'pad'.")
+        own = dict(
+            image_size=image_size,
+            view=view,
+            corrupt_limit=corrupt_limit,
+            max_samples=max_samples,
+            keep_decoded_gb=keep_decoded_gb,
+        )
+        check_arguments(ImageDataset, own, type(self).__name__)
         self.image_size, self.view, self.max_samples = image_size, view, max_samples
         self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
         super().__init__(
             ann_file=ann_file,
-            data_root=_existing_root(data_root, type(self).__name__),
+            data_root=existing_root(data_root, type(self).__name__),
             data_prefix=dict(img=img_dir),
             test_mode=test_mode,
             lazy_init=lazy_init,
         )
 
-    def read_samples(self) -> list[dict[str, Any]]:
-        """Read the annotations into sample dicts with `image_path`; for subclasses."""
+    def read_samples(self) -> Sequence[dict[str, Any]]:
+        """Read the annotations into sample dicts with `image_path`; for subclasses.
+
+        A sequence that makes its samples as they are asked for has them with `image_index`
+        instead, and the paths as its `image_paths`; it is not copied.
+        """
         raise NotImplementedError
 
-    def load_data_list(self) -> list[dict[str, Any]]:
+    def load_data_list(self) -> Sequence[dict[str, Any]]:
         """Read all samples, give their images a number and an id, look for missing files."""
         if not os.path.isdir(self.data_prefix["img"]):
             raise ConfigError(
                 f"{type(self).__name__} needs the image folder {self.data_prefix['img']!r}, which "
                 "does not exist; set img_dir to the folder of the images inside data_root."
             )
-        samples = self.read_samples()[: self.max_samples]
+        samples = self.read_samples()
+        if self.max_samples is not None and len(samples) > self.max_samples:
+            samples = samples[: self.max_samples]
         if not samples:
             raise ConfigError(
                 f"{type(self).__name__} found no sample in "
                 f"{self.ann_file or self.data_prefix['img']!r}; "
                 "check that it holds what this data set reads."
             )
-        numbers: dict[str, int] = {}
-        real: dict[str, str] = {}
-        for sample in samples:
-            path = sample["image_path"]
-            sample["image_index"] = numbers.setdefault(path, len(numbers))
-            if path not in real:  # once an image, not once a caption: it asks the file system
-                real[path] = os.path.realpath(path)
-            sample["image_id"] = real[path]  # a linked image is the same image
-            sample["view"] = self.view
-        self._check_files(list(numbers))
-        self.num_images = len(numbers)
-        self._failures = CorruptLog(len(numbers))
-        self._views = ViewStore(len(numbers), self.image_size, self.keep_decoded_gb)
+        paths = getattr(samples, "image_paths", None)
+        self.serialize_data = paths is None
+        paths = _numbered(samples) if paths is None else paths
+        found = real_paths(paths)
+        self._check_files([path for path in paths if path not in found], len(paths))
+        self._paths = Texts(paths)
+        links = any(path != real for path, real in found.items())
+        self._ids = Texts(found.get(path, path) for path in paths) if links else self._paths
+        doubles = sorted(found.keys() - {real: path for path, real in found.items()}.values())
+        warn(self.ann_file, len(doubles), "images are links to others, and one with them", doubles)
+        self.num_images = len(paths)
+        self._failures = CorruptLog(len(paths))
+        self._views = ViewStore(len(paths), self.image_size, self.keep_decoded_gb)
         return samples
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return a sample without its image."""
+        sample: dict[str, Any] = super().get_data_info(idx)
+        index = sample["image_index"]
+        sample["image_path"], sample["view"] = self._paths[index], self.view
+        sample["image_id"] = self._ids[index]  # a linked image is the same image
+        return sample
 
     def prepare_data(self, idx: int) -> dict[str, Any]:
         """Return sample `idx`, or the next one whose image can be read.
@@ -119,6 +143,12 @@ class ImageDataset(BaseDataset):
         raise TooManyCorruptImages(
             f"None of the {len(self)} samples of {self.data_root!r} has an image that can be read."
         )
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """The id of each image, which is its real path."""
+        self.full_init()
+        return self._ids
 
     @property
     def num_corrupt(self) -> int:
@@ -148,11 +178,10 @@ class ImageDataset(BaseDataset):
                 "raise corrupt_limit in the data set's config."
             )
 
-    def _check_files(self, paths: list[str]) -> None:
-        missing = [path for path in paths if not os.path.isfile(path)]
+    def _check_files(self, missing: list[str], number: int) -> None:
         if len(missing) > self.corrupt_limit:
             raise ConfigError(
-                f"{len(missing)} of the {len(paths)} images named in {self.ann_file!r} are not in "
+                f"{len(missing)} of the {number} images named in {self.ann_file!r} are not in "
                 f"{self.data_prefix['img']!r}, first {missing[0]!r}; set img_dir to their folder, "
                 f"or corrupt_limit (now {self.corrupt_limit}) to tolerate that many."
             )
@@ -166,7 +195,16 @@ class ImageDataset(BaseDataset):
         return self.ann_file
 
 
-def _existing_root(data_root: str | None, name: str) -> str:
+def existing_root(data_root: str | None, name: str) -> str:
+    """Return the folder of a data set, `~` resolved.
+
+    Args:
+        data_root: as the config has it.
+        name: of the data set's class, for the message.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if not data_root:
         raise ConfigError(
             f"{name} has no data_root; set it with --cfg-options data_root=FOLDER or in the config."
@@ -180,16 +218,9 @@ def _existing_root(data_root: str | None, name: str) -> str:
     return folder
 
 
-def numbered_lines(path: str) -> list[tuple[int, str]]:
-    """Read the lines of an annotation file that are not blank, with their numbers from 1.
-
-    Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The annotation file {path!r} cannot be read ({error}); it must be text in UTF-8."
-        ) from error
+def _numbered(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """Give each sample the number of its image in place of the path; return the paths."""
+    numbers: dict[str, int] = {}
+    for sample in samples:
+        sample["image_index"] = numbers.setdefault(sample.pop("image_path"), len(numbers))
+    return [*numbers]

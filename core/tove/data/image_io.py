@@ -6,6 +6,9 @@ image because all of them start from `shared_view`.
 Shapes: S side of the square view, in pixels.
 """
 
+import os
+import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +20,18 @@ from torch import Tensor
 from tove.errors import ConfigError
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "VIEWS",
     "CorruptImage",
     "TooManyCorruptImages",
     "image_of",
+    "image_suffixes",
     "load_image",
     "shared_view",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-VIEWS = ("crop", "pad")
+# PostScript is a program: Pillow gives it to Ghostscript. The others it knows and cannot decode.
+_REFUSED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 MAX_PIXELS = 500_000_000  # decoded: 1.5 GB. JPEG files are decoded smaller, so photographs pass
+_WHITES = {"I;16": (4095, 65535), "I": (255, 65535, 2**31 - 1), "F": (1, 255, 65535)}
 _PAD_COLOUR = (122, 116, 104)  # CLIP's mean pixel: the padding is near zero once normalised
 
 
@@ -42,11 +43,26 @@ class TooManyCorruptImages(ConfigError):
     """More unreadable images than the data set's `corrupt_limit`."""
 
 
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow decodes, those of photographs first."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _REFUSED)
+
+
+@lru_cache
+def image_suffixes() -> frozenset[str]:
+    """Return the endings of the names of files that can be read, in small letters with the dot."""
+    formats = frozenset(_formats())
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in known.items() if name in formats)
+
+
 def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
     """Read an image upright and in RGB: EXIF rotation applied, transparency over white.
 
     Args:
-        path: any file that Pillow reads; grey, palette, RGBA, CMYK and 16-bit ones included.
+        path: any file that Pillow reads, PostScript aside; grey, palette, RGBA, CMYK and 16-bit ones included.
         min_side: pixels that the shorter side should keep. Large JPEG files are then decoded at a
             fraction of their size, which is several times as fast.
 
@@ -124,9 +140,11 @@ def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
 
 def _open(path: str | Path) -> Image.Image:
     """Open a file whatever its size; Pillow's own limit would refuse a phone's 200 megapixels."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+        raise ValueError("it is no regular file")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -144,17 +162,24 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image).astype(np.float64)
-        # 32-bit files hold 8 or 16 bits as often as all of theirs; 16-bit ones hold what they say.
-        whites = (255, 65535, 2**31 - 1) if image.mode == "I" else (65535,)
-        grey *= 255 / next(white for white in whites if grey.max() <= white)
-        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
-    elif image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image))
-        grey = grey * 255 if grey.max() <= 1 else grey
-        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = Image.fromarray(_grey(image))
     elif image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Return 8-bit greys of wider ones: white is the lowest of their kind's whites not exceeded.
+
+    Files of 16 bits hold 12 as often, those of 32 hold 8 or 16, and floats end at 1, 255 or 65,535.
+    """
+    grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    whites = _WHITES["I;16" if image.mode.startswith("I;16") else image.mode]
+    if grey.min() < 0 or grey.max() > whites[-1]:
+        raise ValueError(
+            f"its greys go from {grey.min():g} to {grey.max():g}, of which none is known as white"
+        )
+    white = next(white for white in whites if grey.max() <= white)
+    return (grey * (255 / white)).round().astype(np.uint8)

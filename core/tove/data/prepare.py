@@ -1,6 +1,5 @@
 """Data before a run: the tiny world is written where it is asked for, the rest is looked for."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
 from tove.config.validation import check_arguments, check_known
-from tove.errors import ConfigError
 from tove.config.data_sets import data_sets
+from tove.data.annotations import read_json
+from tove.errors import ConfigError
 
 __all__ = ["prepare_data"]
 
@@ -50,13 +50,19 @@ def _write_scenes(root: Path, **settings: int) -> None:
     from tove.data.tiny_world.write import write_scenes
 
     check_arguments(write_scenes, settings, "scenes", filled=("root",))
-    write_scenes(root, **settings)
+    try:
+        write_scenes(root, **settings)
+    except OSError as error:
+        raise ConfigError(
+            f"The tiny world cannot be written to {root} ({error}); make room there, or set both "
+            "data_root and scenes.data_root to a folder that can be written to."
+        ) from error
 
 
 def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:
     """Refuse a world that was written with other settings than those asked for."""
     written = root / "scenes.json"
-    then = json.loads(written.read_text()) if written.exists() else {}
+    then = _written_settings(written) if written.exists() else {}
     changed = [k for k, v in scenes.items() if k in then and then[k] != v]
     if changed:
         key = changed[0]
@@ -65,6 +71,13 @@ def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:
             f"{scenes[key]}; delete {root}, or set both data_root and scenes.data_root to another "
             "folder."
         )
+
+
+def _written_settings(path: Path) -> dict[str, Any]:
+    then = read_json(str(path), "a file of settings of the tiny world; delete its folder")
+    if not isinstance(then, dict):
+        raise ConfigError(f"{path} holds no settings of a tiny world; delete its folder.")
+    return then
 
 
 def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:

@@ -6,13 +6,14 @@ One JSON object a line:
 The answer is found by ranking a list, as Prismer does for VQA (arXiv 2303.02506, section 4).
 """
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from tove.data.image_dataset import ImageDataset, numbered_lines
+from tove.config.validation import Range
+from tove.data.annotations import read_rows, text_of
+from tove.data.image_dataset import ImageDataset
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
@@ -41,7 +42,7 @@ class Questions(ImageDataset):
         *,
         prompt: str = "{question}",
         answers: Sequence[str] | str | None = None,
-        max_answers: int | None = None,
+        max_answers: Annotated[int, Range(1)] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         if "{question}" not in prompt:
@@ -56,7 +57,7 @@ class Questions(ImageDataset):
     def read_samples(self) -> list[dict[str, Any]]:
         """Read the questions, in the order of the file."""
         path = self._annotation_path()
-        rows = list(_rows(path))
+        rows = _rows(path)
         self.candidates = self._candidates([row["answer"] for row in rows])
         places = {answer: place for place, answer in enumerate(self.candidates)}
         return [
@@ -92,15 +93,11 @@ class Questions(ImageDataset):
         return candidates
 
 
-def _rows(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file of questions, their words separated by single spaces."""
-    for number, line in numbered_lines(path):
-        try:
-            row = json.loads(line)
-            texts = {key: " ".join(row[key].split()) for key in ("question", "answer")}
-            yield {**row, "image": str(row["image"]), **texts}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"Line {number} of {path!r} is not a question ({type(error).__name__}: {error}); "
-                "it needs image, question and answer."
-            ) from error
+def _rows(path: str) -> list[dict[str, Any]]:
+    """Return the lines of a file of questions, their words separated by single spaces."""
+    return read_rows(path, "a question: it needs image, question and answer", _row)
+
+
+def _row(row: dict[str, Any], number: int) -> dict[str, Any]:
+    texts = {key: " ".join(text_of(row, key).split()) for key in ("question", "answer")}
+    return {**row, "image": text_of(row, "image"), **texts}

@@ -5,15 +5,18 @@ One JSON object a line:
      "relation": "behind"}
 """
 
-import json
 import os
 from typing import Any
 
-from tove.data.image_dataset import ImageDataset, numbered_lines
+from tove.data.annotations import read_rows, text_of, warn
+from tove.data.image_dataset import ImageDataset
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
 __all__ = ["VSRStatements", "plain_statement"]
+
+
+_LABELS = {0: 0, 1: 1, "0": 0, "1": 1}  # False and True are equal to the numbers, .3 to none
 
 
 def plain_statement(text: str) -> str:
@@ -52,26 +55,26 @@ class VSRStatements(ImageDataset):
 
     def read_samples(self) -> list[dict[str, Any]]:
         """Read the statements, in the order of the file."""
-        path = self._annotation_path()
-        samples = []
-        for number, line in numbered_lines(path):
-            try:
-                samples.append(self._sample(json.loads(line), number))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigError(
-                    f"Line {number} of {path!r} is not a VSR statement ({type(error).__name__}: "
-                    f"{error}); it needs image, caption, and label 0 or 1."
-                ) from error
+        what = "a VSR statement: it needs image, caption, and label 0 or 1"
+        samples = read_rows(self._annotation_path(), what, self._sample)
+        seen: dict[tuple[str, str], set[int]] = {}
+        for sample in samples:
+            key = (sample["image_path"], sample["statement"])
+            seen.setdefault(key, set()).add(sample["label"])
+        again = len(samples) - len(seen)
+        warn(self.ann_file, again, "statements occur again about the same image; each counts")
+        both = sum(len(labels) > 1 for labels in seen.values())
+        warn(self.ann_file, both, "statements are labelled true as well as false; both count")
         return samples
 
     def _sample(self, row: dict[str, Any], number: int) -> dict[str, Any]:
-        label = int(row["label"])
-        if label not in (0, 1):
+        label = _LABELS.get(row["label"])
+        if label is None:
             raise ValueError(f"label is {row['label']!r}")
-        statement = plain_statement(row["caption"])
+        statement = plain_statement(text_of(row, "caption"))
         return dict(
             task="statement",
-            image_path=os.path.join(self.data_prefix["img"], row["image"]),
+            image_path=os.path.join(self.data_prefix["img"], text_of(row, "image")),
             source_id=number,
             statement=statement,
             prompt=self.prompt.replace("{statement}", statement),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
@@ -37,9 +37,13 @@ __all__ = [
 
 
 def save_checkpoint(path: Path, model: Any, meta: Mapping[str, Any]) -> None:  # noqa: ANN401
-    """Write a model's own state (frozen weights stay out, see `ToVE.state_dict`) and its meta."""
+    """Write a model's own state (frozen weights stay out) and its meta.
+
+    All processes call it: a sharded state is gathered by all, and written by one.
+    """
     state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
+    if is_main_process():
+        write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ settings, and what a config says in mmengine's own words lies over them.
 import itertools
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,18 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
 from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+from tove.engine.sharding import SHARD, is_sharded, load_whole, shard
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
 
@@ -122,9 +126,26 @@ class StageRunner(Runner):
             return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint, self._resumed = dict(self._resumed), None
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        inner = self.model.module if hasattr(self.model, "module") else self.model
-        inner.load_state_dict(checkpoint["state_dict"], strict=False)
+        inner = self.model.module if is_model_wrapper(self.model) else self.model
+        load_whole(inner, checkpoint["state_dict"])
         return checkpoint
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; `FullyShard` shards it in place."""
+        if self.distributed and (model_wrapper_cfg or {}).get("type") == SHARD:
+            options = {k: v for k, v in (model_wrapper_cfg or {}).items() if k != "type"}
+            return shard(model.to(get_device()), **options)
+        wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+        return wrapped
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Write a checkpoint; of a sharded model every process gathers it, and one writes."""
+        if not is_sharded(self.model):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = out_dir if is_main_process() else scratch
+            Runner.save_checkpoint.__wrapped__(self, folder, filename, *args, **kwargs)
 
     def _log_env(self, env_cfg: dict) -> None:
         """Leave the environment out: collecting it starts a compiler, for every stage anew."""
@@ -142,7 +163,7 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
         ConfigError: a setting of mmengine's that contradicts the run.
     """
     folder = plan.folder
-    if plan.distributed:
+    if plan.distributed and not _shards(plan):
         # Frozen weights are the same everywhere and may lie on other devices: not DDP's business.
         everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
         ignored = everything - set(plan.model.state_dict())
@@ -177,6 +198,11 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
         settings["test_evaluator"] = list(plan.evaluator)
         settings["test_cfg"] = {}
     return StageRunner(**settings)
+
+
+def _shards(plan: RunPlan) -> bool:
+    own = plan.settings.get("model_wrapper_cfg") or {}
+    return bool(plan.distributed and own.get("type") == SHARD and plan.schedule is not None)
 
 
 def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:

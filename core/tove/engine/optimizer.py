@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tove.config.overlay import merged_settings
 from tove.config.validation import is_whole
+from tove.engine.sharding import scattered_like, whole
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -122,7 +123,24 @@ class _Deferred:
     def _clip_grad(self: Any) -> None:
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        self.grad_norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+        self.grad_norm = whole(self.clip_func(parameters, **self.clip_grad_kwargs))
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        """Return the state with whole tensors; where they are sharded all processes take part."""
+        state: dict[str, Any] = whole(super().state_dict())  # type: ignore[misc]
+        return state
+
+    def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
+        """Load whole tensors, of which a sharded parameter takes its own part."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state_dict["state"] = {
+            index: {
+                name: scattered_like(value, parameters[index]) if torch.is_tensor(value) else value
+                for name, value in entries.items()
+            }
+            for index, entries in state_dict["state"].items()
+        }
+        super().load_state_dict(state_dict)  # type: ignore[misc]
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from tove.config.overlay import merged_settings, plain_settings
+from tove.config.upgrade import upgraded_model
 from tove.config.validation import accepted_arguments, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.registry import MODELS, STAGES
@@ -107,7 +108,11 @@ def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[
     trains_own = starts is not None and getattr(starts, "overlays_model", False)
     takes_model = starts is not None and "source" in signature(starts).parameters
     if checkpoint and (only is None or (takes_model and not trains_own)):
-        attached = attached_slots(read_checkpoint(checkpoint))
+        saved = read_checkpoint(checkpoint)
+        made_with = method_settings(cfg.model, upgraded_model(saved["meta"].get("settings", {})))
+        if MODELS.get(made_with["type"]).teachers_only:
+            return set()
+        attached = attached_slots(saved)
         if attached is not None:
             return set(attached)
     detached = cfg.model.get("detached", ())

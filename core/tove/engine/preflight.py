@@ -22,11 +22,18 @@ from tove.backbones.clip.encoder import check_image_size
 from tove.backbones.experts.licences import check_licences
 from tove.backbones.experts.registration import expert_options
 from tove.config import environment
-from tove.config.data_sets import data_sets, fill_in, loaders_of
-from tove.config.keys import check_names
+from tove.config.data_sets import check_samplers, data_sets, fill_in, loaders_of
+from tove.config.keys import check_names, check_settings
 from tove.config.overlay import plain_settings
 from tove.config.upgrade import upgraded_model, upgraded_stages
-from tove.config.validation import check_arguments, check_known, check_model, is_whole, look_up
+from tove.config.validation import (
+    check_arguments,
+    check_known,
+    check_model,
+    check_stage_names,
+    is_whole,
+    look_up,
+)
 from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
@@ -67,6 +74,7 @@ def check_config(
             "schedule.amp_dtype=bfloat16, or leave --amp out."
         )
     fill_in(cfg)
+    check_samplers(cfg)
     for entry in cfg.stages:
         look_up(registry.STAGES, entry.get("type"), f"stages.{entry['name']}")
     _check_model(cfg, needed_slots(cfg, checkpoint, only) if slots is None else slots, only)
@@ -101,24 +109,14 @@ def _upgrade(cfg: Config) -> None:
 
 def _check_keys(cfg: Config) -> None:
     check_names(cfg)
+    check_settings(cfg)
     missing = [key for key in _NEEDED if key not in cfg]
     if missing:
         raise ConfigError(
             f"The config {cfg.filename} lacks the setting '{missing[0]}'; "
             "configs/tiny/tove-tiny_scenes.py shows a complete one."
         )
-    for key in ("image_size", "batch_size"):
-        value = cfg.get(key, 1)
-        if not is_whole(value, 1):
-            raise ConfigError(f"{key} is {value!r}; give a positive whole number.")
-    if not is_whole(cfg.seed):
-        raise ConfigError(f"seed is {cfg.seed!r}; give a whole number, 0 or more.")
-    names = [entry.get("name") for entry in cfg.stages]
-    if None in names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"Each entry of `stages` needs a name of its own, but they are {names}; it is also the "
-            "name of the stage's folder."
-        )
+    check_stage_names([entry.get("name") for entry in cfg.stages])
 
 
 def _check_loader(loader: Mapping[str, Any], where: str) -> None:

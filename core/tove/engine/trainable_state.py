@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tove.engine.sharding import whole
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove_plugins import resolve_resource
 
@@ -70,6 +71,8 @@ def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # no
         for name in [name for name in state_dict if name.startswith(prefix)]:
             if name.removeprefix(prefix) not in kept:
                 del state_dict[name]
+            else:
+                state_dict[name] = whole(state_dict[name])
 
     def forgive(module: nn.Module, incompatible: Any) -> None:  # noqa: ANN401
         frozen = tuple(f".{name}" for name in _tensors(module) if name not in kept)

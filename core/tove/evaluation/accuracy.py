@@ -1,9 +1,12 @@
 """Accuracy of chosen answers: of true and false, as VSR is scored (arXiv 2205.00363), of lists."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
 from tove.evaluation.intervals import image_of, item_name, share_interval
 from tove.registry import METRICS
@@ -16,6 +19,10 @@ class StatementAccuracy(BaseMetric):
     """Share of statements answered right, in [0, 1], with Wilson's 95 % interval.
 
     The interval allows for statements that share an image, see `tove.evaluation.intervals`.
+
+    A model that gives one answer to everything is told of: its accuracy is that answer's share of
+    the labels, and no difference between two such models says anything. A statement that occurs
+    twice in the file counts twice; one that a sampler drew twice counts once.
 
     Samples of other tasks are left out. Every sample leaves one entry behind, empty ones included:
     mmengine merges the processes' results item by item.
@@ -36,7 +43,10 @@ class StatementAccuracy(BaseMetric):
     item_metric = "accuracy"
 
     def __init__(
-        self, per_relation: bool = True, collect_device: str = "cpu", prefix: str | None = None
+        self,
+        per_relation: bool = True,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
+        prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.per_relation = per_relation
@@ -48,17 +58,22 @@ class StatementAccuracy(BaseMetric):
             counts = sample["task"] == self.task and not sample.get("skipped")
             item = None
             if counts:
-                key = item_name(sample["image_id"], sample["prompt"])
-                item = (key, sample["relation"], sample["label"], int(sample["prediction"]))
+                key = item_name(sample["image_id"], sample["prompt"], sample.get("source_id"))
+                answer = int(sample["prediction"])
+                words = str(sample["candidates"][answer])
+                item = (key, sample["relation"], sample["label"], answer, words)
             self.results.append(item)
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Return accuracy, accuracy_low, accuracy_high, num_TASKs, per relation; also yes_rate."""
+        """Return accuracy, its interval, num_TASKs, top_answer_share, per relation; also yes_rate.
+
+        `top_answer_share` is the share of the answer that is given most: 1 for a constant one.
+        """
         items = {item[0]: item[1:] for item in results if item is not None}
         self.item_scores = {key: float(item[1] == item[2]) for key, item in items.items()}
         if not items:
             return {}
-        right = [(relation, label == answer) for relation, label, answer in items.values()]
+        right = [(relation, label == answer) for relation, label, answer, _ in items.values()]
         overall = share_interval([ok for _, ok in right], [image_of(key) for key in items])
         scores: dict[str, float] = dict(
             accuracy=overall.value,
@@ -67,7 +82,17 @@ class StatementAccuracy(BaseMetric):
         )
         scores[f"num_{self.task}s"] = overall.n
         if self.task == "statement":
-            scores["yes_rate"] = sum(answer for _, _, answer in items.values()) / len(items)
+            scores["yes_rate"] = sum(item[2] for item in items.values()) / len(items)
+        given = Counter(item[3] for item in items.values())
+        scores["top_answer_share"] = max(given.values()) / len(items)
+        if len(given) == 1 < len(items):
+            print_log(
+                f"All {len(items)} {self.task}s were answered {next(iter(given))!r}, so the "
+                f"accuracy of {overall.value:.3f} is that answer's share of the right ones and "
+                "tells nothing about what the model sees.",
+                logger="current",
+                level=logging.WARNING,
+            )
         if self.per_relation:
             for name in sorted({relation for relation, _ in right}):
                 part = [ok for relation, ok in right if relation == name]

@@ -4,20 +4,27 @@ pycocoevalcap's own tokenizer starts a Java program; `caption_words` follows the
 rules for lower-cased captions and drops the same punctuation, in Python.
 """
 
-import re
+import logging
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import regex
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
+from tove.config.validation import Range
 from tove.evaluation.intervals import bootstrap_interval
 from tove.registry import METRICS
 
 __all__ = ["CaptionScore", "caption_words"]
 
-# Curly quotes and long dashes by code point; brackets as the Treebank writes them (the COCO scorer
-# keeps these, since it looks for their capital forms after lower-casing).
-_PLAIN = {0x2018: "'", 0x2019: "'", 0x60: "'", 0x201C: '"', 0x201D: '"', 0x2013: " ", 0x2014: " "}
+# By code point what the Treebank writes in its place: straight quotes, spaces for dashes, words for
+# some signs, and brackets in lower case (the COCO scorer keeps those, since it looks for their
+# capital forms after lower-casing). Soft hyphens go.
+_PLAIN = {0x2018: '"', 0x2019: "'", 0x60: "'", 0x201C: '"', 0x201D: '"', 0xAB: '"', 0xBB: '"'}
+_PLAIN |= {0x2013: " ", 0x2014: " ", 0xAD: "", 0x200B: " ", 0x200C: " ", 0x200D: " "}
+_PLAIN |= {0xA3: " # ", 0x20AC: " $ ", 0xA2: " cents ", 0xBC: "1/4", 0xBD: "1/2", 0xBE: "3/4"}
 _BRACKETS = {"(": "lrb", ")": "rrb", "[": "lsb", "]": "rsb", "{": "lcb", "}": "rcb"}
 _SUBSTITUTES = str.maketrans(_PLAIN | {ord(k): f" -{v}- " for k, v in _BRACKETS.items()})
 _COMPOUNDS = {
@@ -27,28 +34,44 @@ _COMPOUNDS = {
     "wanna": "wan na",
     "gimme": "gim me",
     "lemme": "lem me",
+    "'tis": "'t is",
+    "'twas": "'t was",
 }
-_WORD = re.compile(
+# The library `regex`, as its \w holds the marks that combine with a letter, as in Hindi or Thai.
+_WORD = regex.compile(
     r"""
-      (?:[a-z]\.){2,}                             # u.s.
-    | \b(?:mr|mrs|ms|dr|st|jr|sr|vs|etc|mt)\.(?=\s)    # abbreviations keep their full stop
+      (?:https?://|www\.)[^\s"]*[\w/]
+    | [\w.+-]+@\w+(?:\.\w+)+                      # me@home.org
+    | (?:[a-z]\.)+[a-z](?![\w.])                  # u.s.a
+    | (?:[a-z]\.){2,} | \bph\.d\.                 # u.s.
+    | \b(?:mr|mrs|ms|dr|st|jr|sr|vs?|etc|mt)\.(?=\s|$)  # abbreviations keep their full stop
     | no\.(?=\s\d)
     | -[lr][rsc]b-
     | \d+(?:[.,:]\d+)+                            # 3.5  10:30  1,000
-    | o'clock
+    | (?<!\S)[+-]?\.?\d+(?![\w./-])               # -5  .5
+    | \b[cf](?:\+\+|\#)                           # c++
+    | '(?:em|tis|twas)\b | (?<!\S)'\d\ds?\b     # the '90s
     | n't\b | '(?:s|re|ve|ll|d|m)\b               # the tails of don't, man's
-    | '?\bn'?\b(?=\s|')                           # rock 'n roll
+    | 'n'?(?!\w)                                  # rock 'n roll
+    | \b(?:ol|y)'(?!\S) | \by'(?=all\b)           # ol' man, y'all
     | [^\W_]+?(?=n't\b)                           # the do of don't
-    | [@]?\w+(?:[-/.]\w+)*                        # black-and-white, @home
+    | (?-i:[A-Z]+(?:&[A-Z]+)+)                    # AT&T
+    | \b(?:[dlno]|qu)'\w+ | \b[dlj]'             # o'clock, l'eau
+    | (?:@|\#(?=[a-z]))?\w+(?:[-/.]\w+)*         # black-and-white, @home
     | [^\w\s.,:;?!'"\u2026-]                      # $ % & stay, other punctuation goes
     """,
-    re.VERBOSE,
+    regex.VERBOSE | regex.IGNORECASE,
 )
 
 
 def caption_words(text: str) -> str:
-    """Return the words of a caption, lower case, separated by single spaces."""
-    words = _WORD.findall(text.lower().translate(_SUBSTITUTES))
+    """Return the words of a caption, lower case, separated by single spaces.
+
+    Letters are composed first, so that a text is the same in either of Unicode's forms. As in the
+    Java program nothing beyond Unicode's first plane is a word, pictures such as emoji above all.
+    """
+    text = unicodedata.normalize("NFC", text).translate(_SUBSTITUTES)
+    words = map(str.lower, _WORD.findall(regex.sub(r"[^\0-\uffff]", " ", text)))
     return " ".join(_COMPOUNDS.get(word, word) for word in words)
 
 
@@ -76,9 +99,9 @@ class CaptionScore(BaseMetric):
 
     def __init__(
         self,
-        num_resamples: int = 2000,
-        seed: int = 0,
-        collect_device: str = "cpu",
+        num_resamples: Annotated[int, Range(1, 10**7)] = 2000,
+        seed: Annotated[int, Range(0)] = 0,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -104,6 +127,13 @@ class CaptionScore(BaseMetric):
         self.item_scores = {}
         if not items:
             return {}
+        if len(items) == 1:
+            print_log(
+                "The CIDEr of a single image is 0 whatever its caption: words are weighed by the "
+                "number of test images that they occur with. Evaluate on more.",
+                logger="current",
+                level=logging.WARNING,
+            )
         references = {key: item[1] for key, item in items.items()}
         predictions = {key: [item[0]] for key, item in items.items()}
         _, per_image = Cider().compute_score(references, predictions)

@@ -44,13 +44,20 @@ class Interval:
     n: int
 
 
-def item_name(image_id: str, prompt: str) -> str:
-    """Name an item that asks something about an image."""
-    return f"{image_id}{_BETWEEN}{prompt}"
+def item_name(image_id: str, prompt: str, source_id: object = None) -> str:
+    """Name an item that asks something about an image.
+
+    Args:
+        image_id: of the image.
+        prompt: what is asked.
+        source_id: its place in its file, which tells apart what is asked twice; None where unknown.
+    """
+    name = f"{image_id}{_BETWEEN}{prompt}"
+    return name if source_id is None else f"{name}{_BETWEEN}{source_id}"
 
 
 def image_of(item: str) -> str:
-    """Give the image that an item is about; items that are images name themselves."""
+    """Return the image that an item is about; items that are images name themselves."""
     return item.partition(_BETWEEN)[0]
 
 
@@ -119,7 +126,7 @@ def bootstrap_interval(
 
 
 def _by_image(items: np.ndarray, images: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Give the sum and the number of the items of each image."""
+    """Return the sum and the number of the items of each image."""
     places: dict[Hashable, int] = {}
     index = np.array([places.setdefault(image, len(places)) for image in images], dtype=np.intp)
     return np.bincount(index, weights=items), np.bincount(index)

@@ -11,7 +11,7 @@ Shapes: B batch, N tokens that are read, C encoder width, M_k tokens of expert k
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +42,8 @@ class Fused:
         gates: what a gate decided, with `weights` [B, N, K]; None without one.
         slots: the slot of every column of the gate's weights.
         absent: slots that took no part, detached or dropped.
+        losses: what the vision side adds to the language loss in training, by name; mmengine sums
+            those with "loss" in it and logs the others.
     """
 
     t_fuse: Tensor
@@ -49,6 +51,7 @@ class Fused:
     gates: Any = None
     slots: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class VisionLanguageModel(BaseModel):
@@ -74,7 +77,10 @@ class VisionLanguageModel(BaseModel):
     role: ClassVar[Role] = "method"
     on_other_experts: ClassVar[OnOtherExperts] = "begin again"
     detachable: ClassVar[bool] = False
+    teachers_only: ClassVar[bool] = False
     slot_parts: tuple[str, ...] = ("hub.experts",)
+    # Children that `fuse_tokens` does not run.
+    beside_fusion: ClassVar[tuple[str, ...]] = ("encoder", "hub", "language", "data_preprocessor")
 
     def __init__(
         self,
@@ -132,10 +138,10 @@ class VisionLanguageModel(BaseModel):
         return frozenset()
 
     def losses(self, fused: Fused, data_samples: list[Sample]) -> dict[str, Tensor]:
-        """Return L_lm; mmengine sums and back-propagates what says "loss"."""
+        """Return L_lm and what `fuse` has brought; mmengine sums what says "loss"."""
         prompts = [sample["prompt"] for sample in data_samples]
         targets = [sample["target"] for sample in data_samples]
-        return {"loss_lm": self.language.loss(fused.t_fuse, prompts, targets)}
+        return {"loss_lm": self.language.loss(fused.t_fuse, prompts, targets), **fused.losses}
 
     @property
     def leaves_unused(self) -> bool:
@@ -155,7 +161,7 @@ class VisionLanguageModel(BaseModel):
         t_clip_BNC = self.encode(images_BCHW, image_ids)
         absent = frozenset(self.hub.detached) | self.dropped()
         tokens = {
-            slot: self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
+            slot: self.frozen_tokens(slot, images_BCHW, image_ids)
             for slot in self.slots
             if slot not in absent
         }  # by slot, [B, M_k, D_k], on each expert's own grid
@@ -167,6 +173,12 @@ class VisionLanguageModel(BaseModel):
             trained: Tensor = self.encoder(images_BCHW)
             return trained
         return self._frozen("clip", self.encoder, images_BCHW, image_ids)
+
+    def frozen_tokens(
+        self, slot: str, images_BCHW: Tensor, image_ids: Sequence[str] | None = None
+    ) -> Tensor:
+        """Return an expert's tokens [B, M_k, D_k] of images in [0, 1], from the cache if known."""
+        return self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
 
     @torch.no_grad()
     def _frozen(
@@ -232,6 +244,15 @@ class VisionLanguageModel(BaseModel):
         experts = {slot: settings["experts"][slot] for slot in slots}
         return {**settings, "experts": experts, "detached": ()}
 
+    def running(self) -> tuple[str, ...]:
+        """Return the slots whose experts run when the model answers."""
+        return () if self.teachers_only else self.hub.attached
+
+    def plain_encoder(self) -> nn.Module:
+        """Return the encoder that a merge starts its student from."""
+        encoder: nn.Module = self.encoder
+        return encoder
+
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Return name, distribution, version and digest of each expert that runs, by slot."""
         provenance = self.hub.provenance()
@@ -240,11 +261,11 @@ class VisionLanguageModel(BaseModel):
     @torch.no_grad()
     def cost_parts(self, image_BCHW: Tensor) -> dict[str, CostPart]:
         """Return the encoder, each expert that runs, the fusion and the language model."""
-        experts = {slot: self.hub.experts[slot] for slot in self.hub.attached}
+        experts = {slot: self.hub.experts[slot] for slot in self.running()}
         t_clip_BNC = self.encoder(image_BCHW)
         tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
-        others = ("encoder", "hub", "language", "data_preprocessor")
-        fusion = [module for name, module in self.named_children() if name not in others]
+        apart = self.beside_fusion
+        fusion = [module for name, module in self.named_children() if name not in apart]
         return {
             "encoder": CostPart([self.encoder], partial(self.encoder, image_BCHW)),
             **{

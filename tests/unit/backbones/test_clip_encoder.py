@@ -1,5 +1,7 @@
 """CLIP as tokens: the stock libraries' hidden states, any input size, clear errors."""
 
+import json
+
 import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModel, ViTConfig, ViTModel
@@ -72,5 +74,56 @@ def test_mistakes_are_sentences(clip_folder, options, words):
 def test_another_architecture_is_refused(tmp_path):
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32)
     ViTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="not a whole CLIP vision tower"):
+    with pytest.raises(ConfigError, match=r"not a whole CLIPVisionModel|could not be loaded"):
+        TransformersCLIP(str(tmp_path))
+
+
+def test_the_class_token_and_each_blocks_input_can_be_had(clip_folder):
+    encoder = TransformersCLIP(clip_folder)
+    images = torch.rand(2, 3, 32, 32)
+    stock = CLIPVisionModel.from_pretrained(clip_folder).eval()
+    expected = stock(encoder.preprocess(images), output_hidden_states=True).hidden_states
+    for found, hidden in zip(encoder.hidden_states(images), expected, strict=True):
+        torch.testing.assert_close(found, hidden)
+    torch.testing.assert_close(encoder.encode(images), expected[-1])
+    assert encoder.has_class_token
+    assert all(hasattr(attention, "q_proj") for attention in encoder.attentions())
+
+
+def test_a_trained_students_own_dropout_stays_off(make_clip):
+    encoder = TransformersCLIP(make_clip(attention_dropout=0.5)).train()
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(encoder(images), encoder.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("entries", "mean", "std", "white"),
+    [
+        ({"do_normalize": False}, 0.0, 1.0, 1.0),
+        ({"image_mean": 0.5, "image_std": 0.25}, 0.5, 0.25, 1.0),
+        ({"do_rescale": False, "image_mean": 127.5, "image_std": 64}, 127.5, 64.0, 255.0),
+        ({"do_rescale": False, "image_mean": None}, 0.48145466 * 255, 0.26862954 * 255, 255.0),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_image_processors_file_is_believed(
+    clip_folder, tmp_path, entries, mean, std, white, nested
+):
+    CLIPModel.from_pretrained(clip_folder).save_pretrained(tmp_path)
+    name = "processor_config.json" if nested else "preprocessor_config.json"
+    (tmp_path / name).write_text(json.dumps({"image_processor": entries} if nested else entries))
+    encoder = TransformersCLIP(str(tmp_path))
+    seen = encoder.preprocess
+    first = (seen.mean.flatten()[0].item(), seen.std.flatten()[0].item(), seen.high)
+    assert first == pytest.approx((mean, std, white))
+    # An export says the same in the one form that both libraries read.
+    again = TransformersCLIP(str(encoder.export(tmp_path / "out")))
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(again(images), encoder(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_broken_processor_file_is_a_sentence(clip_folder, tmp_path):
+    CLIPModel.from_pretrained(clip_folder).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ConfigError, match="not valid JSON"):
         TransformersCLIP(str(tmp_path))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import open_clip
 import pytest
@@ -47,8 +48,17 @@ def _trained(encoder):
 
 
 @pytest.fixture
-def open_clip_folder(tmp_path):
-    """An open_clip checkpoint that transformers never saw."""
+def make_open_clip(tmp_path):
+    """Write an open_clip checkpoint that transformers never saw."""
+    return partial(_write_open_clip, tmp_path / "source")
+
+
+@pytest.fixture
+def open_clip_folder(make_open_clip):
+    return make_open_clip()
+
+
+def _write_open_clip(folder, **vision):
     tower = {"width": 32, "layers": 2, "heads": 4}
     model_cfg = {
         "embed_dim": 24,
@@ -59,12 +69,12 @@ def open_clip_folder(tmp_path):
             "head_width": 8,
             "patch_size": 8,
             "image_size": 32,
+            **vision,
         },
         "text_cfg": {"context_length": 12, "vocab_size": 99, **tower},
     }
     torch.manual_seed(0)
     state = open_clip.CLIP(**model_cfg).state_dict()
-    folder = tmp_path / "source"
     folder.mkdir()
     save_file(state, folder / "open_clip_model.safetensors")
     config = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": [0.4] * 3, "std": [0.3] * 3}}
@@ -91,6 +101,60 @@ def test_stock_libraries_give_the_same_tokens(clip_folder, open_clip_folder, tmp
         for found in pair:
             torch.testing.assert_close(found, tokens, atol=1e-5, rtol=1e-5)
     assert CLIPVisionModel.from_pretrained(tmp_path / "2").config.hidden_act == "gelu"
+
+
+def test_an_open_clip_encoder_of_another_epsilon_keeps_it_in_transformers(make_open_clip, tmp_path):
+    encoder = OpenCLIP(make_open_clip(norm_kwargs={"eps": 1e-2}))
+    folder = export_encoder(encoder, tmp_path / "out")
+    vision = CLIPVisionModel.from_pretrained(folder).eval()
+    assert vision.config.layer_norm_eps == 1e-2
+    images = torch.rand(1, 3, 32, 32)
+    hidden = vision(encoder.preprocess(images)).last_hidden_state[:, 1:]
+    torch.testing.assert_close(hidden, encoder(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("resample", "name"), [(2, "bilinear"), (3, "bicubic")])
+def test_the_exported_processor_does_what_the_source_s_did(clip_folder, tmp_path, resample, name):
+    source = tmp_path / "source"
+    shutil.copytree(clip_folder, source)
+    seen = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": resample}
+    (source / "preprocessor_config.json").write_text(json.dumps(seen))
+    out = export_encoder(TransformersCLIP(str(source), image_size=40), tmp_path / "out")
+    written = json.loads((out / "preprocessor_config.json").read_text())
+    assert written["resample"] == resample
+    assert written["image_mean"] == pytest.approx([0.1, 0.2, 0.3])
+    assert written["image_std"] == pytest.approx([0.4, 0.5, 0.6])
+    assert written["size"] == {"shortest_edge": 40}
+    assert written["crop_size"] == {"height": 40, "width": 40}
+    theirs = json.loads((out / "open_clip/open_clip_config.json").read_text())["preprocess_cfg"]
+    assert (theirs["interpolation"], theirs["resize_mode"]) == (name, "shortest")
+    assert theirs["mean"] == pytest.approx([0.1, 0.2, 0.3])
+    assert theirs["std"] == pytest.approx([0.4, 0.5, 0.6])
+
+
+def test_export_json_says_what_the_tokens_are(clip_folder, tmp_path):
+    out = export_encoder(TransformersCLIP(clip_folder, image_size=48, layer=-2), tmp_path / "out")
+    assert json.loads((out / "export.json").read_text()) == {
+        "source": clip_folder,
+        "layer": -2,
+        "text_tower": "source",
+        "image_size": 48,
+        "grid": [6, 6],
+        "width": 32,
+    }
+    alone = export_encoder(TransformersCLIP(clip_folder), tmp_path / "alone", ["transformers"])
+    assert json.loads((alone / "export.json").read_text())["text_tower"] is None
+    assert not (alone / "open_clip").exists()
+
+
+@pytest.mark.parametrize("formats", [["transformers"], ["open_clip"]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_exported(clip_folder, tmp_path, formats, value):
+    encoder = TransformersCLIP(clip_folder)
+    encoder.model.vision_model.encoder.layers[1].mlp.fc1.weight.data[0, 0] = value
+    with pytest.raises(ConfigError, match="gives other tokens"):
+        export_encoder(encoder, tmp_path / "out", formats)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [{}, {"hidden_act": "gelu"}, {"layer_norm_eps": 1e-4}])
@@ -121,7 +185,7 @@ def test_vision_only_source_gets_a_placeholder_text_tower(clip_folder, tmp_path)
     assert json.loads((out / "export.json").read_text())["text_tower"] == "placeholder"
     clip = open_clip.create_model(f"local-dir:{out}/open_clip").eval()
     pixels = torch.rand(1, 3, 32, 32)
-    pooled = encoder.model(pixels).pooler_output
+    pooled = CLIPVisionModel.from_pretrained(out)(pixels).pooler_output
     torch.testing.assert_close(clip.encode_image(pixels), pooled, atol=1e-5, rtol=1e-5)
 
 

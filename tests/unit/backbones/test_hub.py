@@ -1,12 +1,15 @@
 """The hub: frozen, checked, placed as the config says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tove.backbones.experts.hub import ExpertHub, FrozenExpert
 from tove.errors import ConfigError
-from tove_plugins import ExpertNotAvailable
+from tove_plugins import ExpertNotAvailable, ImageSpec
 
 IMAGES = torch.rand(2, 3, 20, 20)
 
@@ -41,6 +44,15 @@ def test_normalises_by_the_spec(experts):
     images = torch.rand(2, 3, 32, 32)
     expected = expert.expert((images - 0.5) / 0.25)
     torch.testing.assert_close(hub.run("fine", images), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizes_and_scales_as_the_spec_says(expert_types, interpolation):
+    spec = expert_types["coarse"].spec
+    image = ImageSpec((12, 12), (10.0,) * 3, (50.0,) * 3, (-100.0, 100.0), interpolation)
+    frozen = FrozenExpert("depth", replace(spec, image=image), expert_types["coarse"]())
+    resized = F.interpolate(IMAGES, size=(12, 12), mode=interpolation, antialias=True).clamp(0, 1)
+    torch.testing.assert_close(frozen(IMAGES), frozen.expert((resized * 200 - 100 - 10) / 50))
 
 
 def test_dtype_and_device_of_the_config_outlive_the_models_moves(expert_types):

@@ -1,6 +1,5 @@
 import copy
 import json
-import logging
 import os
 import pickle
 
@@ -104,6 +103,27 @@ def test_a_folder_of_images_is_read_recursively_in_order(root) -> None:
     assert data[0]["sample"]["task"] == "image"
 
 
+def test_files_that_are_left_out_of_a_folder_are_counted(root, log) -> None:
+    folder = root / "images"
+    for name in ("a.txt", "b.txt", "c.heic", "LICENSE", ".hidden.jpg"):
+        (folder / name).write_text("no image")
+    Image.new("RGB", (8, 8)).save(folder / "d.jfif", format="JPEG")
+    odd = os.fsencode(folder) + b"/caf\xe9.png"
+    with open(odd, "wb") as file:
+        file.write((folder / "000.png").read_bytes())
+    assert len(build(root, "UnlabelledImages")) == 7
+    told = "4 files are no images that can be read: 2 .txt, 1 .heic, 1 without an ending."
+    assert len(warnings_about(log, told)) == 1
+    odd = "1 images are left out, whose names are not UTF-8, 'caf\\udce9.png'."
+    assert len(warnings_about(log, odd)) == 1
+
+
+def test_a_pipe_among_the_images_is_skipped_as_unreadable(root) -> None:
+    os.mkfifo(root / "images" / "pipe.jpg")
+    data = build(root, "UnlabelledImages", test_mode=True)
+    assert [data[i]["sample"].get("skipped", False) for i in range(7)] == [False] * 6 + [True]
+
+
 def test_max_samples_and_concatenation(root) -> None:
     captions = build(root, max_samples=4)
     assert (len(captions), captions.num_images) == (4, 2)
@@ -121,25 +141,6 @@ def test_collate_is_found_by_name(root) -> None:
 
 def warnings_about(records, text: str) -> list[str]:
     return [r.getMessage() for r in records if text in r.getMessage()]
-
-
-class Listener(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records = []
-
-    def emit(self, record) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def log():
-    from mmengine.logging import MMLogger
-
-    logger, listener = MMLogger.get_current_instance(), Listener()
-    logger.addHandler(listener)
-    yield listener.records
-    logger.removeHandler(listener)
 
 
 def test_corrupt_images_are_named_once_counted_and_replaced_in_training(root, log) -> None:
@@ -191,8 +192,8 @@ def test_kept_views_are_decoded_once_and_shared_with_workers(root) -> None:
     second = torch.cat([batch["images"] for batch in loader])
     assert torch.equal(first, second)
     assert data.num_corrupt == 0
-    data[0]["image"].zero_()
-    assert torch.equal(data[1]["image"], first[1])
+    data[0]["image"].fill_(7)  # whoever writes into a view writes into a copy
+    assert torch.equal(data[0]["image"], first[0])
 
 
 def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
@@ -214,7 +215,17 @@ def test_a_view_store_keeps_to_its_budget_and_copies_start_empty() -> None:
         (dict(data_root=None), "has no data_root"),
         (dict(ann_file="annotations/nothing.json"), "annotation file"),
         (dict(img_dir="photos"), "image folder"),
-        (dict(view="stretch"), "'crop' or 'pad'"),
+        (dict(view="stretch"), "one of 'crop', 'pad'"),
+        (dict(max_samples=-1), r"CocoCaptions\.max_samples is -1, .* \(1 or more\) or None"),
+        (dict(max_samples=0), r"max_samples is 0"),
+        (dict(max_samples=True), r"max_samples is True"),
+        (dict(corrupt_limit=-1), r"corrupt_limit is -1, .* \(0 or more\)"),
+        (dict(corrupt_limit=float("nan")), r"corrupt_limit is nan"),
+        (dict(keep_decoded_gb=float("nan")), r"keep_decoded_gb is nan"),
+        (dict(keep_decoded_gb=float("inf")), r"keep_decoded_gb is inf"),
+        (dict(keep_decoded_gb=-1), r"keep_decoded_gb is -1"),
+        (dict(image_size=0), r"image_size is 0, .* \(1 or more and 8,192 or less\)"),
+        (dict(image_size=2.5), r"image_size is 2\.5"),
     ],
 )
 def test_what_is_missing_is_told_at_construction(root, options, words) -> None:
@@ -276,12 +287,33 @@ def test_annotations_in_another_encoding_are_a_sentence(root) -> None:
         build(root, "VSRStatements")
 
 
-def test_the_real_path_is_asked_once_an_image(root, monkeypatch) -> None:
+def test_images_are_looked_for_by_listing_and_not_one_by_one(root, monkeypatch) -> None:
     asked = []
-    real = os.path.realpath
-    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
-    build(root)
-    assert len(asked) == len(set(asked)) == 5
+    for name in ("realpath", "isfile"):
+        real = getattr(os.path, name)
+        told = lambda path, real=real: asked.append(path) or real(path)  # noqa: E731
+        monkeypatch.setattr(os.path, name, told)
+    assert len(build(root)) == 10
+    assert not [path for path in asked if str(path).endswith(".png")]
+
+
+def test_a_linked_image_is_the_same_image(root, log) -> None:
+    link = root / "images" / "001.png"
+    link.unlink()
+    link.symlink_to(root / "images" / "000.png")
+    data = build(root, test_mode=True)
+    assert data[0]["sample"]["image_id"] == data[1]["sample"]["image_id"]
+    assert len(warnings_about(log, "1 images are links to others")) == 1
+
+
+def test_a_linked_image_is_the_image_it_links_to(root) -> None:
+    """Held-out images must not count twice, nor be taken for others than those of training."""
+    (root / "images/001.png").unlink()
+    (root / "images/001.png").symlink_to(root / "images/000.png")
+    data = build(root, test_mode=True)
+    ids = [data[i]["sample"]["image_id"] for i in range(len(data))]
+    assert ids[0] == ids[1] == str((root / "images/000.png").resolve())
+    assert len(set(ids)) == 4
 
 
 def test_a_relation_may_be_missing_or_null(root) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from tove.data import CorruptImage, load_image, shared_view
 from tove.data.image_io import image_of
+from tove.data.image_io import image_suffixes
 
 RED, BLUE = (200, 30, 20), (20, 30, 200)
 
@@ -225,3 +227,56 @@ def test_what_is_no_image_is_named(tmp_path: Path):
     (tmp_path / "half.png").write_bytes(cut)
     with pytest.raises(CorruptImage, match="cannot be read"):
         image_of(Image.open(tmp_path / "half.png"))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floats_are_read_by_the_range_they_use(tmp_path, white) -> None:
+    path = tmp_path / "grey.tiff"
+    values = np.array([[0, white / 2, white, np.nan]], dtype=np.float32)
+    Image.fromarray(values, mode="F").save(path)
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 128, 255, 0]
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_files_of_16_bits_that_hold_12_are_read_as_12(tmp_path, white) -> None:
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.array([[0, white // 2, white]], dtype=np.uint16)).save(path)
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("values", [[-1.0, 1.0], [0.0, 1e6]])
+def test_greys_of_no_known_range_are_refused(tmp_path, values) -> None:
+    path = tmp_path / "grey.tiff"
+    Image.fromarray(np.array([values], dtype=np.float32), mode="F").save(path)
+    with pytest.raises(CorruptImage, match="of which none is known as white"):
+        load_image(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(CorruptImage, match=r"pipe\.jpg .* no regular file"):
+        load_image(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize("name", ["image.eps", "image.jpg"])
+def test_postscript_is_not_run_whatever_its_name(tmp_path, name, monkeypatch) -> None:
+    halves().save(tmp_path / name, format="EPS")
+    ran = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: ran.append(a))
+    with pytest.raises(CorruptImage, match="cannot identify"):
+        load_image(tmp_path / name)
+    assert not ran
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "avif", "jp2", "tga", "pgm", "ico", "qoi"])
+def test_what_pillow_reads_is_listed_as_an_image_and_read(tmp_path, suffix) -> None:
+    if f".{suffix}" not in image_suffixes():
+        pytest.skip(f"this Pillow does not read .{suffix}")
+    path = tmp_path / f"image.{suffix}"
+    halves(64, 64).save(path, **(dict(quality=95) if suffix == "avif" else {}))
+    assert load_image(path).size == (64, 64)
+
+
+def test_what_is_no_image_is_not_listed_as_one() -> None:
+    assert not image_suffixes() & {".eps", ".ps", ".wmf", ".h5", ".mpg", ".txt", ".pdf", ".svg"}
+    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"} <= image_suffixes()

@@ -70,7 +70,7 @@ def test_mistakes_are_sentences(root):
     with pytest.raises(ConfigError, match=r"missing\.jsonl' cannot be read"):
         build(root, answers="missing.jsonl")
     write(root / "train.jsonl", [*ROWS, {"image": "a.png", "question": "who ?"}])
-    with pytest.raises(ConfigError, match=r"Line 4 .* is not a question .*'answer'"):
+    with pytest.raises(ConfigError, match=r"Line 4 .* is not a question: .*'answer'"):
         build(root)
 
 

@@ -92,3 +92,12 @@ def test_mixed_precision_has_the_schedule_s_dtype():
     schedule = Schedule(steps=4, amp_dtype="bfloat16")
     assert optim_wrapper_cfg(schedule, amp=True)["dtype"] == "bfloat16"
     assert "dtype" not in optim_wrapper_cfg(schedule)
+
+
+def test_what_a_schedule_says_reaches_the_optimiser():
+    schedule = Schedule(steps=2, lr=0.01, betas=(0.8, 0.95), weight_decay=0.3, clip=0.25)
+    wrapper = build_optim_wrapper(half_frozen(), optim_wrapper_cfg(schedule))
+    matrices, _ = wrapper.optimizer.param_groups
+    told = {name: matrices[name] for name in ("lr", "betas", "weight_decay")}
+    assert told == {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.3}
+    assert wrapper.clip_grad_kwargs == {"max_norm": 0.25}

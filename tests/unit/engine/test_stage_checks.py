@@ -59,7 +59,7 @@ def test_a_student_that_can_be(settings: Settings, tmp_path: Path, student: Any)
 
 def test_an_encoder_that_no_export_holds(settings: Settings, tmp_path: Path, not_clip: str):
     settings["model"]["encoder"] = {"type": not_clip}
-    with pytest.raises(ConfigError, match="NotCLIP cannot be; use TransformersCLIP or OpenCLIP"):
+    with pytest.raises(ConfigError, match="NotCLIP cannot be; use TransformersCLIP, OpenCLIP or"):
         check(settings, tmp_path)
 
 

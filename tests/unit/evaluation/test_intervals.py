@@ -78,6 +78,13 @@ def test_items_that_stand_and_fall_together_count_as_one() -> None:
     assert (together.low, together.high) == pytest.approx((one_each.low, one_each.high))
 
 
+def test_images_that_are_each_half_right_make_no_interval_narrower() -> None:
+    """The design effect is below 1 there, by chance or by how statements were made."""
+    assert share_interval([True, False] * 30, [i // 2 for i in range(60)]) == wilson_interval(
+        30, 60
+    )
+
+
 def test_intervals_hold_what_they_promise_when_items_share_images() -> None:
     """Of 300 test sets, in how many the interval holds the true share; 95 % should."""
     rng = np.random.default_rng(1)

@@ -98,7 +98,7 @@ def test_tokens_are_the_normals_of_the_librarys_depth(saved, stride):
     expected = normals_of(inverse, grid[0] / 2).flatten(2).transpose(1, 2)  # tan(45 degrees) is 1
     tokens = build_expert(NAME, field_of_view=90, **options)(images)
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
-    assert tokens[..., :2].std(dim=1).min() > 1e-2, "a plane would show nothing"
+    assert tokens[..., :2].std(dim=1).min() > 1e-3, "a plane would show nothing"
 
 
 def test_the_static_spec_is_that_of_its_options():

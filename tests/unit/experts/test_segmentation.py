@@ -117,8 +117,11 @@ def library_maps(name, model, features, images):
     if name == SAM:
         if features == "neck":
             return [model.get_image_embeddings(images)]
-        channels_last = model.vision_encoder(images, output_hidden_states=True).hidden_states[-1]
-        return [torch.einsum("bhwd->bdhw", channels_last)]
+        read = []
+        neck = model.vision_encoder.neck.register_forward_pre_hook(lambda _, got: read.append(got))
+        model.vision_encoder(images)
+        neck.remove()
+        return [torch.einsum("bhwd->bdhw", read[0][0])]
     if features == "backbone":
         found = model(images, output_hidden_states=True)
         if name == SEGFORMER:

@@ -51,6 +51,8 @@ def with_map(make_model, experts):
         ((224, 224), (16, 16), 3, (28, 28)),
         ((27, 27), (7, 7), 1, (14, 14)),
         ((30, 40), (7, 7), 2, (8, 10)),
+        ((30, 80), (7, 7), 2, (8, 20)),
+        ((80, 30), (7, 7), 2, (20, 8)),
         ((8, 8), (8, 8), 1, (8, 8)),
         ((4, 4), (8, 8), 1, (4, 4)),
     ],
@@ -87,14 +89,15 @@ def test_one_image_trains():
 
 def test_shared_layer_is_applied_once_with_a_stem_too():
     torch.manual_seed(0)
-    grids = {"a": (3, 3), "m": (16, 16)}
+    grids = {"a": (3, 3), "m": (24, 24)}
     projector = Projector(6, {"a": 5, "m": 2}, (4, 4), grids, 9, 11, {"m"}).double().eval()
     tokens = {
         "a": torch.randn(2, 9, 5, dtype=torch.float64),
-        "m": torch.randn(2, 256, 2, dtype=torch.float64),
+        "m": torch.randn(2, 576, 2, dtype=torch.float64),
     }
     gates = torch.randn(2, 16, 2, dtype=torch.float64).softmax(-1)
     stem = projector.first["m"]
+    assert stem.grid == (6, 6)  # not CLIP's: what is resampled comes before the GELU
     hidden = {
         "a": resample_tokens(projector.first["a"](tokens["a"]), (3, 3), (4, 4)),
         "m": resample_tokens(stem(tokens["m"]), stem.grid, (4, 4)),

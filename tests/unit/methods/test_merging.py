@@ -43,6 +43,15 @@ def test_student_learns_and_the_teacher_stays(make_model, batch, student, loss):
     assert not merge.teacher.training
 
 
+def test_distances_by_hand():
+    prediction = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    target = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    # By token: alike, at right angles, opposite; whatever their lengths.
+    assert LOSSES["cosine"](prediction, target).item() == pytest.approx((0 + 1 + 2) / 3)
+    assert LOSSES["mse"](prediction, target).item() == pytest.approx((1 + 1 + 9) / 6)
+    assert LOSSES["smooth_l1"](prediction, target).item() == pytest.approx((0.5 + 0.5 + 2.5) / 6)
+
+
 def test_target_is_t_fuse_without_dropout_and_prediction_the_projected_student(make_model, batch):
     merge = Merge(make_model(expert_dropout=0.9)).train()
     target = merge.teacher.fuse(batch["images"]).t_fuse
@@ -106,7 +115,7 @@ def reading(clip_folder, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(tmp_path / "lm")
     torch.manual_seed(0)
     sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
-    GPT2LMHeadModel(GPT2Config(len(words), **sizes)).save_pretrained(tmp_path / "lm")
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "lm")
     return {
         "type": "PlainCLIP",
         "_scope_": "tove",
@@ -218,3 +227,33 @@ def test_mistakes_are_sentences(make_model):
         Merge(model, student={"type": "lora", "rank": 4})
     with pytest.raises(ConfigError, match="target_modules"):
         Merge(model, student={"type": "lora", "target_modules": ["qkv"]})
+
+
+def test_a_student_that_trains_along_learns_t_fuse_and_leaves_plain_clip(make_model, batch):
+    model = make_model(merging={"weight": 0.5, "loss": "mse"}).train()
+    fused = model.fuse(batch["images"])
+    losses = model.losses(fused, batch["data_samples"])
+    predicted = model.plain_tokens(model.merging.student(batch["images"].float() / 255))
+    expected = 0.5 * (predicted - fused.t_fuse.detach()).square().mean()
+    torch.testing.assert_close(losses["loss_merge"], expected)
+    sum(losses.values()).backward()
+    student = dict(model.merging.student.used_parameters())
+    assert student
+    assert all(parameter.grad is not None for parameter in student.values())
+    with torch.no_grad():
+        for parameter in student.values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    plain = make_model(kind="PlainCLIP", language=model.language)
+    plain.load_trainable(model.deployed())
+    images = torch.rand(2, 3, 32, 32)
+    wanted = model.projector.project_clip(model.merging.student(images))
+    torch.testing.assert_close(plain.eval()(images), wanted)
+    assert make_model().deployed() is None
+
+
+def test_a_student_that_trains_along_costs_nothing_when_the_model_answers(make_model, batch):
+    model, without = make_model(merging={}), make_model()
+    assert not model.eval().fuse(batch["images"]).losses
+    images = torch.rand(1, 3, 32, 32)
+    fusion = [m.cost_parts(images)["fusion"].modules for m in (model, without)]
+    assert [len(modules) for modules in fusion] == [3, 3]

@@ -7,6 +7,8 @@ from safetensors.torch import save_file
 
 from tove.errors import CheckpointError, ConfigError
 from tove.evaluation.profile.parameters import count_parameters
+from tove.methods.tove.gate import GateOutput
+from tove.methods.tove.model import Fused
 from tove.registry import MODELS
 
 
@@ -96,6 +98,51 @@ def test_gate_weights_are_those_of_fuse_and_run_no_expert(make_model, batch):
     assert dict(model.hub.forward_counts) == before
 
 
+def test_gate_weights_are_those_of_fuse_after_a_removal_too(make_model, batch):
+    model = make_model().eval()
+    model.hub.detach("coarse")
+    expected = model.fuse(batch["images"]).gates.weights
+    assert torch.equal(model.gate_weights(batch["images"]), expected)
+    assert (expected[..., 0] == 0).all()
+
+
+def test_the_balance_loss_is_that_of_the_experts_that_ran(make_model, expert_types, batch):
+    """Two experts of three ran, on all tokens alike weighted 3/4 and 1/4: CV^2 is 1/4."""
+    slots = {name: {"type": expert_types["coarse"]} for name in "abc"}
+    model = make_model(experts=slots, balance_weight=0.5)
+    weights = torch.tensor([0.75, 0.0, 0.25]).expand(3, 16, 3)
+    t_fuse = torch.rand(3, 16, model.language.width)
+    fused = Fused(t_fuse, t_fuse, GateOutput(weights), model.slots, frozenset("b"))
+    losses = model.losses(fused, batch["data_samples"])
+    assert losses["loss_balance"].item() == pytest.approx(0.5 * 0.25)
+
+
+def test_models_that_share_a_cache_keep_the_tokens_of_their_own_experts(
+    make_model, expert_types, batch
+):
+    """As the stages of a run do: a slot may hold the same expert with another option."""
+    first = make_model(token_cache={"max_gb": 1e-3}).eval()
+    scaled = {
+        "coarse": {"type": expert_types["coarse"], "scale": 3.0},
+        "fine": first.hub._cfgs["fine"],
+    }
+    second, alone = make_model(experts=scaled).eval(), make_model(experts=scaled).eval()
+    second.cache = first.cache
+    ids = [sample["image_id"] for sample in batch["data_samples"]]
+    first.fuse(batch["images"], ids)
+    found = second.fuse(batch["images"], ids).t_fuse
+    torch.testing.assert_close(found, alone.fuse(batch["images"]).t_fuse)
+    assert second.hub.forward_counts == {"coarse": 1}  # the other slot's tokens are shared
+
+
+def test_a_view_of_another_size_is_not_taken_from_the_cache(make_model, batch):
+    cached, plain = make_model(token_cache={"max_gb": 1e-3}).eval(), make_model().eval()
+    ids = [sample["image_id"] for sample in batch["data_samples"]]
+    cached.fuse(batch["images"], ids)
+    cropped = batch["images"][..., 4:-4, 4:-4]
+    torch.testing.assert_close(cached.fuse(cropped, ids).t_fuse, plain.fuse(cropped).t_fuse)
+
+
 def test_expert_dropout_is_drawn_from_the_seeded_cpu_generator(make_model, batch):
     draws = []
     for _ in range(2):
@@ -178,6 +225,9 @@ def test_init_from_takes_a_part(make_model, tmp_path):
         assert all(torch.equal(model.state_dict()[name], value) for name, value in part.items())
     with pytest.raises(ConfigError, match=r"init_from.*no file"):
         make_model(init_from=str(tmp_path / "nowhere.safetensors"))
+    save_file({**part, "surprise": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ConfigError, match=r"does not fit this model: 'surprise' do not train"):
+        make_model(init_from=str(tmp_path / "foreign.safetensors"))
     with pytest.raises(ConfigError, match=r"projector\.first\.clip\.weight"):
         make_model(init_from=str(tmp_path / "init.safetensors"), projector={"hidden": 12})
 

@@ -28,7 +28,7 @@ def config(clip_folder, tmp_path_factory):
     special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), WORDS, strict=False))
     PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
     sizes = {"n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 2}
-    GPT2LMHeadModel(GPT2Config(len(WORDS), **sizes)).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), **sizes)).save_pretrained(folder)
     return {
         "type": "ToVE",
         "_scope_": "tove",

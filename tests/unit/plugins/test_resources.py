@@ -134,6 +134,11 @@ def test_a_cached_file_is_held_against_its_name_too(
     monkeypatch.setattr("tove_plugins._resources.sha256_of", read.append)
     assert find_weights(url) == file
     assert not read  # once is enough: a run asks for its weights at every turn
+    monkeypatch.undo()
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    file.write_bytes(b"other numbers")  # another file since: once was for the file that it was
+    with pytest.raises(ExpertBuildError, match="as its name tells"):
+        find_weights(url)
 
 
 def test_a_url_that_cannot_be_had_tells_where_to_put_it(

@@ -127,6 +127,20 @@ def test_removals_are_matched_by_the_experts_left(write_run: Callable[..., Path]
     assert list(runs)[-2:] == ["detach, left: no expert", "merged"]
 
 
+def test_removals_are_matched_whatever_the_order_of_the_experts(write_run: Callable[..., Path]):
+    """Seeds may list what is left in another order; it is the same model."""
+    slots = {name: {"type": f"tiny_{name}"} for name in ("depth", "dino", "edges")}
+    left = [("depth", "dino"), ("dino", "depth")]
+    folders = [
+        write_run(
+            str(seed), [row("tove-edges", "detach", 0.7, names)], seed, model={"experts": slots}
+        )
+        for seed, names in enumerate(left)
+    ]
+    found = {name: entry.seeds for (_, name), entry in compared(*folders).items()}
+    assert found == {"detach, left: depth, dino": (0, 1)}
+
+
 def test_costs_are_given_in_all_and_of_each_expert(write_run: Callable[..., Path]):
     entry = compared(write_run("a", rows(0.8)))["a", "tove"]
     assert entry.costs["forward_ms"] == 3.0

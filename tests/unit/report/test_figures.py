@@ -83,6 +83,63 @@ def test_relations_are_drawn_also_where_a_row_lacks_one():
     drawn(partial(figures.relation_bars, rows=rows, relations=relations, emphasised=["tove"]))
 
 
+def test_bars_of_relations_are_as_long_as_their_scores_and_in_the_order_given():
+    rows = {
+        "tove": {"left": Score("vsr/relation/left", 0.8, 0.7, 0.9), "on": Score("on", 0.25)},
+        "baseline": {"left": Score("vsr/relation/left", 0.5, 0.4, 0.6)},
+    }
+    figure = figures.relation_bars(LIGHT, rows, ["on", "left"], ["tove"])
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    lengths = {name: [bar.get_width() for bar in panels[name].patches] for name in rows}
+    assert lengths == {"tove": [25.0, 80.0], "baseline": [0, 50.0]}
+    marks = [text.get_text() for text in panels["baseline"].texts]
+    assert marks == ["-", "50"]
+    (interval, chance) = panels["tove"].lines
+    np.testing.assert_allclose(interval.get_xdata(), [70, 90])
+    np.testing.assert_allclose(interval.get_ydata(), [1, 1])
+    assert set(chance.get_xdata()) == {50}
+    names = [label.get_text() for label in panels["tove"].get_yticklabels()]
+    assert names == ["on", "left"]
+    # The first relation is on top.
+    assert panels["tove"].yaxis_inverted()
+
+
+def test_means_of_gates_are_drawn_at_their_values():
+    per_image = np.array([[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]])
+    figure = figures.gate_means(LIGHT, per_image, {"a": "#111111", "b": "#222222"})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.7, 0.3])
+    spread = [list(line.get_xdata()) for line in axes.lines[:2]]
+    np.testing.assert_allclose(spread, [[0.54, 0.86], [0.14, 0.46]])
+    assert set(axes.lines[2].get_xdata()) == {0.5}
+    assert [text.get_text().strip() for text in axes.texts] == ["0.70", "0.30"]
+
+
+def test_removals_are_drawn_at_their_scores_with_their_intervals():
+    scores = [Score("vsr/accuracy", 0.8, 0.78, 0.82), Score("vsr/accuracy", 0.7, 0.66, 0.72)]
+    figure = figures.detachment(
+        LIGHT, ["all", "- a"], scores, {"baseline": Score("vsr/accuracy", 0.6)}, [None, "#0072B2"]
+    )
+    (axes,) = figure.axes
+    curve, first, second, reference = axes.lines
+    np.testing.assert_allclose(curve.get_ydata(), [80, 70])
+    assert (first.get_markerfacecolor(), second.get_markerfacecolor()) == (LIGHT.ink, "#0072B2")
+    assert set(reference.get_ydata()) == {60}
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {float(y) for x, y in band if x == 0} == {78.0, 82.0}
+    assert {float(y) for x, y in band if x == 1} == {66.0, 72.0}
+    assert [text.get_text() for text in axes.texts] == ["80.0", "70.0"]
+
+
+def test_layers_of_gates_leave_out_images_without_the_layer():
+    layers = np.array([[[0.2, 0.8], [np.nan, np.nan]], [[0.4, 0.6], [0.9, 0.1]]])
+    colours = {"a": "#111111", "b": "#222222"}
+    (axes,) = figures.gate_layers(LIGHT, layers, colours, ("near", "far")).axes
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.3, 0.9])
+    np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.7, 0.1])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["near", "far"]
+
+
 def test_losses_that_span_decades_get_a_logarithmic_scale():
     steps = np.arange(1.0, 60)
     wide = figures.loss_curves(LIGHT, "loss", {"a": (steps, 100 / steps**2)})

@@ -1,5 +1,8 @@
 """The report stage over a real run in miniature, and over a folder that has nothing."""
 
+import json
+import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,74 @@ def test_a_run_leaves_a_page_with_everything_that_ran(short_run):
         assert words in html
     assert html.count("<picture>") == 9
     assert "http://" not in html
+
+
+class Tables(HTMLParser):
+    """Gathers every table as its rows of cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.inside = [], False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.found.append([])
+        elif tag == "tr" and self.found:
+            self.found[-1].append([])
+        elif tag in ("td", "th"):
+            self.found[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.found[-1][-1][-1] += data
+
+
+def table_with(html: str, column: str) -> list[dict[str, str]]:
+    """Give the rows of the page's table that has a column."""
+    tables = Tables()
+    tables.feed(html)
+    head, *rows = next(table for table in tables.found if column in table[0])
+    return [dict(zip(head, cells, strict=True)) for cells in rows]
+
+
+def test_the_table_has_each_number_in_its_column(short_run):
+    _, work_dir, html = short_run
+    rows = json.loads((work_dir / "results.json").read_text())
+    shown = {cells["row"]: cells for cells in table_with(html, "trained parameters")}
+    assert list(shown) == [row["name"] for row in rows]
+    columns = {
+        "trained parameters": "trainable_parameters",
+        "all parameters": "total_parameters",
+        "images": "training_images",
+        "steps": "steps",
+        "seed": "seed",
+    }
+    for row in rows:
+        told = {column: int(shown[row["name"]][column].replace(",", "")) for column in columns}
+        assert told == {column: row[key] for column, key in columns.items()}
+        assert float(shown[row["name"]]["forward ms"]) == pytest.approx(row["forward_ms"], abs=0.01)
+    tove = shown["tove"]
+    assert tove["trained parameters"] != tove["all parameters"]
+
+
+def test_relations_are_in_the_order_of_the_gain_over_the_baseline(short_run, tmp_path):
+    settings, work_dir, _ = short_run
+    work = tmp_path / "work"
+    shutil.copytree(work_dir, work)
+    scores = {"left": (0.5, 0.6), "behind": (0.4, 0.8), "above": (0.9, 0.2), "on": (0.3, 0.5)}
+    for stage, name, side in (("plain_clip", "baseline", 0), ("transfer", "tove", 1)):
+        rows = json.loads((work / stage / "rows.json").read_text())
+        rows[0]["name"] = name
+        given = {f"vsr/relation/{key}": {"value": pair[side]} for key, pair in scores.items()}
+        rows[0]["metrics"] = {"vsr/accuracy": rows[0]["metrics"]["vsr/accuracy"], **given}
+        (work / stage / "rows.json").write_text(json.dumps(rows))
+    html = run(settings, work, only="report")
+    told = [cells["relation"] for cells in table_with(html, "relation")]
+    assert told[:4] == ["behind", "on", "left", "above"]
 
 
 def test_the_pictures_are_files_and_in_tensorboard(short_run):

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from tove.errors import ConfigError
 
 __all__ = [
+    "clip_from_open_clip",
     "open_clip_config",
     "open_clip_state",
     "open_clip_vision_config",
@@ -55,11 +56,9 @@ _BLOCK = (
 _BLOCKS = ("transformer.resblocks.", "encoder.layers.")
 _Names = tuple[tuple[str, str], ...]
 
-# open_clip's switches that change a ViT's tokens and that transformers' CLIP does not have.
-_UNKNOWN_TO_TRANSFORMERS = (
+# open_clip's switches that change what a tower gives and that transformers' CLIP does not have.
+_UNKNOWN_TO_EITHER = (
     "ls_init_value",
-    "attentional_pool",
-    "no_ln_pre",
     "act_kwargs",
     "qk_norm",
     "scaled_cosine_attn",
@@ -67,7 +66,14 @@ _UNKNOWN_TO_TRANSFORMERS = (
     "scale_attn_inner",
     "scale_attn",
     "scale_fc",
-    "timm_model_name",
+)
+_UNKNOWN_TO_TRANSFORMERS = (*_UNKNOWN_TO_EITHER, "attentional_pool", "no_ln_pre", "timm_model_name")
+_UNKNOWN_TO_TEXT = (
+    *_UNKNOWN_TO_EITHER,
+    "embed_cls",
+    "no_causal_mask",
+    "proj_bias",
+    "hf_model_name",
 )
 
 
@@ -236,4 +242,74 @@ def vision_config_from_open_clip(
         hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
         layer_norm_eps=first.ln_1.eps,
         projection_dim=visual.output_dim,
+    )
+
+
+def clip_from_open_clip(
+    model_cfg: Mapping[str, Any],
+    source: Any,  # noqa: ANN401 - open_clip is not typed
+    vision_config: CLIPVisionConfig,
+    vision: Mapping[str, Tensor],
+) -> CLIPModel | None:
+    """Join a vision tower with the text tower of an open_clip CLIP, as transformers has them.
+
+    Args:
+        model_cfg: open_clip's config of the source.
+        source: the model that the text tower, the projections and the temperature come from.
+        vision_config: of the vision tower.
+        vision: its state, in transformers' names.
+
+    Returns:
+        The model; None where the text tower has something that transformers' CLIP does not.
+    """
+    text_config = _text_config_from_open_clip(model_cfg, source)
+    if text_config is None:
+        return None
+    own = ("visual.", "text_projection", "logit_scale")
+    text = {n: t for n, t in source.state_dict().items() if not n.startswith(own)}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=text_config.to_dict(),
+            vision_config=vision_config.to_dict(),
+            projection_dim=source.text_projection.shape[1],
+            logit_scale_init_value=source.logit_scale.item(),
+        )
+    )
+    model.load_state_dict(
+        {
+            **{f"vision_model.{n}": t for n, t in vision.items()},
+            **{f"text_model.{n}": t for n, t in _to_transformers(text, _TEXT).items()},
+            "visual_projection.weight": source.visual.proj.T.contiguous(),
+            "text_projection.weight": source.text_projection.T.contiguous(),
+            "logit_scale": source.logit_scale.reshape(()),
+        }
+    )
+    return model
+
+
+def _text_config_from_open_clip(
+    model_cfg: Mapping[str, Any],
+    source: Any,  # noqa: ANN401 - open_clip is not typed
+) -> CLIPTextConfig | None:
+    text, pool = model_cfg["text_cfg"], model_cfg["text_cfg"].get("pool_type", "argmax")
+    eos_id = text.get("eos_id", 2) if pool == "eos" else 2
+    plain = not any(text.get(key) for key in _UNKNOWN_TO_TEXT)
+    plain &= text.get("proj_type", "linear") == "linear" and hasattr(source, "token_embedding")
+    plain &= pool == "argmax" or (pool == "eos" and eos_id != 2)
+    plain &= getattr(source, "logit_bias", None) is None
+    if not plain:
+        return None
+    first = source.transformer.resblocks[0]
+    return CLIPTextConfig(
+        vocab_size=source.vocab_size,
+        hidden_size=source.ln_final.normalized_shape[0],
+        intermediate_size=first.mlp.c_fc.out_features,
+        num_hidden_layers=len(source.transformer.resblocks),
+        num_attention_heads=first.attn.num_heads,
+        max_position_embeddings=source.context_length,
+        hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
+        layer_norm_eps=source.ln_final.eps,
+        projection_dim=source.text_projection.shape[1],
+        eos_token_id=eos_id,
+        bos_token_id=min(1, source.vocab_size - 1),
     )

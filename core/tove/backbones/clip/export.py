@@ -4,55 +4,58 @@
     folder/open_clip/open_clip_config.json, open_clip_model.safetensors  open_clip
     folder/export.json                                                   source, layer of the tokens
 
-    CLIPVisionModel.from_pretrained(folder)
+    CLIPVisionModel.from_pretrained(folder), CLIPModel.from_pretrained(folder)
     open_clip.create_model(f"local-dir:{folder}/open_clip")
 
-open_clip's CLIP is never without a text tower. It is the source's, where that was a full CLIP, and
-a placeholder of zeros where it was a vision tower alone; export.json says which.
+Where the source is a full CLIP, so is the export: its text tower, projections, temperature and
+tokenizer are the source's, and texts find images as before, as far as the merge has left the image
+tower where it was (`tove.backbones.clip.retrieval` measures that). open_clip's CLIP is never
+without a text tower; that of a source without one is a placeholder of zeros. export.json says
+which formats have one to be used.
 """
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Resampling
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPVisionModel,
-)
+from torch import Tensor
+from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPVisionModel
 
-from tove.atomic_io import writing
 from tove.backbones.clip.convert import (
+    clip_from_open_clip,
     open_clip_config,
     open_clip_state,
+    placeholder_text_config,
     vision_config_from_open_clip,
     vision_state_from_open_clip,
     vision_state_to_open_clip,
 )
-from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
+from tove.backbones.clip.text_side import (
+    find_tokenizer,
+    mark_ends,
+    save_tokenizer,
+    write_openai_tokenizer,
+)
+from tove.backbones.export_folder import image_processor, same_tokens, unit_statistics, write_whole
+from tove.backbones.preprocess import Preprocess
+from tove.backbones.vit import load_whole, own_preprocess
 from tove.errors import ConfigError
 
-__all__ = ["FORMATS", "export_encoder"]
+__all__ = ["FORMATS", "export_encoder", "open_clip_preprocess"]
 
 FORMATS = ("transformers", "open_clip")
-_MARK = "export.json"
-_TOLERANCE = 1e-4
+_OPENAI_WORDS = 49408
+Encoder = Any
+"""A TransformersCLIP or an OpenCLIP; its `library` says which."""
 
 
 def export_encoder(
-    encoder: TransformersCLIP | OpenCLIP, folder: str | Path, formats: Collection[str] = FORMATS
+    encoder: Encoder, folder: str | Path, formats: Collection[str] = FORMATS
 ) -> Path:
     """Write an encoder, whole or not at all; an earlier export in its place is replaced.
 
@@ -68,141 +71,147 @@ def export_encoder(
         ConfigError: the encoder has no equal in a format, or the folder holds something else.
         CheckpointError: the disk is full or the folder cannot be written.
     """
-    folder = Path(folder).absolute()
-    _check(encoder, folder, formats)
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            _write(encoder, new, formats)
-            _share(new)
-            _replace(folder, new)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    return folder
-
-
-def _write(encoder: TransformersCLIP | OpenCLIP, new: Path, formats: Collection[str]) -> None:
-    """Write all formats into an empty folder, each read back and compared."""
-    text_tower = None
-    if "transformers" in formats:
-        _write_transformers(encoder, new)
-        _compare(encoder, TransformersCLIP(str(new), layer=encoder.layer))
-    if "open_clip" in formats:
-        text_tower = _write_open_clip(encoder, new / "open_clip")
-        _compare(encoder, OpenCLIP(str(new / "open_clip"), layer=encoder.layer))
-    about = {"source": encoder.pretrained, "layer": encoder.layer, "text_tower": text_tower}
-    about |= {"image_size": encoder.image_size, "grid": encoder.grid, "width": encoder.width}
-    (new / _MARK).write_text(json.dumps(about, indent=2) + "\n")
-
-
-def _check(encoder: nn.Module, folder: Path, formats: Collection[str]) -> None:
     unknown = set(formats) - set(FORMATS)
     if unknown:
         raise ConfigError(
             f"There is no export format {unknown.pop()!r}; use {' or '.join(FORMATS)}."
         )
-    if not isinstance(encoder, TransformersCLIP | OpenCLIP):
+    if getattr(encoder, "library", None) not in FORMATS:
         raise ConfigError(
             f"A {type(encoder).__name__} cannot be exported as CLIP; only TransformersCLIP and "
             "OpenCLIP encoders can."
         )
-    if any("lora_" in name for name, _ in encoder.named_parameters()):
-        raise ConfigError(
-            "The encoder has LoRA layers, which no stock library would load; export "
-            "Merge.merged_encoder(), which folds them in."
-        )
-    if folder.exists() and not (folder / _MARK).is_file() and any(folder.iterdir()):
-        raise ConfigError(
-            f"{folder} holds files that are not an earlier export; name another folder for it."
-        )
+    return write_whole(encoder, folder, partial(_write, encoder, formats))
 
 
-def _share(folder: Path) -> None:
-    """Give files and folders the rights that the user's others get: safetensors lets none read."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+def _write(encoder: Encoder, formats: Collection[str], new: Path) -> Mapping[str, Any]:
+    """Write all formats into an empty folder, each read back and compared."""
+    with_text = []
+    if "transformers" in formats:
+        if _write_transformers(encoder, new):
+            with_text.append("transformers")
+        same_tokens(encoder, partial(_stock_transformers, new, encoder.layer))
+    if "open_clip" in formats:
+        if _write_open_clip(encoder, new / "open_clip"):
+            with_text.append("open_clip")
+        same_tokens(encoder, partial(_stock_open_clip, new / "open_clip", encoder.num_blocks))
+    return {"text_tower": "source" if with_text else "placeholder", "zero_shot": with_text}
 
 
-def _replace(folder: Path, new: Path) -> None:
-    """Put the new folder where the old one is; at no moment is there half a folder."""
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-        folder.rename(old / "export")
-        new.rename(folder)
-        shutil.rmtree(old)
-    else:
-        new.rename(folder)
+def _stock_transformers(folder: Path, layer: int, images_BCHW: Tensor) -> Tensor:
+    """Give the tokens as a user of transformers reads them from the folder."""
+    model = load_whole(CLIPVisionModel, str(folder), str(folder)).eval()
+    preprocess = own_preprocess(str(folder), model.config.image_size)
+    states = model(preprocess(images_BCHW), output_hidden_states=True).hidden_states
+    return states[layer][:, 1:]
 
 
-@torch.no_grad()
-def _compare(encoder: TransformersCLIP | OpenCLIP, written: nn.Module) -> None:
-    """Read back what was written: another architecture's weights fit without a word at times."""
-    shape = (1, 3, encoder.image_size, encoder.image_size)
-    images_BCHW = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    reference = next(encoder.parameters())
-    # On the CPU: an accelerator's fast float32 convolutions differ by more than the tolerance.
-    expected_BND = deepcopy(encoder).cpu()(images_BCHW).float()
-    written.to(reference.dtype)
-    difference = (written(images_BCHW).float() - expected_BND).abs().max() / expected_BND.std()
-    limit = _TOLERANCE if reference.dtype == torch.float32 else 0.1
-    if not difference < limit:
-        raise ConfigError(
-            f"The exported encoder gives other tokens than the one in memory (by {difference:.1e} "
-            "of their standard deviation), so nothing was written; its architecture has something "
-            "that the conversion does not know. Please report it with the encoder's name."
-        )
-
-
-def _write_transformers(encoder: TransformersCLIP | OpenCLIP, folder: Path) -> None:
-    if isinstance(encoder, TransformersCLIP):
-        model = encoder.model
-    else:
-        config = vision_config_from_open_clip(_open_clip_source(encoder), encoder.visual)
-        model = CLIPVisionModel(config)
-        state = vision_state_from_open_clip(encoder.visual.state_dict())
-        model.vision_model.load_state_dict(state)
-        model.to(encoder.visual.conv1.weight.dtype)
-    model.save_pretrained(folder)
-    side = encoder.image_size
-    CLIPImageProcessor(
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        resample=Resampling[encoder.preprocess.interpolation.upper()],
-        **_statistics(encoder, "image_"),
-    ).save_pretrained(folder)
-
-
-def _statistics(encoder: TransformersCLIP | OpenCLIP, prefix: str = "") -> dict[str, Any]:
-    seen = encoder.preprocess
-    return {f"{prefix}{n}": getattr(seen, n).flatten().tolist() for n in ("mean", "std")}
-
-
-def _open_clip_source(encoder: OpenCLIP) -> dict[str, Any]:
-    """Read the source's model_cfg again, brought to the encoder's image size."""
+def _stock_open_clip(folder: Path, num_blocks: int, images_BCHW: Tensor) -> Tensor:
+    """Give the tokens as a user of open_clip reads them from the folder."""
     import open_clip
 
-    model_cfg = open_clip.get_model_config(encoder.source[0])
+    visual = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval().visual
+    pixels_BCHW = open_clip_preprocess(visual)(images_BCHW)
+    if num_blocks == 0:
+        return visual._embeds(pixels_BCHW)[:, 1:]
+    return visual.forward_intermediates(
+        pixels_BCHW, indices=[num_blocks - 1], output_fmt="NLC", intermediates_only=True
+    )["image_intermediates"][0]
+
+
+def _write_transformers(encoder: Encoder, folder: Path) -> bool:
+    """Write a CLIPModel, or a CLIPVisionModel where the source has no text tower of CLIP's kind."""
+    make = _from_transformers if encoder.library == "transformers" else _from_open_clip
+    model, has_text = make(encoder, folder)
+    model.save_pretrained(folder)
+    settings = image_processor(encoder, "CLIPImageProcessor", crops=True)
+    (folder / "preprocessor_config.json").write_text(settings)
+    return has_text
+
+
+def _from_transformers(encoder: Encoder, folder: Path) -> tuple[Any, bool]:
+    tower = deepcopy(encoder.tower).cpu()
+    dtype = tower.post_layernorm.weight.dtype
+    full = _full_source(encoder.source)
+    if full is None:
+        model = CLIPVisionModel(encoder.tower_config)
+        getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
+        return model.to(dtype), False
+    full.vision_model, full.config.vision_config = tower, encoder.tower_config
+    tokenizer = find_tokenizer(encoder.source)
+    text = full.config.text_config
+    if tokenizer is not None:
+        marked = mark_ends(tokenizer, _read_at(text.eos_token_id))
+        save_tokenizer(marked, folder, text.max_position_embeddings)
+    return full.to(dtype), True
+
+
+def _read_at(eos_token_id: int) -> int | None:
+    """Return the token that a text tower is read at; 2 is an old way to say: the highest id."""
+    return None if eos_token_id == 2 else eos_token_id
+
+
+def _from_open_clip(encoder: Encoder, folder: Path) -> tuple[Any, bool]:
+    model_cfg, visual = _model_cfg(encoder), deepcopy(encoder.visual).cpu()
+    config = vision_config_from_open_clip(model_cfg, visual)
+    state, dtype = vision_state_from_open_clip(visual.state_dict()), visual.conv1.weight.dtype
+    full = None if _is_placeholder(model_cfg) else encoder.load_source()
+    clip = full and clip_from_open_clip(model_cfg, full, config, state)
+    if clip is None:
+        model = CLIPVisionModel(config)
+        getattr(model, "vision_model", model).load_state_dict(state)
+        return model.to(dtype), False
+    text = model_cfg["text_cfg"]
+    tokenizer = _own_tokenizer(encoder, text)
+    if tokenizer is not None:
+        marked = mark_ends(tokenizer, _read_at(clip.config.text_config.eos_token_id))
+        save_tokenizer(marked, folder, clip.config.text_config.max_position_embeddings)
+    elif clip.config.text_config.vocab_size == _OPENAI_WORDS:
+        write_openai_tokenizer(folder, clip.config.text_config.max_position_embeddings)
+    return clip.to(dtype), True
+
+
+def _own_tokenizer(encoder: Encoder, text_cfg: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Load the tokenizer of transformers that an open_clip source names; None for open_clip's."""
+    name = text_cfg.get("hf_tokenizer_name")
+    if not name:
+        return None
+    source = encoder.source[0]
+    return find_tokenizer(source.removeprefix("local-dir:") if ":" in source else name)
+
+
+def _is_placeholder(model_cfg: Mapping[str, Any]) -> bool:
+    return model_cfg["text_cfg"] == placeholder_text_config()
+
+
+def _model_cfg(encoder: Encoder) -> dict[str, Any]:
+    """Read the source's model_cfg again, brought to the encoder's image size."""
+    model_cfg = encoder.model_cfg()
     model_cfg["vision_cfg"]["image_size"] = encoder.image_size
     return model_cfg
 
 
-def _write_open_clip(encoder: TransformersCLIP | OpenCLIP, folder: Path) -> str:
-    """Write open_clip's folder; say whose text tower is in it."""
+def _write_open_clip(encoder: Encoder, folder: Path) -> bool:
+    """Write open_clip's folder; say whether a text tower to be used is in it."""
     folder.mkdir()
-    text_tower = "source"
-    if isinstance(encoder, OpenCLIP):
-        import open_clip
-
-        model_cfg = _open_clip_source(encoder)
-        state = open_clip.create_model(*encoder.source, require_pretrained=True).state_dict()
+    if encoder.library == "open_clip":
+        model_cfg = _model_cfg(encoder)
+        has_text = not _is_placeholder(model_cfg)
+        state = encoder.load_source().state_dict()
         state |= {f"visual.{n}": t for n, t in encoder.visual.state_dict().items()}
+        tokenizer = _own_tokenizer(encoder, model_cfg["text_cfg"])
+        read_at = model_cfg["text_cfg"].get("eos_id")
     else:
-        model_cfg, state, text_tower = _convert(encoder, folder)
+        model_cfg, state, has_text = _convert(encoder)
+        tokenizer = find_tokenizer(encoder.source) if has_text else None
+        read_at = model_cfg["text_cfg"].get("eos_id")
+    if tokenizer is not None:
+        # open_clip's own knows only OpenAI's words.
+        model_cfg["text_cfg"]["hf_tokenizer_name"] = "."
+        context_length = model_cfg["text_cfg"].get("context_length", 77)
+        save_tokenizer(mark_ends(tokenizer, read_at), folder, context_length)
     settings = {
-        **_statistics(encoder),
+        **unit_statistics(encoder),
         "interpolation": encoder.preprocess.interpolation,
         "resize_mode": "shortest",
     }
@@ -210,43 +219,43 @@ def _write_open_clip(encoder: TransformersCLIP | OpenCLIP, folder: Path) -> str:
     (folder / "open_clip_config.json").write_text(config + "\n")
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-    return text_tower
+    return has_text
 
 
-def _convert(
-    encoder: TransformersCLIP, folder: Path
-) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Give open_clip's model_cfg and state of a transformers encoder, with its text tower."""
+def open_clip_preprocess(visual: Any) -> Preprocess:  # noqa: ANN401 - open_clip is not typed
+    """Build the preprocessing that an open_clip tower carries."""
+    seen = visual.preprocess_cfg
+    return Preprocess(
+        visual.image_size, seen["mean"], seen["std"], interpolation=seen["interpolation"]
+    )
+
+
+def _convert(encoder: Encoder) -> tuple[dict[str, Any], dict[str, Tensor], bool]:
+    """Return open_clip's model_cfg and state of a transformers encoder, with its text tower."""
     import open_clip
 
-    vision = {n: t.cpu() for n, t in encoder.model.vision_model.state_dict().items()}
+    vision = {n: t.cpu() for n, t in encoder.tower.state_dict().items()}
     source = _full_source(encoder.source)
-    model_cfg = open_clip_config(encoder.model.config, source)
+    model_cfg = open_clip_config(encoder.tower_config, source)
     if source is not None:
-        if _copy_tokenizer(encoder.source, folder):
-            model_cfg["text_cfg"]["hf_tokenizer_name"] = "."
-        return model_cfg, open_clip_state(vision, source), "source"
+        return model_cfg, open_clip_state(vision, source), True
     state = {n: torch.zeros_like(t) for n, t in open_clip.CLIP(**model_cfg).state_dict().items()}
     visual = vision_state_to_open_clip(vision, None)
-    return model_cfg, state | {f"visual.{n}": t for n, t in visual.items()}, "placeholder"
+    return model_cfg, state | {f"visual.{n}": t for n, t in visual.items()}, False
 
 
 def _full_source(source: str) -> CLIPModel | None:
-    """Load the full CLIP that an encoder came from; None if it was a vision tower alone."""
+    """Load the full CLIP that an encoder came from; None if it was a vision tower alone.
+
+    Raises:
+        ConfigError: it is gone, or holds less than a full CLIP has.
+    """
     try:
         if not isinstance(AutoConfig.from_pretrained(source), CLIPConfig):
             return None
-        return CLIPModel.from_pretrained(source)
     except OSError as error:
         raise ConfigError(
-            f"The encoder's source {source!r}, which open_clip's text tower comes from, is gone; "
-            "put it back, or export with formats=('transformers',)."
+            f"The encoder's source {source!r}, which the export's text tower comes from, is gone; "
+            "put it back."
         ) from error
-
-
-def _copy_tokenizer(source: str, folder: Path) -> bool:
-    """Copy the source's tokenizer, where it has one: open_clip's own knows only OpenAI's words."""
-    if not any((Path(source) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        return False
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    return True
+    return load_whole(CLIPModel, source, source)

@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache
 from tove.backbones.language.adapters import attach_adapters, set_adapter_mode
 from tove.backbones.language.loading import (
     CROSS_ATTENTION,
+    cache_argument,
     cross_attention_readers,
     first_position,
     load_causal_lm,
@@ -102,6 +103,7 @@ class CausalLanguageModel(nn.Module):
             unfreeze_cross_attention(self.lm)
         self._offset = first_position(self.lm)
         arguments = inspect.signature(self.lm.forward).parameters
+        self._cache_argument = cache_argument(self.lm) or ""
         self._takes_positions = "position_ids" in arguments
         self._keeps_logits = "logits_to_keep" in arguments
         self.train(self.training)
@@ -255,10 +257,11 @@ class CausalLanguageModel(nn.Module):
             skipped = 0
         else:
             inputs = dict(input_ids=ids_BL, attention_mask=mask_BL)
-            inputs["past_key_values"] = self._new_cache()
+            if self._cache_argument:
+                inputs[self._cache_argument] = self._new_cache()
             inputs["encoder_hidden_states"] = memory_BND.to(self.lm.dtype)
             skipped = ids_BL.shape[1]
-        ids_BT = self.lm.generate(**inputs, generation_config=config, use_model_defaults=False)
+        ids_BT = self.lm.generate(**inputs, generation_config=config)
         return self.text.decode(ids_BT[:, skipped:])
 
     def _logits(
@@ -272,7 +275,7 @@ class CausalLanguageModel(nn.Module):
             mask_BT: of all the text, the cache's included.
             cache: is read and filled.
         """
-        extra: dict[str, Any] = {} if cache is None else dict(past_key_values=cache)
+        extra: dict[str, Any] = {} if cache is None else {self._cache_argument: cache}
         past = 0 if cache is None else cache.get_seq_length()
         if self.fusion == "cross_attention":
             inputs = dict(input_ids=ids_BL, encoder_hidden_states=memory_BND.to(self.lm.dtype))

@@ -23,6 +23,7 @@ from tove.errors import ConfigError
 
 __all__ = [
     "CROSS_ATTENTION",
+    "cache_argument",
     "cross_attention_readers",
     "first_position",
     "is_cross_attention",
@@ -34,6 +35,7 @@ __all__ = [
 
 _READERS = ("c_attn", "key", "value", "k_proj", "v_proj")
 CROSS_ATTENTION = ("crossattention", "cross_attn", "encoder_attn")
+"""Parts of the names of a block's cross-attention and its norm, which begin anew where missing."""
 
 
 def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any, Any]:
@@ -67,8 +69,9 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
         config = AutoConfig.from_pretrained(source)
         config.is_decoder = True
         config.add_cross_attention = fusion == "cross_attention"
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype or torch.float32
+        loader: Any = AutoModelForCausalLM
+        model, loaded = loader.from_pretrained(
+            source, config=config, dtype=dtype or torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -77,6 +80,13 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
             "folder written by save_pretrained, 'pkg:PACKAGE/PATH' or the hub id of a causal "
             f"language model. The cause: {error}"
         ) from error
+    missing = sorted(name for name in loaded["missing_keys"] if not is_cross_attention(name))
+    if missing:
+        raise ConfigError(
+            f"{pretrained!r} (language.pretrained) lacks {len(missing)} of the weights that a "
+            f"{type(model).__name__} has ({missing[0]}, ...), which would be random; it is of "
+            "another kind of model, or cut short. Fetch it again, or name another."
+        )
     if fusion == "cross_attention" and not any(
         is_cross_attention(name) for name, _ in model.named_parameters()
     ):
@@ -147,10 +157,16 @@ def room_for_text(model: Any, first: int, taken: int) -> int:  # noqa: ANN401
     return room
 
 
+def cache_argument(model: Any) -> str | None:  # noqa: ANN401
+    """Return how a model's forward and generate call the cache; None where they take none."""
+    taken = inspect.signature(model.forward).parameters
+    # transformers renamed it on the way through version 5.
+    return next((name for name in ("cache", "past_key_values") if name in taken), None)
+
+
 def new_cache(model: Any, fusion: str) -> Cache | None:  # noqa: ANN401
     """Make an empty cache; None where the model has another kind, as state-space models do."""
-    takes = "past_key_values" in inspect.signature(model.forward).parameters
-    if not takes or getattr(model, "_is_stateful", False):
+    if cache_argument(model) is None or getattr(model, "_is_stateful", False):
         return None
     if fusion == "prefix":
         return DynamicCache()

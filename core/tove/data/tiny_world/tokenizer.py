@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A transformers tokenizer over the words of the tiny world."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def tiny_tokenizer(marks_ends: bool = False) -> PreTrainedTokenizerFast:
+    """A transformers tokenizer over the words of the tiny world.
+
+    Args:
+        marks_ends: puts a start and an end token around a text, as CLIP's text tower reads it,
+            instead of leaving that to the caller, as a language model's prompts do.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     # CLIP's text tower is read at its end token: transformers looks for its id, unless that is 2,
@@ -20,11 +25,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     words = {w: i for i, w in enumerate(["<pad>", "<bos>", "<unk>", *vocabulary(), "<eos>"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if marks_ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A <eos>",
+            special_tokens=[(token, words[token]) for token in ("<bos>", "<eos>")],
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
-        model_max_length=64,
+        model_max_length=32 if marks_ends else 64,
+        # CLIP's text tower takes no token types.
+        **({"model_input_names": ["input_ids", "attention_mask"]} if marks_ends else {}),
     )

@@ -21,18 +21,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image
 
+from tove.config.validation import Range
 from tove.data.tiny_world.rendered import Pool, make_pool, seeded
 from tove.data.tiny_world.text import (Thing, ordered_caption, questions_of, relation_caption, statements_of)
+
+from tove.errors import ConfigError
 
 __all__ = ["SPLITS", "stream_of", "write_scenes"]
 
 SPLITS = ("train", "val", "test", "unlabelled")
 _CHUNK = 256
+_MARK = ".unfinished"  # tells our leftovers from a folder of the user's
 
 
 def stream_of(split: str, seed: int) -> int:
@@ -43,12 +48,12 @@ def stream_of(split: str, seed: int) -> int:
 def write_scenes(
     root: Path,
     *,
-    train: int,
-    unlabelled: int,
-    val: int,
-    test: int,
-    seed: int = 0,
-    statements: int = 6,
+    train: Annotated[int, Range(1)],
+    unlabelled: Annotated[int, Range(1)],
+    val: Annotated[int, Range(1)],
+    test: Annotated[int, Range(1)],
+    seed: Annotated[int, Range(0)] = 0,
+    statements: Annotated[int, Range(1)] = 6,
 ) -> None:
     """Renders the splits and writes them; all of them or nothing.
 
@@ -62,11 +67,19 @@ def write_scenes(
         statements: Statements about each scene, at most; of different relations.
 
     Raises:
+        ConfigError: A folder of the user's is where the world would be written first.
         OSError: The disk is full or `root` cannot be written; nothing is left behind.
     """
     counts = {"train": train, "unlabelled": unlabelled, "val": val, "test": test}
     partial = root.with_name(root.name + ".partial")
+    if partial.exists() and not (partial / _MARK).is_file():
+        raise ConfigError(
+            f"The tiny world is written to {partial} first, but there is such a folder already, "
+            "and it is not of an earlier try; move it away."
+        )
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / _MARK).touch()
     for folder in ("images", "unlabelled", "annotations"):
         (partial / folder).mkdir(parents=True)
     try:
@@ -74,6 +87,7 @@ def write_scenes(
             for split, count in counts.items():
                 _write_split(partial, split, count, seed, statements, advance)
         settings = {**counts, "seed": seed, "statements": statements}
+        (partial / _MARK).unlink()
         (partial / "scenes.json").write_text(json.dumps(settings, indent=2) + "\n")
         root.parent.mkdir(parents=True, exist_ok=True)
         if root.is_dir():  # a folder without annotations, e.g. made by hand

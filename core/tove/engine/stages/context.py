@@ -247,9 +247,10 @@ class StageContext:
         if "export" in meta:
             folder = path.parent / meta["export"]
             made_with["encoder"] = exported_encoder(self.cfg.model.encoder, folder)
+        made_with = method_settings(made_with, over or {})
         if slots is None:
-            slots = attached_slots(checkpoint)
-        model = self.build_model(method_settings(made_with, over or {}), slots)
+            slots = [] if self.kind_of(made_with).teachers_only else attached_slots(checkpoint)
+        model = self.build_model(made_with, slots)
         for remark in check_provenance(meta.get("experts", {}), model.provenance(), str(path)):
             print_log(remark, logger="current", level=logging.WARNING)
         check_frozen(meta.get("frozen"), model.frozen, str(path))

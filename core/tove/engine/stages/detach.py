@@ -144,9 +144,7 @@ class DetachStage:
         if self.budget is not None and len(kept) not in self.budget:
             return
         path = context.folder(self.name) / f"slim_{len(kept)}.pth"
-        if is_main_process():
-            slim = {**meta, "stage": self.name, "attached": kept}
-            save_checkpoint(path, model, slim)
+        save_checkpoint(path, model, {**meta, "stage": self.name, "attached": kept})
         context.files[path] = f"slim checkpoint with {', '.join(kept) or 'no expert'}"
 
 

@@ -40,7 +40,7 @@ def evaluate_checkpoint(
         runner,
         name=checkpoint.stem,
         role=type(model).role,
-        experts=list(context.meta(model, "test")["experts"]),
+        experts=list(model.running()),
         stage=meta.get("stage", ""),
         training_images=meta.get("training_images", 0),
         steps=meta.get("steps", 0),

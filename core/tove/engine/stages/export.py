@@ -11,9 +11,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import barrier, is_main_process
-from torch import Tensor, nn
+from torch import Tensor
 
+from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
+from tove.backbones.clip.retrieval import retrieval_of_export
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.planning import source_of
 from tove.engine.stages.context import StageContext, exported_encoder
@@ -26,6 +29,7 @@ from tove.registry import ENCODERS, STAGES
 __all__ = ["ExportStage", "rehearse_exports"]
 
 _ENCODER = "encoder."
+_RETRIEVED = 256  # images that retrieval is measured on
 
 
 @STAGES.register_module()
@@ -71,8 +75,8 @@ class ExportStage:
         if not hasattr(encoder, "read_export"):
             raise ConfigError(
                 f"Stage '{self.name}' exports the encoder, which model.encoder of type "
-                f"{context.cfg.model.encoder['type']} cannot be; use TransformersCLIP or OpenCLIP, "
-                "or take the stage out."
+                f"{context.cfg.model.encoder['type']} cannot be; use TransformersCLIP, OpenCLIP or "
+                "TransformersViT, or take the stage out."
             )
 
     def run(self, context: StageContext) -> list[Row]:
@@ -83,10 +87,11 @@ class ExportStage:
         if is_main_process():
             _write(model, state, folder)
         barrier()
-        context.files[folder] = f"{self.row}: the encoder, for transformers and for open_clip"
+        context.files[folder] = f"{self.row}: the encoder, in its library's own format"
+        retrieval = measure_retrieval(context, model, folder)
         del model  # what is measured needs the room
         entries = {key: meta.get(key, 0) for key in ("training_images", "steps")}
-        row = self._measure(context, state, entries)
+        row = self._measure(context, state, entries) | {"retrieval": retrieval}
         trained = meta.get("trained_parameters")
         return [row if trained is None else row | {"trainable_parameters": trained}]
 
@@ -99,12 +104,11 @@ class ExportStage:
         model = context.build_model({"type": "PlainCLIP", "encoder": exported})
         rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
         model.load_trainable(rest)
-        if is_main_process():
-            where = Path(*[".."] * len(Path(self.name).parts), self.folder)
-            meta = context.meta(
-                model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
-            )
-            save_checkpoint(folder / "model.pth", model, meta)
+        where = Path(*[".."] * len(Path(self.name).parts), self.folder)
+        meta = context.meta(
+            model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
+        )
+        save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
         return measure_row(
             context,
@@ -116,6 +120,39 @@ class ExportStage:
             stage=self.name,
             **entries,
         )
+
+
+def measure_retrieval(
+    context: StageContext,
+    model: Any,  # noqa: ANN401 - a method's
+    folder: Path,
+) -> dict[str, Any]:
+    """Measure what the export does to zero-shot retrieval, on captions of the test split.
+
+    Args:
+        context: the run.
+        model: whose encoder names the source.
+        folder: the export.
+
+    Returns:
+        R@1 both ways of the source and of each format, and the number of `images`; empty where the
+        split has no captions or the encoder no text tower.
+    """
+    dataset: Any = context.evaluation_loader("test_dataloader").dataset
+    places: dict[str, int] = {}
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        if sample["task"] == "caption":
+            places.setdefault(sample["image_id"], index)
+    encoder = model.plain_encoder()
+    if not places or not isinstance(encoder, TransformersCLIP | OpenCLIP):
+        return {}
+    items = [dataset[index] for index in list(places.values())[:_RETRIEVED]]
+    items = [item for item in items if not item["sample"].get("skipped")]
+    images_SCHW = torch.stack([item["image"] for item in items]).float() / 255
+    captions = [item["sample"]["target"] for item in items]
+    recalls = retrieval_of_export(encoder, folder, images_SCHW, captions)
+    return {**recalls, "images": len(items)} if len(recalls) > 1 else {}
 
 
 def rehearse_exports(context: StageContext, stage: str, model: Any) -> None:  # noqa: ANN401
@@ -152,16 +189,8 @@ def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
 
 
 def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:  # noqa: ANN401
-    """Write the encoder that a deployed state holds the weights of."""
-    from tove.backbones.clip.export import export_encoder
-
-    encoder: Any = deepcopy(_plain_encoder(model)).requires_grad_(False)
+    """Write the encoder that a deployed state holds the weights of, in its library's format."""
+    encoder: Any = deepcopy(model.plain_encoder()).requires_grad_(False)
     own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
     encoder.load_state_dict(own, strict=False)
-    export_encoder(encoder.eval(), folder)
-
-
-def _plain_encoder(model: Any) -> nn.Module:  # noqa: ANN401
-    """Return an encoder of the deployed architecture: a teacher's, where there is one."""
-    encoder: nn.Module = getattr(model, "teacher", model).encoder
-    return encoder
+    encoder.eval().export(folder)

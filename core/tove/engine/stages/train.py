@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 
 from tove.atomic_io import write_text
 from tove.config.keys import TRAINING_SETTINGS
@@ -18,6 +18,7 @@ from tove.engine.checkpoint import save_checkpoint
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import run_overlay
+from tove.engine.sharding import is_sharded
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.export import rehearse_exports
@@ -126,14 +127,18 @@ class TrainStage:
             seen |= images_seen(runner, schedule.steps)
         steps = steps_of(earlier) + schedule.steps
         entries = {"training_images": len(seen), "steps": steps}
-        self._save(context, model, {**entries, "settings": over}, seen)
+        self._save(context, model, {**entries, "settings": over, "row": self.row}, seen)
+        if is_sharded(model):  # measured is what was saved, as whole as it will be used
+            barrier()
+            model, _ = context.load_model(context.folder(self.name) / "model.pth")
+            runner = evaluation_runner(context, self.name, model, self.data["test"])
         row = measure_row(
             context,
             runner,
             name=self.row,
             role=self.role or type(model).role,
             reference=self.reference,
-            experts=list(model.provenance()),
+            experts=list(model.running()),
             stage=self.name,
             **entries,
         )
@@ -169,8 +174,7 @@ class TrainStage:
         self, context: StageContext, model: Method, entries: dict[str, Any], seen: set[str]
     ) -> None:
         folder: Path = context.folder(self.name)
+        save_checkpoint(folder / "model.pth", model, context.meta(model, self.name, **entries))
         if is_main_process():
-            meta = context.meta(model, self.name, **entries)
-            save_checkpoint(folder / "model.pth", model, meta)
             write_text(folder / "images_seen.txt", "".join(f"{i}\n" for i in sorted(seen)))
         context.files[folder / "model.pth"] = f"{self.row}: trained parameters"

@@ -32,7 +32,16 @@ from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import MODELS
 
-__all__ = ["LOSSES", "Merge", "check_student", "fold_lora"]
+__all__ = [
+    "LOSSES",
+    "JointMerging",
+    "Merge",
+    "check_student",
+    "fold_lora",
+    "make_student",
+    "plain_state",
+    "token_distance",
+]
 
 
 # What of the teacher stands behind the student.
@@ -117,6 +126,101 @@ def fold_lora(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
+def make_student(encoder: nn.Module, choice: str | Mapping[str, Any]) -> nn.Module:
+    """Copy an encoder and unfreeze what its tokens depend on.
+
+    Blocks above the encoder's `layer` and its post-layernorm reach no loss: they stay as they are,
+    for those who use the exported checkpoint's other outputs.
+
+    Args:
+        encoder: frozen.
+        choice: "full", or "lora" with its options.
+    """
+    options = _lora_options(choice)
+    student: Any = deepcopy(encoder).requires_grad_(False)
+    if options is not None:
+        _inject_lora(student, options)
+    else:
+        for _, parameter in student.used_parameters():
+            parameter.requires_grad_(True)
+    return student
+
+
+def token_distance(
+    loss: str,
+    language: Any,  # noqa: ANN401 - a language model
+    prediction_BND: Tensor,
+    target_BND: Tensor,
+) -> Tensor:
+    """Compare P_clip(CLIP'(image)) with t_fuse; a scalar.
+
+    Args:
+        loss: one of `LOSSES`, or "readout".
+        language: whose keys and values "readout" compares.
+        prediction_BND: the student's.
+        target_BND: the teacher's.
+    """
+    if loss == "readout":
+        return F.mse_loss(language.read(prediction_BND), language.read(target_BND))
+    return LOSSES[loss](prediction_BND, target_BND)
+
+
+def check_loss(loss: str, where: str) -> None:
+    """Refuse a distance that there is not.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if loss not in (*LOSSES, "readout"):
+        known = ", ".join((*LOSSES, "readout"))
+        raise ConfigError(f"{where}.loss is {loss!r}, but it must be one of {known}.")
+
+
+def plain_state(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
+    """Return the state of plain CLIP around an encoder: P_clip and the language side stay.
+
+    Args:
+        state: of the model that the encoder learned from.
+        encoder: without LoRA layers.
+    """
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(_KEPT)}
+    return {**kept, **{f"encoder.{name}": p for name, p in encoder.named_parameters()}}
+
+
+class JointMerging(nn.Module):
+    """The student that trains beside the method: the paper's auxiliary learning target.
+
+        L = L_lm + alpha L_balance + beta d(P_clip(CLIP'(image)), stop_gradient(t_fuse))
+
+    Args:
+        encoder: CLIP, frozen.
+        weight: beta.
+        student: see `Merge`.
+        loss: see `Merge`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        weight: float = 1.0,
+        student: Literal["full", "lora"] | Mapping[str, Any] = "full",
+        loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
+    ) -> None:
+        super().__init__()
+        check_loss(loss, "model.merging")
+        self.weight, self.loss = weight, loss
+        self.student: Any = make_student(encoder, student)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return CLIP'(image), [B, N, C]."""
+        tokens: Tensor = self.student(images_BCHW)
+        return tokens
+
+    def folded(self) -> nn.Module:
+        """Return the student as an ordinary encoder, a frozen copy with LoRA folded in."""
+        return fold_lora(deepcopy(self.student)).requires_grad_(False).eval()
+
+
 @MODELS.register_module()
 class Merge(BaseModel):
     """Teach a copy of CLIP to give what CLIP and the experts give together.
@@ -142,32 +246,15 @@ class Merge(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        if loss not in (*LOSSES, "readout"):
-            known = ", ".join((*LOSSES, "readout"))
-            raise ConfigError(f"model.loss is {loss!r}, but it must be one of {known}.")
+        check_loss(loss, "model")
         self.loss, self.lm_weight = loss, lm_weight
         self.teacher: VisionLanguageModel = build_part(teacher, MODELS)
         self.slot_parts = tuple(f"teacher.{part}" for part in self.teacher.slot_parts)
-        self.student: Any = self._make_student(student)
+        self.student: Any = make_student(self.teacher.plain_encoder(), student)
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
         self.teacher.requires_grad_(False)
         keep_frozen_weights_out(self, also=own)
         self.train(self.training)
-
-    def _make_student(self, choice: str | Mapping[str, Any]) -> nn.Module:
-        """Copy the teacher's encoder and unfreeze what the tokens depend on.
-
-        Blocks above the encoder's `layer` and its post-layernorm reach no loss: they stay as they
-        are, for those who use the exported checkpoint's other outputs.
-        """
-        options = _lora_options(choice)
-        student = deepcopy(self.teacher.encoder).requires_grad_(False)
-        if options is not None:
-            _inject_lora(student, options)
-        else:
-            for _, parameter in student.used_parameters():
-                parameter.requires_grad_(True)
-        return student
 
     def predict_tokens(self, images: Tensor) -> Tensor:
         """Give P_clip(CLIP'(image)), [B, N, D], of images [B, 3, H, W]."""
@@ -201,10 +288,7 @@ class Merge(BaseModel):
 
     def distance(self, prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
         """Compare P_clip(CLIP'(image)) with t_fuse, both [B, N, D]; a scalar."""
-        if self.loss == "readout":
-            read = self.teacher.language.read
-            return F.mse_loss(read(prediction_BND), read(target_BND))
-        return LOSSES[self.loss](prediction_BND, target_BND)
+        return token_distance(self.loss, self.teacher.language, prediction_BND, target_BND)
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
@@ -235,11 +319,13 @@ class Merge(BaseModel):
         """
         load_trainable(self, state_dict)
 
+    def plain_encoder(self) -> nn.Module:
+        """Return the teacher's."""
+        return self.teacher.plain_encoder()
+
     def deployed(self) -> dict[str, Tensor]:
         """Return the state of plain CLIP around the student: P_clip and the language side stay."""
-        encoder = self.merged_encoder()
-        kept = {n: t for n, t in self.teacher.state_dict().items() if n.startswith(_KEPT)}
-        return {**kept, **{f"encoder.{name}": p for name, p in encoder.named_parameters()}}
+        return plain_state(self.teacher.state_dict(), self.merged_encoder())
 
     def merged_encoder(self) -> nn.Module:
         """Give the student as an ordinary encoder, a frozen copy with LoRA folded in."""

@@ -3,7 +3,7 @@
     image -> CLIP      -> t_clip            -> v = P_clip(t_clip)
     image -> expert k  -> t_k               -> z = sum_k g_k P_k(t_k),   g = gate(t_clip)
     t_fuse = v + lambda * MLP_t(z)          -> frozen language model + trained adapters -> text
-    loss   = L_lm + balance_weight * L_balance
+    loss   = L_lm + balance_weight * L_balance  [+ weight * d(P_clip(CLIP'(image)), t_fuse)]
 
 `ToVE.fuse_tokens` is the whole of it; what comes before and after is every method's.
 
@@ -11,6 +11,7 @@ Shapes: B batch, N tokens on CLIP's grid, D language width, K configured slots.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from tove.engine.trainable_state import slot_of
 from tove.methods.tove.balance import balance_loss
 from tove.methods.tove.expert_dropout import draw_dropped
 from tove.methods.tove.gate import TokenGate
+from tove.methods.tove.merging import JointMerging, plain_state, token_distance
 from tove.methods.tove.projector import Projector, make_projector
 from tove.methods.tove.transfer import ResidualTransfer
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
@@ -45,6 +47,8 @@ class ToVE(VisionLanguageModel):
         balance_weight: alpha of the balance loss.
         expert_dropout: probability of a training step in which a random number of experts, one to
             all of them alike, sits out.
+        merging: options of `JointMerging`: the student of the merge trains along, and needs no
+            stage of its own; None leaves that to a MergeStage.
         **options: those of `VisionLanguageModel`.
     """
 
@@ -55,11 +59,13 @@ class ToVE(VisionLanguageModel):
             Projector,
             ("d_clip", "expert_widths", "grid", "expert_grids", "map_slots", "d_lang"),
         ),
+        "merging": (JointMerging, ("encoder",)),
         "token_cache": (TokenCache, ()),
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
     slot_parts = ("hub.experts", "projector.first", "gate.heads", "gate.noise_heads")
+    beside_fusion = (*VisionLanguageModel.beside_fusion, "merging")
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class ToVE(VisionLanguageModel):
         transfer: Mapping[str, Any] | None = None,
         balance_weight: float = 0.01,
         expert_dropout: float = 0.0,
+        merging: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
         super().__init__(encoder, language, experts, **options)
@@ -78,6 +85,7 @@ class ToVE(VisionLanguageModel):
         self.projector = make_projector(self.encoder, self.language, self.hub, projector)
         self.gate = self._make_gate(gate or {})
         self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
+        self.merging = None if merging is None else JointMerging(self.encoder, **merging)
         self.settle()
 
     def _make_gate(self, options: Mapping[str, Any]) -> nn.Module:
@@ -103,10 +111,28 @@ class ToVE(VisionLanguageModel):
         """Return the experts that sit this training step out."""
         return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
 
+    def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
+        """Follow images to t_fuse; where a student trains along, its distance comes with them."""
+        fused = super().fuse(images, image_ids)
+        if self.merging is None or not self.training:
+            return fused
+        predicted_BND = self.plain_tokens(self.merging(to_unit_range(images)))
+        pair = predicted_BND, fused.t_fuse.detach()
+        distance = token_distance(self.merging.loss, self.language, *pair)
+        return replace(fused, losses={"loss_merge": self.merging.weight * distance})
+
     def losses(self, fused: Fused, data_samples: list[Sample]) -> dict[str, Tensor]:
-        """Return L_lm and the weighted L_balance."""
+        """Return L_lm, the weighted L_balance, and what `fuse` has brought."""
+        losses = super().losses(fused, data_samples)
         balance = balance_loss(fused.gates, fused.slots, fused.absent)
-        return super().losses(fused, data_samples) | {"loss_balance": self.balance_weight * balance}
+        losses["loss_balance"] = self.balance_weight * balance
+        return losses
+
+    def deployed(self) -> dict[str, Tensor] | None:
+        """Return plain CLIP around the student; None where none trains along."""
+        if self.merging is None:
+            return None
+        return plain_state(self.state_dict(), self.merging.folded())
 
     @property
     def leaves_unused(self) -> bool:

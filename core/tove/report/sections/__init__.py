@@ -5,6 +5,6 @@
 They come in the order of their `order`; ours lie ten apart.
 """
 
-from tove.report.sections import answers, experts, provenance, scores
+from tove.report.sections import answers, experts, provenance, retrieval, scores
 
-__all__ = ["answers", "experts", "provenance", "scores"]
+__all__ = ["answers", "experts", "provenance", "retrieval", "scores"]

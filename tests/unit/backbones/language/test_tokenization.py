@@ -46,7 +46,7 @@ def test_an_empty_prompt_is_the_start_token_and_an_empty_target_is_refused(word_
 def test_targets_keep_the_space_of_a_byte_level_tokenizer() -> None:
     """GPT-2 has other tokens for ' ball' than for 'ball': the target must continue the prompt."""
     words = ["a", "red", "ball"]
-    pieces = ["</s>", *(f"Ġ{word}" for word in words), *words]
+    pieces = ["</s>", "Ġ", *(f"Ġ{word}" for word in words), *words]
     core = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="</s>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -56,5 +56,9 @@ def test_targets_keep_the_space_of_a_byte_level_tokenizer() -> None:
     assert text.target("a red", "ball") == (spaced,)
     assert text.target("a red ", "ball") == (spaced,)
     assert text.target("", "ball") == (bare,)
+    assert text.target("a red", " ball ") == (spaced,)
+    # The space is the target's: a prompt that ends in one has no token for it.
+    assert text.prompt("a red ") == text.prompt("a red")
+    assert text.prompt("a red") == (text.bos, pieces.index("a"), pieces.index("Ġred"))
     ids = [*text.prompt("a red"), *text.target("a red", "ball")]
     assert text.decode(torch.tensor([ids])) == ["a red ball"]

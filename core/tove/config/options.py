@@ -1,0 +1,154 @@
+"""Settings of the command line: KEY=VALUE, as mmengine's users know them, with texts kept whole.
+
+mmengine's own `DictAction` takes every space out of a value, cuts a text at its commas and makes
+numbers of names. Here numbers, True, False, None, lists, tuples and dicts are what they are there;
+anything else is a text, and so is what stands in quotes or goes to a setting that wants one.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from tove import registry
+from tove.config.validation import hints_of
+from tove.errors import ConfigError
+
+__all__ = ["parse_options", "parse_value", "values_on_the_way"]
+
+_TEXTS = frozenset({"data_root", "work_dir"})
+_REGISTRIES = ("DATASETS", "MODELS", "ENCODERS", "LANGUAGE_MODELS", "STAGES", "METRICS")
+_QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+_OPEN, _CLOSE = "([{", ")]}"
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def parse_options(options: list[str], cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Read "KEY=VALUE" strings.
+
+    Args:
+        options: the strings.
+        cfg: what they are going to be laid over; it tells which settings want a text.
+
+    Raises:
+        ConfigError: an option has no "=".
+    """
+    found = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"--cfg-options takes KEY=VALUE, but got '{option}'; write for example "
+                "data_root=DIR schedule.steps=300. A text with spaces needs quotes: "
+                "'KEY=two words'."
+            )
+        value = parse_value(text)
+        quoted = _QUOTED.fullmatch(text)
+        if value is not None and value != text and not quoted and _wants_text(cfg, key):
+            value = text
+        found[key] = value
+    return found
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401 - any config value
+    """Read a value: a number, True, False, None, a list, tuple or dict, or else a text.
+
+    A list may stand without brackets, as in "1,2" and "a,b"; commas between words with spaces, as
+    in "red, blue", are a text's.
+    """
+    stripped = text.strip()
+    plain = _plain(stripped)
+    if plain is not stripped:
+        return plain
+    if stripped[:1] + stripped[-1:] in ("()", "[]", "{}"):
+        try:
+            return ast.literal_eval(stripped)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            parts = None if stripped[0] == "{" else _split(stripped[1:-1])
+        if parts is not None:
+            values = _values(parts)
+            return tuple(values) if stripped[0] == "(" else values
+    parts = _split(stripped)
+    if parts is None or len(parts) < 2:
+        return text
+    values = _values(parts)
+    words = any(isinstance(value, str) for value in values)
+    return text if words and re.search(r"\s", stripped) else values
+
+
+def _values(parts: list[str]) -> list[Any]:
+    return [parse_value(part) for part in (parts if parts[-1] else parts[:-1])]
+
+
+def _plain(text: str) -> Any:  # noqa: ANN401
+    """Read a number, a word or a quoted text; the same object where it is none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text == "None" or text.lower() in ("true", "false"):
+        return _WORDS[text.lower()]
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[2] if quoted and quoted[1] not in quoted[2] else text
+
+
+def _split(text: str) -> list[str] | None:
+    """Split at the commas outside brackets and quotes; None where those do not match."""
+    parts, inside, quote = [""], "", ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'" and not parts[-1].strip():
+            quote = sign
+        elif sign in _OPEN:
+            inside += sign
+        elif sign in _CLOSE:
+            if not inside or _OPEN.index(inside[-1]) != _CLOSE.index(sign):
+                return None
+            inside = inside[:-1]
+        elif sign == "," and not inside:
+            parts.append("")
+            continue
+        parts[-1] += sign
+    if inside or quote:
+        return None
+    return [part.strip() for part in parts]
+
+
+def values_on_the_way(cfg: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield every part of a dotted key with the value that it is looked up in."""
+    value: Any = cfg
+    for part in key.split("."):
+        yield part, value
+        if isinstance(value, Mapping) or hasattr(value, "_cfg_dict"):
+            value = value.get(part, {})
+        elif isinstance(value, list | tuple) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return
+
+
+def _wants_text(cfg: Mapping[str, Any], key: str) -> bool:
+    """Tell whether a setting takes a text and neither number nor list, as far as can be known."""
+    if key in _TEXTS:
+        return True
+    part, parent = [*values_on_the_way(cfg, key)][-1]
+    if part != key.rpartition(".")[2] or not isinstance(parent, Mapping):
+        return False
+    if part in _TEXTS or part == "type":
+        return True
+    kind = parent.get("type")
+    classes = [kind] if callable(kind) else []
+    if isinstance(kind, str):
+        classes = [getattr(registry, name).get(kind) for name in _REGISTRIES]
+    hints = [hints_of(found).get(part) for found in classes if found is not None]
+    return any(_only_text(hint) for hint in hints)
+
+
+def _only_text(hint: Any) -> bool:  # noqa: ANN401 - an annotation
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return str in parts and set(parts) <= {str, type(None)}

@@ -1,0 +1,58 @@
+"""The square views of an image that networks see: one, or a base view and tiles."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from PIL import Image
+
+from tove.data.views.anyres import AnyResView
+from tove.data.views.square import CropView, ImageViews, PadView, content_mask
+from tove.errors import ConfigError
+
+__all__ = [
+    "AnyResView",
+    "CropView",
+    "ImageViews",
+    "PadView",
+    "View",
+    "build_view",
+    "content_mask",
+]
+
+_KINDS: dict[str, type] = {"crop": CropView, "pad": PadView, "anyres": AnyResView}
+
+
+class View(Protocol):
+    """How an image becomes views.
+
+    Attributes:
+        size: side of a view in pixels.
+    """
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> ImageViews:
+        """Make the views of an RGB image."""
+
+
+def build_view(view: str | Mapping[str, Any], size: int) -> View:
+    """Build what makes the views of an image.
+
+    Args:
+        view: a name, or a dict with it as `type` and the arguments of its class.
+        size: side S of a view in pixels.
+
+    Raises:
+        ConfigError: there is no such view, or it does not take such arguments.
+    """
+    options = {"type": view} if isinstance(view, str) else dict(view)
+    kind = options.pop("type", None)
+    if kind not in _KINDS:
+        raise ConfigError(
+            f"The view of a data set is {kind!r}, but must be one of "
+            f"{', '.join(map(repr, _KINDS))}."
+        )
+    try:
+        return _KINDS[kind](size, **options)
+    except TypeError as error:
+        raise ConfigError(f"The view {kind!r} of a data set: {error}.") from error

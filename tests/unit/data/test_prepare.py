@@ -1,0 +1,58 @@
+"""The tiny world is written where it is asked for, and nothing of a user's is lost for it."""
+
+import pytest
+from mmengine.config import Config
+
+from tove.data.prepare import prepare_data
+from tove.data.tiny_world.write import write_scenes
+from tove.errors import ConfigError
+
+COUNTS = dict(train=2, unlabelled=1, val=1, test=1)
+
+
+def world(root, **settings) -> Config:
+    scenes = dict(data_root=str(root), **{**COUNTS, **settings})
+    return Config(dict(data_root=str(root), scenes=scenes))
+
+
+def test_a_folder_of_the_user_s_is_not_removed(tmp_path):
+    mine = tmp_path / "world.partial" / "thesis.tex"
+    mine.parent.mkdir()
+    mine.write_text("years")
+    with pytest.raises(ConfigError, match=r"world\.partial first, .*move it away"):
+        prepare_data(world(tmp_path / "world"))
+    assert mine.read_text() == "years"
+
+
+def test_the_leftovers_of_a_killed_try_are_removed(tmp_path, monkeypatch):
+    from tove.data.tiny_world import write
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "_write_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed before it could clean up
+        with pytest.raises(KeyboardInterrupt):
+            write_scenes(tmp_path / "world", **COUNTS)
+    assert (tmp_path / "world.partial").is_dir()
+    prepare_data(world(tmp_path / "world"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
+    assert not (tmp_path / "world" / ".unfinished").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written to .*file/world .*make room there"):
+        prepare_data(world(tmp_path / "file" / "world"))
+
+
+@pytest.mark.parametrize("text", ['{"train": 2', "[]", ""])
+def test_settings_of_a_world_that_were_cut_are_a_sentence(tmp_path, text):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "scenes.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"scenes\.json.* settings .*delete its folder"):
+        prepare_data(world(tmp_path))
+
+
+@pytest.mark.parametrize("settings", [dict(train=0), dict(seed=-1), dict(test=2.5), dict(val="x")])
+def test_settings_out_of_range_are_told(tmp_path, settings):
+    with pytest.raises(ConfigError, match=rf"^scenes\.{next(iter(settings))} is "):
+        prepare_data(world(tmp_path / "world", **settings))
