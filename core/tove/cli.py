@@ -5,11 +5,14 @@ TOVE_TRACEBACK=1 the traceback comes along.
 """
 
 import argparse
+import contextlib
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -19,7 +22,7 @@ from tove.config.loading import load_config
 from tove.engine.distributed import init_processes
 from tove.errors import ConfigError
 
-__all__ = ["compare", "test", "train"]
+__all__ = ["ask", "caption", "compare", "test", "train"]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 
@@ -113,6 +116,59 @@ def compare(args: argparse.Namespace) -> int:
         console.print(f"{args.plot}: cost against gain", highlight=False)
 
     return _guarded(work)
+
+
+def caption(args: argparse.Namespace) -> int:
+    """Describe photos; see `tools/caption.py` for the arguments."""
+
+    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
+        texts = model.caption(args.images, args.prompt)
+        return [
+            {"image": image, "caption": text}
+            for image, text in zip(args.images, texts, strict=True)
+        ]
+
+    return _guarded(lambda: _use(args, answers, "caption"))
+
+
+def ask(args: argparse.Namespace) -> int:
+    """Answer a question about a photo; see `tools/ask.py` for the arguments."""
+
+    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
+        if args.judge:
+            (found,) = model.judge(args.image, args.question)
+        else:
+            (found,) = model.ask(args.image, args.question, args.answers)
+        asked = {"image": args.image, "question": args.question}
+        return [{**asked, "answer": found.text, "scores": dict(found.scores)}]
+
+    return _guarded(lambda: _use(args, answers, "answer"))
+
+
+def _use(
+    args: argparse.Namespace, answers: Callable[[Any], list[dict[str, Any]]], shown: str
+) -> None:
+    """Load a trained model and print what it answers; what runs is told beside it.
+
+    Args:
+        args: the command line.
+        answers: of the model, one dict for each image.
+        shown: the entry that a reader wants.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # logs; what is printed is the answer alone
+        from tove.engine.load_trained import load
+
+        model = load(args.work_dir, args.detached, args.stage, args.device, args.dtype)
+        print(model, file=sys.stderr)
+        found = answers(model)
+    if args.json:
+        about = {"stage": model.stage, "experts": list(model.experts)}
+        print(json.dumps([{**entry, **about} for entry in found], indent=1, ensure_ascii=False))
+        return
+    for entry in found:
+        print(f"{entry['image']}: {entry[shown]}")
+        for text, score in sorted(entry.get("scores", {}).items(), key=lambda pair: -pair[1]):
+            print(f"  {text}: {score:.3f}")
 
 
 def _guarded(work: Callable[[], None]) -> int:

@@ -71,7 +71,7 @@ TASK_UTILS = _child(root.TASK_UTILS)
 VISUALIZERS = _child(root.VISUALIZERS)
 VISBACKENDS = _child(root.VISBACKENDS)
 LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
-INFERENCERS = _child(root.INFERENCERS)
+INFERENCERS = _child(root.INFERENCERS, "tove.engine.inferencer")
 FUNCTIONS = _child(root.FUNCTIONS, "tove.data")
 
 # How an expert is built is set by the module that fills this registry.

@@ -3,6 +3,7 @@
 A fenced block of Python runs, unless the line above it says otherwise:
     <!-- file: PATH -->          the file of templates/expert, word for word
     <!-- after the package -->   runs once that package is built and on the path
+    <!-- after a run -->         runs beside a finished run and a photo
     <!-- fragment -->            an excerpt; it has to be Python, no more
 """
 
@@ -461,9 +462,24 @@ def test_snippets_run(block: Block, photographed: Path, monkeypatch: pytest.Monk
         assert found["tokens"].shape == (1, 16, 32)
 
 
+@pytest.mark.parametrize("block", with_ids([b for b in PYTHON if b.note == "after a run"]))
+def test_snippets_on_a_trained_model_run(
+    block: Block,
+    finished_run: dict[str, Any],
+    photographed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (tmp_path / "work_dirs").mkdir()
+    (tmp_path / "work_dirs/tove-tiny_scenes").symlink_to(finished_run["work"])
+    shutil.copy(photographed / "photo.jpg", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, block.place, "exec"), {})  # our own documentation
+
+
 def test_both_libraries_read_the_same_tokens(photographed: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(photographed)
-    readme = [b for b in PYTHON if b.page.name == "README.md"]
+    readme = [b for b in PYTHON if b.page.name == "README.md" and not b.note]
     tokens = []
     for block in readme:
         found: dict[str, Any] = {}

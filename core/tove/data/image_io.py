@@ -10,6 +10,7 @@ import os
 import stat
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from tove.errors import ConfigError
 __all__ = [
     "CorruptImage",
     "TooManyCorruptImages",
+    "image_of",
     "image_suffixes",
     "load_image",
     "shared_view",
@@ -78,10 +80,37 @@ def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
-            image.load()
-            return _to_rgb(_upright(image))
+            return _decoded(image)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise CorruptImage(f"{path} cannot be read as an image: {error}") from error
+
+
+def image_of(source: Any, min_side: int | None = None) -> Image.Image:  # noqa: ANN401
+    """Return as `load_image` would what a caller has of an image.
+
+    Args:
+        source: a path; Pillow's image, in any mode; or a tensor [3, H, W], uint8 or floating in
+            [0, 1], on any device.
+        min_side: see `load_image`.
+
+    Raises:
+        CorruptImage: none of them, or one that cannot be read.
+    """
+    if isinstance(source, str | Path):
+        return load_image(source, min_side)
+    if isinstance(source, Image.Image):
+        try:
+            return _decoded(source)
+        except Exception as error:  # a file that was opened and is read only now
+            raise CorruptImage(f"{source} cannot be read as an image: {error}") from error
+    if not isinstance(source, Tensor) or source.dim() != 3 or len(source) != 3:
+        what = f"a tensor {list(source.shape)}" if isinstance(source, Tensor) else repr(source)
+        raise CorruptImage(
+            f"{what} is no image; give a path, Pillow's image, or a tensor [3, H, W]."
+        )
+    if source.is_floating_point():
+        source = (source.float() * 255).round().clamp(0, 255)
+    return Image.fromarray(source.to("cpu", torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
 def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
@@ -119,6 +148,11 @@ def _open(path: str | Path) -> Image.Image:
         return Image.open(path, formats=_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    image.load()
+    return _to_rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -13,9 +13,15 @@ from tove.data.image_dataset import ImageDataset
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
-__all__ = ["VSRStatements"]
+__all__ = ["VSRStatements", "plain_statement"]
+
 
 _LABELS = {0: 0, 1: 1, "0": 0, "1": 1}  # False and True are equal to the numbers, .3 to none
+
+
+def plain_statement(text: str) -> str:
+    """Return a statement as it goes into a prompt: single spaces, no full stop at its end."""
+    return " ".join(text.split()).removesuffix(".").rstrip()
 
 
 @DATASETS.register_module()
@@ -65,7 +71,7 @@ class VSRStatements(ImageDataset):
         label = _LABELS.get(row["label"])
         if label is None:
             raise ValueError(f"label is {row['label']!r}")
-        statement = " ".join(text_of(row, "caption").split()).removesuffix(".").rstrip()
+        statement = plain_statement(text_of(row, "caption"))
         return dict(
             task="statement",
             image_path=os.path.join(self.data_prefix["img"], text_of(row, "image")),

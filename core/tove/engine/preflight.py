@@ -6,7 +6,7 @@ one sentence that tells what, where and how to mend it.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,17 @@ from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
-__all__ = [
-    "check_config",
-]
+__all__ = ["check_config", "check_placement"]
 
 _NEEDED = ("data_root", "image_size", "model", "seed", "stages", "test_dataloader")
 
 
 def check_config(
-    cfg: Config, amp: bool = False, checkpoint: Path | None = None, only: str | None = None
+    cfg: Config,
+    amp: bool = False,
+    checkpoint: Path | None = None,
+    only: str | None = None,
+    slots: Collection[str] | None = None,
 ) -> None:
     """Check a config and fill in what its data sets and loaders leave open.
 
@@ -55,6 +57,7 @@ def check_config(
         amp: whether mixed precision is asked for.
         checkpoint: see `needed_slots`.
         only: see `needed_slots`.
+        slots: whose experts have to be there; None asks `needed_slots`.
 
     Raises:
         ConfigError: or an error of `tove_plugins`; the first problem found.
@@ -74,7 +77,7 @@ def check_config(
     check_samplers(cfg)
     for entry in cfg.stages:
         look_up(registry.STAGES, entry.get("type"), f"stages.{entry['name']}")
-    _check_model(cfg, checkpoint, only)
+    _check_model(cfg, needed_slots(cfg, checkpoint, only) if slots is None else slots, only)
     for loader in loaders_of(cfg):
         _check_loader(cfg[loader], loader)
     for loader, dataset in data_sets(cfg):
@@ -148,7 +151,7 @@ def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
     check_model(look_up(kind, entry.get("type"), where), entry, where)
 
 
-def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None:
+def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None:
     """Check the model and whatever of it has a registry of its own: encoder, language, experts."""
     model = cfg.model
     _check_part(registry.MODELS, model, "model")
@@ -167,7 +170,6 @@ def _check_model(cfg: Config, checkpoint: Path | None, only: str | None) -> None
     _check_weights("model.init_from", model.get("init_from"))
     if isinstance(model.get("encoder"), Mapping):
         _check_image_size(model.encoder)
-    needed = needed_slots(cfg, checkpoint, only)
     runs = {slot for slot, _ in run_experts(cfg, only)}
     for slot, expert in model.get("experts", {}).items():
         if slot in needed:
@@ -199,7 +201,7 @@ def _check_expert(slot: str, expert: Mapping[str, Any], policy: Config) -> None:
         raise ConfigError(f"model.experts.{slot}.type must be the name of an expert, not {name!r}.")
     if name in registry.EXPERTS.module_dict and name not in discover().experts:
         return  # research code, registered through custom_imports
-    _check_placement(f"model.experts.{slot}", expert)
+    check_placement(f"model.experts.{slot}", expert)
     try:
         check_licences(policy, [(slot, expert)])
         check_build(name, **expert_options(expert))
@@ -207,9 +209,13 @@ def _check_expert(slot: str, expert: Mapping[str, Any], policy: Config) -> None:
         raise ExpertBuildError(f"model.experts.{slot}: {error}") from error
 
 
-def _check_placement(where: str, expert: Mapping[str, Any]) -> None:
-    """Check that there is such a dtype, and that the device can be used here."""
-    dtype, device = expert.get("dtype"), expert.get("device")
+def check_placement(where: str, settings: Mapping[str, Any]) -> None:
+    """Check that there is such a `dtype`, and that the `device` can be used here.
+
+    Raises:
+        ConfigError: there is not, or it cannot.
+    """
+    dtype, device = settings.get("dtype"), settings.get("device")
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise ConfigError(f"{where}.dtype is {dtype!r}; give float32, bfloat16 or float16.")
@@ -223,8 +229,7 @@ def _check_placement(where: str, expert: Mapping[str, Any]) -> None:
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"{where}.device is {device!r}, which cannot be used here: {reason} Leave it out "
-                "to have the expert where the model is."
+                f"{where}.device is {device!r}, which cannot be used here: {reason} Leave it out."
             ) from error
 
 

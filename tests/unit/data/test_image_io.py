@@ -1,3 +1,4 @@
+from pathlib import Path
 import os
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from tove.data import CorruptImage, load_image, shared_view
+from tove.data.image_io import image_of
 from tove.data.image_io import image_suffixes
 
 RED, BLUE = (200, 30, 20), (20, 30, 200)
@@ -193,6 +195,38 @@ def test_32_bit_greys_are_read_by_the_range_they_use(tmp_path, white) -> None:
     path = tmp_path / "grey.tiff"
     Image.fromarray(np.array([[0, white // 2, white]], dtype=np.int32), mode="I").save(path)
     assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 127, 255]
+
+
+def test_whatever_a_caller_has_of_an_image_becomes_the_same(tmp_path: Path):
+    path = tmp_path / "image.png"
+    halves(20, 10).save(path)
+    expected = np.asarray(load_image(path))
+    pixels_HWC = torch.from_numpy(expected.copy())
+    tensor_CHW = pixels_HWC.permute(2, 0, 1)
+    for source in (str(path), path, Image.open(path), tensor_CHW, tensor_CHW / 255):
+        assert np.array_equal(np.asarray(image_of(source)), expected)
+    rotated = halves(20, 10)
+    exif = rotated.getexif()
+    exif[0x0112] = 6
+    rotated.save(tmp_path / "rotated.jpg", exif=exif)
+    assert image_of(Image.open(tmp_path / "rotated.jpg")).size == (10, 20)
+    half = (tensor_CHW / 255).bfloat16()
+    assert np.abs(np.asarray(image_of(half)).astype(int) - expected).max() <= 1
+
+
+def test_what_is_no_image_is_named(tmp_path: Path):
+    with pytest.raises(CorruptImage, match=r"a tensor \[4, 2, 2\] is no image"):
+        image_of(torch.zeros(4, 2, 2))
+    with pytest.raises(CorruptImage, match="3 is no image; give a path"):
+        image_of(3)
+    (tmp_path / "cut.png").write_bytes(b"")
+    with pytest.raises(CorruptImage, match="cut.png"):
+        image_of(tmp_path / "cut.png")
+    halves(200, 100).save(tmp_path / "whole.png")
+    cut = (tmp_path / "whole.png").read_bytes()[:120]
+    (tmp_path / "half.png").write_bytes(cut)
+    with pytest.raises(CorruptImage, match="cannot be read"):
+        image_of(Image.open(tmp_path / "half.png"))
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])

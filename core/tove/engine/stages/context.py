@@ -60,6 +60,7 @@ class StageContext:
         caches: token caches by encoder settings, shared between the stages' models.
         loaders: data loaders of evaluation that are built already, by name.
         terms: of the experts that the run's stages run.
+        device: where models run.
     """
 
     cfg: Config
@@ -73,16 +74,12 @@ class StageContext:
     caches: dict[str, Any] = field(default_factory=dict)
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     terms: list[Terms] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device(get_device()))
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return self.cfg.seed
-
-    @property
-    def device(self) -> torch.device:
-        """Where models run."""
-        return torch.device(get_device())
 
     @property
     def slots(self) -> list[str]:

@@ -1,0 +1,40 @@
+"""Ask a trained model about a photo: `python tools/ask.py WORK_DIR IMAGE QUESTION`.
+
+`mim run tove_plugins ask WORK_DIR IMAGE QUESTION` is the same.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Ask a trained model about a photo.")
+    parser.add_argument("work_dir", type=Path, metavar="WORK_DIR", help="of a finished run")
+    parser.add_argument("image", metavar="IMAGE", help="a file")
+    parser.add_argument("question", metavar="QUESTION", help="or, with --judge, a statement")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--answers", nargs="+", metavar="ANSWER", help="to choose from, by likelihood")
+    how.add_argument("--judge", action="store_true", help="say whether a statement is true")
+    parser.add_argument("--detached", nargs="+", default=[], metavar="SLOT", help="experts to omit")
+    parser.add_argument("--stage", help="whose model, or a row's name (default: the method's)")
+    parser.add_argument("--device", help="such as cpu or cuda (default: what there is)")
+    parser.add_argument("--dtype", help="such as bfloat16 (default: as trained)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Parse, import the engine, ask."""
+    args = parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see tools/train.py
+    from tove.cli import ask
+
+    sys.exit(ask(args))
+
+
+if __name__ == "__main__":
+    main()
