@@ -13,17 +13,26 @@ from tove_plugins.testing import (  # noqa: F401 - they fill the registry
     _spatial,
     _static,
 )
-from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
+from tove_plugins.testing._registry import (
+    Check,
+    CheckList,
+    ExpertCheckError,
+    SkipCheck,
+    all_checks,
+    fail,
+)
 from tove_plugins.testing._run import CheckResult, check_expert, parametrize_with_expert_checks
 from tove_plugins.testing._subject import Subject
 
 __all__ = [
     "Check",
+    "CheckList",
     "CheckResult",
     "ExpertCheckError",
     "SkipCheck",
     "Subject",
     "all_checks",
     "check_expert",
+    "fail",
     "parametrize_with_expert_checks",
 ]
