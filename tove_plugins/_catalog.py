@@ -48,16 +48,18 @@ class Entry(Generic[S]):
         return f"plugin '{self.plugin}' of {self.distribution} {self.version}"
 
 
+@dataclass(frozen=True, slots=True)
 class ExpertEntry(Entry[ExpertSpec]):
     """An expert, with where it comes from."""
 
-    __slots__ = ()
+    spec: ExpertSpec
 
 
+@dataclass(frozen=True, slots=True)
 class MethodEntry(Entry[MethodSpec]):
     """A method, with where it comes from."""
 
-    __slots__ = ()
+    spec: MethodSpec
 
 
 @dataclass(frozen=True, slots=True)

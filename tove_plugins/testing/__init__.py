@@ -21,7 +21,15 @@ from tove_plugins.testing._registry import (
     all_checks,
     fail,
 )
-from tove_plugins.testing._run import CheckResult, check_expert, parametrize_with_expert_checks
+from tove_plugins.testing._run import (
+    CheckResult,
+    check_expert,
+    choose_checks,
+    parametrize_with_expert_checks,
+    run_check,
+    skipping,
+)
+from tove_plugins.testing._static import require_light_listing
 from tove_plugins.testing._subject import Subject
 
 __all__ = [
@@ -33,6 +41,10 @@ __all__ = [
     "Subject",
     "all_checks",
     "check_expert",
+    "choose_checks",
     "fail",
     "parametrize_with_expert_checks",
+    "require_light_listing",
+    "run_check",
+    "skipping",
 ]
