@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections import Counter
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,13 @@ def _method_kit() -> Any:  # noqa: ANN401 - a module of the engine, which the SD
 def _name_the_checks() -> int:
     from tove_plugins.testing import all_checks
 
-    for check in (*all_checks(), *_method_kit().METHOD_CHECKS.every()):
-        print(wrap(check.protects, " " * 23, f"{check.name:<22} "))
+    kinds = {"expert": all_checks()}
+    with suppress(CommandError):  # without the engine there are no checks of methods
+        kinds["method"] = _method_kit().METHOD_CHECKS.every()
+    for noun, checks in kinds.items():
+        print(f"Checks of {'an' if noun == 'expert' else 'a'} {noun}:")
+        for check in checks:
+            print(wrap(check.protects, " " * 25, f"  {check.name:<22} "))
     return 0
 
 

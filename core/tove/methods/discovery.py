@@ -35,14 +35,14 @@ def import_named_methods(cfg: Config) -> list[MethodEntry]:
     """
     named = set(_types_in(plain_settings(dict(cfg))))
     catalog = discover_methods()
-    for claim in catalog.contested:
-        if claim.partition(".")[2] in named:
-            raise ConfigError(f"The config names a type that is contested. {_contested(claim)}")
-    chosen = [
-        entry
-        for entry in catalog.methods.values()
-        if any(text.partition(".")[2] in named for text in entry.spec.types)
-    ]
+    for claim, claimants in catalog.contested.items():
+        wanted = [entry for entry in claimants if _names_any(named, entry)]
+        if wanted:
+            raise ConfigError(
+                f"The config names a type of the {_label(wanted[0])}, which is set aside. "
+                f"{catalog.explain_contested(claim)}"
+            )
+    chosen = [entry for entry in catalog.methods.values() if _names_any(named, entry)]
     for entry in chosen:
         _check_free(entry)
     for entry in chosen:
@@ -51,8 +51,8 @@ def import_named_methods(cfg: Config) -> list[MethodEntry]:
     return chosen
 
 
-def _contested(claim: str) -> str:
-    return discover_methods().explain_contested(claim)
+def _names_any(named: set[str], entry: MethodEntry) -> bool:
+    return any(text.partition(".")[2] in named for text in entry.spec.types)
 
 
 def _types_in(settings: Any) -> Iterator[str]:  # noqa: ANN401 - any part of a config

@@ -35,9 +35,10 @@ def check_method(
         MethodCheckError: checks failed; all of them are named.
         ValueError: `checks` holds an unknown name.
     """
+    chosen = choose_checks(checks, METHOD_CHECKS)
     subject = MethodSubject(name, device)
     results: list[CheckResult] = []
-    for check in choose_checks(checks, METHOD_CHECKS):
+    for check in chosen:
         results.append(run_check(check, subject, results, METHOD_CHECKS.first))
     failed = [result for result in results if result.outcome == "failed"]
     if failed:
