@@ -84,7 +84,7 @@ ENCODERS = Registry(
 LANGUAGE_MODELS = Registry(
     "language model",
     scope=SCOPE,
-    locations=["tove.backbones.language.causal_lm"],
+    locations=["tove.backbones.language.causal_lm", "tove.backbones.language.chat"],
 )
 # Functions of (material, settings): the sections of a report, see `tove.report.sections`.
 SECTIONS = Registry("section", scope=SCOPE, locations=["tove.report.sections", "tove.methods.tove"])

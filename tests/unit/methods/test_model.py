@@ -1,4 +1,4 @@
-"""The composition: what one batch becomes, in every arm, and what a checkpoint holds of it."""
+"""The composition: what one batch becomes, in every method, and what a checkpoint holds of it."""
 
 import pytest
 import torch
@@ -74,6 +74,13 @@ def test_slim_model_gives_what_the_full_one_gives_detached(make_model, experts, 
     slim.load_trainable(full.slim_state_dict())
     assert set(slim.state_dict()) == set(full.slim_state_dict())
     assert torch.equal(slim.fuse(batch["images"]).t_fuse, full.fuse(batch["images"]).t_fuse)
+
+
+def test_settings_without_a_slot_that_is_detached_already_name_no_other():
+    settings = {"experts": {"coarse": {"type": "x"}, "fine": {"type": "y"}}, "detached": ["fine"]}
+    rest = MODELS.get("ToVE").with_slots(settings, ["coarse"])
+    assert set(rest["experts"]) == {"coarse"}
+    assert not set(rest["detached"]) - set(rest["experts"])
 
 
 def test_expert_dropout_drops_whole_batches_and_skips_the_dropped(make_model, batch):
