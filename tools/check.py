@@ -1,4 +1,4 @@
-"""Check that an expert keeps the contract: `mim run tove_plugins check`.
+"""Check that an expert or a method keeps its contract: `mim run tove_plugins check`.
 
 The same as `python -m tove_plugins check`, with the same arguments.
 """

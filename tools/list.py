@@ -1,4 +1,4 @@
-"""List the experts of this environment: `mim run tove_plugins list`.
+"""List the experts and methods of this environment: `mim run tove_plugins list`.
 
 The same as `python -m tove_plugins list`, with the same arguments.
 """

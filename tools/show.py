@@ -1,4 +1,4 @@
-"""Tell all that is known of an expert: `mim run tove_plugins show`.
+"""Tell all that is known of an expert or a method: `mim run tove_plugins show`.
 
 The same as `python -m tove_plugins show`, with the same arguments.
 """

@@ -2,6 +2,7 @@
 
 import importlib
 
+from tove_plugins._catalog import MethodEntry
 from tove_plugins._discovery import discover_methods
 from tove_plugins._errors import MethodImportError
 from tove_plugins._global_state import kept_global_state
@@ -10,15 +11,18 @@ from tove_plugins._requirements import unmet_requirements
 __all__ = ["import_method"]
 
 
-def import_method(name: str) -> None:
-    """Import the module of an installed method; again is harmless.
+def import_method(method: str | MethodEntry) -> None:
+    """Import the module of a method; again is harmless.
+
+    Args:
+        method: The name of an installed one, or an entry.
 
     Raises:
         MethodNotAvailable: No active plugin offers it, or more than one does.
         MethodImportError: A requirement is not met, or the module cannot be imported.
     """
-    entry = discover_methods().get(name)
-    spec, label = entry.spec, f"method '{name}' ({entry.origin})"
+    entry = discover_methods().get(method) if isinstance(method, str) else method
+    spec, label = entry.spec, f"method '{entry.spec.name}' ({entry.origin})"
     unmet = unmet_requirements(spec.requires)
     if unmet:
         needs = " and ".join(f"{requirement} ({problem})" for requirement, problem in unmet)

@@ -31,6 +31,10 @@ from PIL import Image
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.config.keys import SETTINGS
 from tove.config.loading import load_config
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config as check_run
+from tove.methods.discovery import import_named_methods
+from tove.registry import MODELS, SECTIONS
 from tove_plugins import discover, discover_methods, resolve_expert
 from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK
 from tove_plugins._cli import build_parser
@@ -532,6 +536,10 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     yield build
     packages = {f"tove_{PAGE_EXPERT}", f"tove_{PAGE_METHOD}"}
+    for kind in (MODELS, SECTIONS):
+        for name, what in list(kind.module_dict.items()):
+            if what.__module__.partition(".")[0] in packages:
+                del kind.module_dict[name]
     for module in [m for m in sys.modules if m.partition(".")[0] in packages]:
         del sys.modules[module]
 
@@ -554,6 +562,29 @@ def test_the_method_s_wheel_is_discovered_and_its_snippets_run(packaged: Callabl
     for block in BLOCKS:
         if block.note == "after the method":
             exec(compile(block.text, block.place, "exec"), {})
+
+
+CONFIGS = [b for b in BLOCKS if b.page == PUBLISH_METHOD and "_base_" in b.text]
+CONFIGS += [b for b in blocks_of(TEMPLATES[PUBLISH_METHOD] / "README.md") if "_base_" in b.text]
+
+
+@pytest.mark.parametrize("block", with_ids(CONFIGS))
+def test_the_method_s_configs_over_the_demo_s_are_accepted(
+    block: Block, packaged: Callable[[Path], Path], tmp_path: Path
+):
+    packaged(PUBLISH_METHOD)
+    file = tmp_path / "over.py"
+    file.write_text(block.text.replace("tove-tiny_scenes.py", str(REPOSITORY / DEMO)))
+    cfg = load_config(str(file), work_dir=str(tmp_path / "work"))
+    assert [entry.spec.name for entry in import_named_methods(cfg)] == [PAGE_METHOD]
+    check_run(cfg)
+    runner = StagedRunner(cfg)
+    for entry in runner.entries:
+        runner._build(entry)  # checks what the stage is going to read
+
+
+def test_two_configs_are_there_to_be_tried():
+    assert {block.page.name for block in CONFIGS} == {"publish-a-method.md", "README.md"}
 
 
 def test_the_method_s_page_tells_the_checks():

@@ -51,7 +51,7 @@ def settings_of_the_run(make_settings: Callable[[], dict[str, Any]]) -> dict[str
     settings = make_settings()
     settings["schedule"].update(steps=4, checkpoint_interval=10)
     settings["report"] = dict(source="tune", num_images=4, num_maps=2, num_examples=2)
-    kind = dict(type="ChannelSum", gate=dict(start=-1.0))
+    kind = dict(type="ChannelSum", channel_gate=dict(start=-1.0))
     settings["stages"] = [
         dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),
         dict(type="TrainStage", name="transfer", row="tove"),

@@ -144,6 +144,11 @@ def _import_modules(custom_imports: Mapping[str, Any]) -> None:
             f"custom_imports of the config cannot be imported ({error}); correct the module's name "
             "or put its folder on PYTHONPATH."
         ) from error
+    except KeyError as error:  # mmengine's, of a registry in which the name is taken
+        raise ConfigError(
+            f"custom_imports of the config cannot be imported ({error.args[0]}); give the class "
+            "another name, or leave the package out that has it: TOVE_BLOCK_PLUGINS=NAME."
+        ) from error
 
 
 def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:

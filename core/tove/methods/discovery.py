@@ -46,7 +46,7 @@ def import_named_methods(cfg: Config) -> list[MethodEntry]:
     for entry in chosen:
         _check_free(entry)
     for entry in chosen:
-        import_method(entry.spec.name)
+        import_method(entry)
         _check_registered(entry)
     return chosen
 

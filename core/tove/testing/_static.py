@@ -57,7 +57,7 @@ def check_registers_its_types(subject: MethodSubject) -> None:
     Mend: Decorate each class with `@REGISTRY.register_module()`, import its file from the
     method's module, and name all of them in `MethodSpec.types`.
     """
-    import_method(subject.name)
+    import_method(subject.entry)
     package = subject.spec.module.partition(".")[0]
     for text in subject.spec.types:
         found = registered_type(text)

@@ -37,7 +37,7 @@ class MethodSubject:
         Raises:
             SkipCheck: it has none, only stages say.
         """
-        import_method(self.name)
+        import_method(self.entry)
         names = [text.partition(".")[2] for text in self.spec.types if text.startswith("MODELS.")]
         if not names:
             raise SkipCheck("The method declares no model.")

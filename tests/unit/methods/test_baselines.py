@@ -108,3 +108,10 @@ def test_all_experts_away_leaves_plain_clip(make_variant):
             model.hub.detach(slot)
         v = model.projector.project_clip(model.encoder(images))
         assert torch.equal(model.fuse(images).t_fuse, v)
+
+
+def test_a_single_expert_does_without_the_others_and_not_without_itself(make_variant):
+    model = make_variant("SingleExpert", detached=("coarse",))
+    assert list(model.provenance()) == ["fine"]
+    with pytest.raises(ConfigError, match=r"the slot 'fine', which model\.detached takes away"):
+        make_variant("SingleExpert", detached=("fine",))

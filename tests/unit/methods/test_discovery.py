@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from tove import registry
 from tove.config.validation import look_up
+from tove.engine.preflight import check_config
 from tove.errors import ConfigError
 from tove.methods.discovery import import_named_methods
 from tove_plugins import MethodImportError
@@ -162,3 +163,16 @@ def test_an_unknown_type_tells_of_the_package_that_did_not_load(install: Install
     assert import_named_methods(Config({"model": {"type": "AcmeModel"}})) == []
     with pytest.raises(ConfigError, match=r"model.type is 'AcmeModel', which is unknown.*half an"):
         look_up(registry.MODELS, "AcmeModel", "model")
+
+
+def test_research_code_of_a_name_that_an_installed_method_has_is_refused_in_a_sentence(
+    install: Install, settings: dict, tmp_path: Path
+) -> None:
+    install()
+    (tmp_path / "research_package.py").write_text(METHOD)
+    settings["custom_imports"] = {"imports": ["research_package"]}
+    settings["stages"][2]["model"] = {"type": "AcmeModel"}
+    cfg = Config(settings)
+    import_named_methods(cfg)
+    with pytest.raises(ConfigError, match=r"AcmeModel is already registered.*TOVE_BLOCK_PLUGINS="):
+        check_config(cfg)

@@ -3,7 +3,7 @@
 Shapes: B batch, N tokens on CLIP's grid, C CLIP width, D language width, M tokens of the expert.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class SingleExpert(VisionLanguageModel):
         expert: the slot of the one that is used; the others are neither built nor looked up.
         projector: options of `Projector`.
         transfer: options of `ResidualTransfer`.
+        detached: slots that other methods of the run do without; the one that is used is not to be
+            among them.
         **options: those of `VisionLanguageModel`.
     """
 
@@ -47,9 +49,10 @@ class SingleExpert(VisionLanguageModel):
         expert: str,
         projector: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
+        detached: Sequence[str] = (),
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        one = self.experts_of({"experts": experts, "expert": expert})
+        one = self.experts_of({"experts": experts, "expert": expert, "detached": detached})
         super().__init__(encoder, language, one, **options)
         self.expert = expert
         self.projector = make_projector(self.encoder, self.language, self.hub, projector)
@@ -61,13 +64,18 @@ class SingleExpert(VisionLanguageModel):
         """Return the one expert.
 
         Raises:
-            ConfigError: there is no such slot.
+            ConfigError: there is no such slot, or it is detached.
         """
         slot, experts = settings["expert"], settings["experts"]
         if slot not in experts:
             raise ConfigError(
                 f"SingleExpert is to use the slot '{slot}', which model.experts does not have. "
                 f"{close_matches(slot, experts)}"
+            )
+        if slot in (settings.get("detached") or ()):
+            raise ConfigError(
+                f"SingleExpert is to use the slot '{slot}', which model.detached takes away; take "
+                "it out of model.detached, or set another `expert`."
             )
         return {slot: experts[slot]}
 

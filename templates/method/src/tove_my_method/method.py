@@ -46,13 +46,13 @@ class MyMethod(VisionLanguageModel):
         experts: by slot, see `ExpertHub`.
         language: config or module, see `VisionLanguageModel`.
         projector: dict(hidden=...) of `Projector`.
-        gate: options of `ChannelGate`.
+        channel_gate: options of `ChannelGate`.
         **options: those of `VisionLanguageModel`.
     """
 
     # What a config's dicts are checked against, with the arguments that the model itself gives.
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
-        "gate": (ChannelGate, ("width",)),
+        "channel_gate": (ChannelGate, ("width",)),
         **{name: ToVE.sections[name] for name in ("projector", "token_cache")},
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
@@ -65,12 +65,12 @@ class MyMethod(VisionLanguageModel):
         experts: Mapping[str, Mapping[str, Any]],
         language: dict | nn.Module,
         projector: Mapping[str, Any] | None = None,
-        gate: Mapping[str, Any] | None = None,
+        channel_gate: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(encoder, language, experts, **options)
         self.projector = make_projector(self.encoder, self.language, self.hub, projector)
-        self.channel_gate = ChannelGate(self.language.width, **(gate or {}))
+        self.channel_gate = ChannelGate(self.language.width, **(channel_gate or {}))
         self.settle()
 
     def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
