@@ -73,8 +73,8 @@ class Mutant:
 
     def diff(self) -> str:
         """Give the defect as a unified diff with one line of context."""
-        then, now = (t.splitlines(keepends=True) for t in (read(self.file), self.code))
-        return "".join(difflib.unified_diff(then, now, self.file, self.file, n=1))
+        before, after = (code.splitlines(keepends=True) for code in (read(self.file), self.code))
+        return "".join(difflib.unified_diff(before, after, self.file, self.file, n=1))
 
 
 def read(file: str) -> str:

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from tove_plugins._errors import ExpertSpecError
+from tove_plugins._errors import ExpertSpecError, SpecError
 
 __all__ = [
     "check_keywords",
@@ -25,10 +25,10 @@ _RESERVED = frozenset(
 )
 
 
-def require(holds: bool, message: str) -> None:
-    """Raise the message as an `ExpertSpecError` where something does not hold."""
+def require(holds: bool, message: str, error: type[SpecError] = ExpertSpecError) -> None:
+    """Raise the message as an error of that kind where something does not hold."""
     if not holds:
-        raise ExpertSpecError(message)
+        raise error(message)
 
 
 def is_positive(value: object) -> bool:

@@ -12,25 +12,27 @@ from tove_plugins._commands import _check, _list, _new, _show
 from tove_plugins._errors import (
     CommandError,
     ExpertBuildError,
-    ExpertNotAvailable,
-    ExpertSpecError,
+    MethodImportError,
+    NotAvailable,
+    SpecError,
 )
 
 __all__ = ["build_parser", "main"]
 
 COMMANDS = {
-    "list": (_list, "list the experts and what became of each plugin"),
-    "show": (_show, "tell all that is known of an expert"),
-    "check": (_check, "check that an expert keeps the contract"),
+    "list": (_list, "list experts, methods and what became of each plugin"),
+    "show": (_show, "tell all that is known of an expert or a method"),
+    "check": (_check, "check that an expert or a method keeps its contract"),
     "new": (_new, "write a plugin package to start from"),
 }
-MENDABLE = (CommandError, ExpertBuildError, ExpertNotAvailable, ExpertSpecError)
+MENDABLE = (CommandError, ExpertBuildError, MethodImportError, NotAvailable, SpecError)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Give the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tove_plugins", description="Look at experts, check them, write new ones."
+        prog="python -m tove_plugins",
+        description="Look at experts and methods, check them, write new ones.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, description) in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Find the plugins of this environment and put their experts into one catalog.
+"""Find the plugins of this environment and put what they bring into a catalog of its kind.
 
 Nothing is first-wins: a name that two plugins claim belongs to neither until one is blocked.
 """
@@ -15,24 +15,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from tove_plugins._catalog import Catalog, ExpertEntry, PluginRecord, mend_conflict
-from tove_plugins._hooks import ENTRY_POINT_GROUP
+from tove_plugins._catalog import Catalog, MethodCatalog, PluginRecord, mend_conflict
+from tove_plugins._kinds import EXPERTS, KINDS, METHODS, Kind
 from tove_plugins._loading import LoadedPlugin, PluginSource, load_plugin
 from tove_plugins._requirements import SDK_DISTRIBUTION
 
-__all__ = ["discover"]
+__all__ = ["discover", "discover_methods"]
+
+C = TypeVar("C")
 
 BLOCK = "TOVE_BLOCK_PLUGINS"
 LOAD = "TOVE_LOAD_PLUGINS"
 TIMEOUT = "TOVE_PLUGIN_TIMEOUT"
 DEFAULT_SECONDS = 20.0
 MOST_SECONDS = 86_400.0  # the system's timers take no number of any size
-# Entry points exist only after an installation, and a bare checkout must work: known by its name.
-BUILTIN = EntryPoint(name="builtin", value="tove_experts.plugin", group=ENTRY_POINT_GROUP)
 
-_catalogs: dict[tuple[object, ...], Catalog] = {}
+_catalogs: dict[tuple[object, ...], object] = {}
 
 
 def discover(*, refresh: bool = False) -> Catalog:
@@ -44,20 +44,29 @@ def discover(*, refresh: bool = False) -> Catalog:
     Args:
         refresh: Look again, after a `pip install` in a running process for example.
     """
-    key = (_names(BLOCK), _names(LOAD), tuple(sys.path))
+    return _remembered(EXPERTS, refresh)
+
+
+def discover_methods(*, refresh: bool = False) -> MethodCatalog:
+    """List the methods of all plugins, as `discover` lists the experts; nothing is imported."""
+    return _remembered(METHODS, refresh)
+
+
+def _remembered(kind: Kind[C], refresh: bool) -> C:
+    key = (kind.group, _names(BLOCK), _names(LOAD), tuple(sys.path))
     if refresh or key not in _catalogs:
         importlib.invalidate_caches()
-        _catalogs[key] = _discover()
-    return _catalogs[key]
+        _catalogs[key] = _discover(kind)
+    return cast(C, _catalogs[key])
 
 
-def _discover() -> Catalog:
+def _discover(kind: Kind[C]) -> C:
     notes: list[str] = []
-    sources = _find_sources(notes)
-    notes += _unknown_names(sources)
+    sources = {one.group: _find_sources(one, notes) for one in KINDS}
+    notes += _unknown_names(source for found in sources.values() for source in found)
     seconds = _seconds(notes)
-    loaded = [(source, _load(source, seconds)) for source in sources]
-    return _catalog(loaded, tuple(notes))
+    loaded = [(source, _load(source, seconds)) for source in sources[kind.group]]
+    return _catalog(kind, loaded, tuple(dict.fromkeys(notes)))
 
 
 def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
@@ -71,25 +80,27 @@ def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
     return replace(loaded, seconds=time.perf_counter() - start)
 
 
-def _find_sources(notes: list[str]) -> list[PluginSource]:
-    sources = [PluginSource(e, *_distribution(e)) for e in _entry_points(notes)]
+def _find_sources(kind: Kind[Any], notes: list[str]) -> list[PluginSource]:
+    found = _entry_points(kind.group, notes)
+    sources = [PluginSource(kind, e, *_distribution(e)) for e in found]
     sources.sort(key=lambda s: (s.distribution, s.name, s.entry_point.value))
-    if importlib.util.find_spec(BUILTIN.module.partition(".")[0]) is None:
+    builtin = kind.builtin
+    if builtin is None or importlib.util.find_spec(builtin.module.partition(".")[0]) is None:
         return sources
-    builtin = PluginSource(BUILTIN, "tove_plugins", _own_version())
-    installed = (BUILTIN.name, SDK_DISTRIBUTION)  # another form of the same plugin
+    own = PluginSource(kind, builtin, "tove_plugins", _own_version())
+    installed = (builtin.name, SDK_DISTRIBUTION)  # another form of the same plugin
     others = [s for s in sources if (s.name, _normal(s.distribution)) != installed]
-    return [builtin, *others]
+    return [own, *others]
 
 
-def _entry_points(notes: list[str]) -> list[EntryPoint]:
+def _entry_points(group: str, notes: list[str]) -> list[EntryPoint]:
     try:
-        return list(metadata.entry_points(group=ENTRY_POINT_GROUP))
+        return list(metadata.entry_points(group=group))
     except Exception:  # one distribution's broken metadata must not hide all the others
         found: list[EntryPoint] = []
         for distribution in metadata.distributions():
             try:
-                found += distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+                found += distribution.entry_points.select(group=group)
             except Exception as error:
                 notes.append(
                     f"The entry points of a distribution ({distribution}) cannot be read: {error}."
@@ -97,33 +108,42 @@ def _entry_points(notes: list[str]) -> list[EntryPoint]:
         return found
 
 
-def _catalog(loaded: list[tuple[PluginSource, LoadedPlugin]], notes: tuple[str, ...]) -> Catalog:
-    claims: dict[str, list[ExpertEntry]] = defaultdict(list)
+def _catalog(
+    kind: Kind[C], loaded: list[tuple[PluginSource, LoadedPlugin]], notes: tuple[str, ...]
+) -> C:
+    claims: dict[str, list[Any]] = defaultdict(list)
     for source, plugin in loaded:
         for spec in plugin.specs:
-            entry = ExpertEntry(spec, source.distribution, source.version, source.name)
-            claims[spec.name].append(entry)
-    experts = {name: entries[0] for name, entries in sorted(claims.items()) if len(entries) == 1}
+            entry = kind.entry(spec, source.distribution, source.version, source.name)
+            for claim in kind.claims(spec):
+                claims[claim].append(entry)
     contested = {name: tuple(entries) for name, entries in claims.items() if len(entries) > 1}
+    single = {entries[0].spec.name: entries[0] for entries in claims.values() if len(entries) == 1}
+    free = {
+        name: entry
+        for name, entry in sorted(single.items())
+        if contested.keys().isdisjoint(kind.claims(entry.spec))
+    }
     records = tuple(_record(source, plugin, contested) for source, plugin in loaded)
-    return Catalog(experts, records, contested, notes)
+    return kind.catalog(free, records, contested, notes)
 
 
 def _record(
-    source: PluginSource, plugin: LoadedPlugin, contested: Mapping[str, tuple[ExpertEntry, ...]]
+    source: PluginSource, plugin: LoadedPlugin, contested: Mapping[str, tuple[Any, ...]]
 ) -> PluginRecord:
-    free = tuple(spec.name for spec in plugin.specs if spec.name not in contested)
+    kind = source.kind
+    taken = [claim for spec in plugin.specs for claim in kind.claims(spec) if claim in contested]
     record = PluginRecord(
         source.name,
         source.distribution,
         source.version,
         plugin.status,
         plugin.reason,
-        free,
+        tuple(s.name for s in plugin.specs if not set(taken).intersection(kind.claims(s))),
         source.entry_point.value,
         round(plugin.seconds, 3),
+        kind.noun,
     )
-    taken = [spec.name for spec in plugin.specs if spec.name in contested]
     if not taken:
         return record
     sentences = [_conflict(name, contested[name]) for name in taken]
@@ -131,7 +151,7 @@ def _record(
     return replace(record, status="conflict", reason=reason)
 
 
-def _conflict(name: str, claimants: tuple[ExpertEntry, ...]) -> str:
+def _conflict(name: str, claimants: tuple[Any, ...]) -> str:
     return (
         f"'{name}' is claimed by {' and by '.join(c.origin for c in claimants)}; "
         f"{mend_conflict(claimants)}."

@@ -11,7 +11,7 @@ __all__ = ["FrozenDict", "FrozenList", "freeze", "thaw"]
 
 def _refuse(self: object, *arguments: object, **keywords: object) -> NoReturn:
     raise TypeError(
-        "The options of an ExpertSpec cannot be changed; copy them, or make another spec with "
+        "The options of a spec cannot be changed; copy them, or make another spec with "
         "dataclasses.replace(spec, options=...)."
     )
 

@@ -82,7 +82,9 @@ ENCODERS = Registry(
     locations=["tove.backbones.clip.encoder", "tove.backbones.transformers_vit"],
 )
 LANGUAGE_MODELS = Registry(
-    "language model", scope=SCOPE, locations=["tove.backbones.language.causal_lm"]
+    "language model",
+    scope=SCOPE,
+    locations=["tove.backbones.language.causal_lm"],
 )
 # Functions of (material, settings): the sections of a report, see `tove.report.sections`.
 SECTIONS = Registry("section", scope=SCOPE, locations=["tove.report.sections", "tove.methods.tove"])

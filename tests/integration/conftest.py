@@ -25,13 +25,17 @@ class Stranger:
     python: Path
     site: Path
 
-    def __call__(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    @property
+    def environment(self) -> dict[str, str]:
         own = ("PYTHONPATH", "VIRTUAL_ENV")
         environment = {name: value for name, value in os.environ.items() if name not in own}
+        return environment | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(
             [str(self.python), *map(str, arguments)],
             cwd=cwd or self.home,
-            env=environment | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=300,

@@ -1,9 +1,10 @@
 """The documentation says what is there: links, commands, tables and snippets are held to the code.
 
 A fenced block of Python runs, unless the line above it says otherwise:
-    <!-- file: PATH -->          the file of templates/expert, word for word
+    <!-- file: PATH -->          the file of the page's template, word for word
     <!-- after the package -->   runs once that package is built and on the path
     <!-- after a run -->         runs beside a finished run and a photo
+    <!-- after the method -->    the same, for the package of the method
     <!-- fragment -->            an excerpt; it has to be Python, no more
 """
 
@@ -30,16 +31,21 @@ from PIL import Image
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.config.keys import SETTINGS
 from tove.config.loading import load_config
-from tove_plugins import discover, resolve_expert
+from tove_plugins import discover, discover_methods, resolve_expert
 from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK
 from tove_plugins._cli import build_parser
 
 REPOSITORY = Path(__file__).parents[2]
 PUBLISH = REPOSITORY / "docs/publish-an-expert.md"
+PUBLISH_METHOD = REPOSITORY / "docs/publish-a-method.md"
 EXPERTS = REPOSITORY / "docs/experts.md"
-TEMPLATE = REPOSITORY / "templates/expert"
+TEMPLATES = {
+    PUBLISH: REPOSITORY / "templates/expert",
+    PUBLISH_METHOD: REPOSITORY / "templates/method",
+}
 OPTIONAL = "optional-dependencies"
 PAGE_EXPERT = "my_expert"  # the expert of the template and of that page
+PAGE_METHOD = "my_method"
 DEMO = "configs/tiny/tove-tiny_scenes.py"
 PAGES = [
     REPOSITORY / "README.md",
@@ -168,7 +174,7 @@ def check_command_line(words: list[str]) -> None:
     if parsed.command == "list" or getattr(parsed, "name", None) in experts:
         assert parsed.run(parsed) == 0
     elif parsed.name:
-        assert parsed.name.replace("-", "_") == PAGE_EXPERT
+        assert parsed.name.replace("-", "_") in (PAGE_EXPERT, PAGE_METHOD)
 
 
 def parse_tool(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +228,7 @@ def check_mim(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_cd(words: list[str], _: pytest.MonkeyPatch) -> None:
-    assert words == [f"tove-{PAGE_EXPERT.replace('_', '-')}"]
+    assert words in [[f"tove-{name.replace('_', '-')}"] for name in (PAGE_EXPERT, PAGE_METHOD)]
 
 
 def check_torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +241,7 @@ def check_pip(words: list[str], _: pytest.MonkeyPatch) -> None:
     assert words.pop(0) == "install"
     known = [
         set(tomllib.loads((folder / "pyproject.toml").read_text())["project"][OPTIONAL])
-        for folder in (REPOSITORY, TEMPLATE)
+        for folder in (REPOSITORY, *TEMPLATES.values())
     ]
     for word in words:
         extras = re.fullmatch(r"\.\[(.*)\]", word)
@@ -489,43 +495,70 @@ def test_both_libraries_read_the_same_tokens(photographed: Path, monkeypatch: py
     assert (one - other).abs().max() < 0.05 * one.std()  # their resizing differs a little
 
 
-# --- the package of docs/publish-an-expert.md -----------------------------------------------------
+# --- the packages of docs/publish-an-expert.md and docs/publish-a-method.md -----------------------
 
 FILES = [block for block in BLOCKS if block.note.startswith("file: ")]
 
 
 @pytest.mark.parametrize("block", with_ids(FILES))
 def test_the_page_s_files_are_the_template_s(block: Block):
-    assert block.text == (TEMPLATE / block.note.removeprefix("file: ")).read_text()
+    template = TEMPLATES[block.page]
+    assert block.text == (template / block.note.removeprefix("file: ")).read_text()
 
 
-def test_the_page_s_tree_is_the_template_s():
-    tree = next(b.text for b in BLOCKS if b.page == PUBLISH and b.language == "text")
-    files = (file.relative_to(TEMPLATE) for file in TEMPLATE.rglob("*") if file.is_file())
-    found = {f.as_posix() for f in files if not {"__pycache__", ".ruff_cache"} & set(f.parts)}
+@pytest.mark.parametrize("page", TEMPLATES, ids=lambda page: page.stem)
+def test_the_page_s_tree_is_the_template_s(page: Path):
+    template = TEMPLATES[page]
+    tree = next(b.text for b in BLOCKS if b.page == page and b.language == "text")
+    files = (file.relative_to(template) for file in template.rglob("*") if file.is_file())
+    left = {"__pycache__", ".ruff_cache", ".pytest_cache"}
+    found = {f.as_posix() for f in files if not left & set(f.parts)}
     assert {line.strip() for line in tree.splitlines()[1:]} == found
 
 
 @pytest.fixture
-def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The page's package, built as a wheel and laid out as pip would."""
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """A page's package, built as a wheel and laid out as pip would."""
     from hatchling.build import build_wheel
 
-    shutil.copytree(TEMPLATE, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    wheel = tmp_path / build_wheel(str(tmp_path))
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    yield wheel
-    for module in [m for m in sys.modules if m.partition(".")[0] == f"tove_{PAGE_EXPERT}"]:
+    def build(page: Path) -> Path:
+        shutil.copytree(TEMPLATES[page], tmp_path / "project")
+        monkeypatch.chdir(tmp_path / "project")
+        wheel = tmp_path / build_wheel(str(tmp_path))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp_path / "site")
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+        return wheel
+
+    yield build
+    packages = {f"tove_{PAGE_EXPERT}", f"tove_{PAGE_METHOD}"}
+    for module in [m for m in sys.modules if m.partition(".")[0] in packages]:
         del sys.modules[module]
 
 
-def test_the_page_s_wheel_is_discovered_and_its_snippets_run(packaged: Path):
-    assert f"dist/{packaged.name}" in PUBLISH.read_text()
+def test_the_page_s_wheel_is_discovered_and_its_snippets_run(packaged: Callable[[Path], Path]):
+    wheel = packaged(PUBLISH)
+    assert f"dist/{wheel.name}" in PUBLISH.read_text()
     entry = discover().get(PAGE_EXPERT)
     assert (entry.distribution, entry.version) == ("tove-my-expert", "0.1.0")
     for block in BLOCKS:
         if block.note == "after the package":
             exec(compile(block.text, block.place, "exec"), {})
+
+
+def test_the_method_s_wheel_is_discovered_and_its_snippets_run(packaged: Callable[[Path], Path]):
+    wheel = packaged(PUBLISH_METHOD)
+    assert f"dist/{wheel.name}" in PUBLISH_METHOD.read_text()
+    entry = discover_methods().get(PAGE_METHOD)
+    assert (entry.distribution, entry.version) == ("tove-my-method", "0.1.0")
+    for block in BLOCKS:
+        if block.note == "after the method":
+            exec(compile(block.text, block.place, "exec"), {})
+
+
+def test_the_method_s_page_tells_the_checks():
+    from tove.testing.__main__ import describe
+
+    told = PUBLISH_METHOD.read_text().partition("<!-- method checks -->\n")[2]
+    told = told.partition("<!-- end -->")[0]
+    assert told.strip() == describe().strip(), "python -m tove.testing prints what is new"

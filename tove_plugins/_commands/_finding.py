@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tove_plugins._catalog import Catalog, ExpertEntry, Status
-from tove_plugins._discovery import discover
+from tove_plugins._catalog import Catalog, ExpertEntry, MethodCatalog, MethodEntry
+from tove_plugins._discovery import discover, discover_methods
+from tove_plugins._errors import NotAvailable
 
-__all__ = ["expert_status", "find_experts"]
+__all__ = ["find_entries", "find_experts", "find_methods"]
 
 STDOUT, STDERR = 1, 2
 
@@ -17,6 +18,38 @@ def find_experts() -> Catalog:
     """Discover, with whatever plugins write past `sys.stdout` sent to stderr."""
     with _stdout_is_stderr():
         return discover()
+
+
+def find_methods() -> MethodCatalog:
+    """Discover methods in the same way."""
+    with _stdout_is_stderr():
+        return discover_methods()
+
+
+def find_entries(name: str) -> list[ExpertEntry | MethodEntry]:
+    """Return the expert of a name, the method of that name, or both.
+
+    Raises:
+        NotAvailable: There is neither.
+    """
+    experts, methods = find_experts(), find_methods()
+    found: list[ExpertEntry | MethodEntry] = []
+    failed: list[NotAvailable] = []
+    for get in (lambda: experts.get(name), lambda: methods.get(name)):
+        try:
+            found.append(get())
+        except NotAvailable as error:
+            failed.append(error)
+    if found:
+        return found
+    if any(name in (entry.spec.name, *methods.contested) for entry in methods.every()):
+        raise failed[1]
+    told = [f"Nor is there such a method; {_listed(methods)}."] if methods.entries else []
+    raise type(failed[0])(" ".join([str(failed[0]), *told, *methods.causes(name)]))
+
+
+def _listed(methods: MethodCatalog) -> str:
+    return f"there are: {', '.join(methods.entries)}"
 
 
 @contextmanager
@@ -30,8 +63,3 @@ def _stdout_is_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, STDOUT)
         os.close(kept)
-
-
-def expert_status(catalog: Catalog, entry: ExpertEntry) -> Status:
-    """Say whether the expert can be built; its plugin may be unwell for another one's sake."""
-    return "conflict" if entry.spec.name in catalog.contested else "active"

@@ -1,12 +1,12 @@
-"""`show`: all that is known of an expert, and the line of a config that uses it."""
+"""`show`: all that is known of an expert or a method, and the line of a config that uses it."""
 
 import argparse
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tove_plugins._catalog import Catalog, ExpertEntry
-from tove_plugins._commands._finding import expert_status, find_experts
+from tove_plugins._catalog import ExpertEntry, MethodEntry
+from tove_plugins._commands._finding import find_entries
 from tove_plugins._commands._options import describe_options
 from tove_plugins._commands._text import print_lines, safe_repr, wrap
 from tove_plugins.specs import ImageSpec, Weights
@@ -19,7 +19,7 @@ HUB = re.compile(r"(hub:[^/@]+/[^/@]+)((?:/.+)?)")  # without a revision
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("name", metavar="NAME", help="the expert's name, as `list` gives it")
+    parser.add_argument("name", metavar="NAME", help="a name that `list` gives")
     parser.add_argument(
         "--options",
         action="store_true",
@@ -28,19 +28,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Show an expert."""
-    catalog = find_experts()
-    entry = catalog.get(parsed.name)
-    lines = [f"{entry.spec.name}: {entry.spec.description or entry.spec.task}", ""]
-    for label, text in _card(catalog, entry):
-        lines.append(wrap(text, " " * INDENT, label.ljust(INDENT)))
-    if parsed.options:
-        lines += ["", *describe_options(entry.spec)]
+    """Show an expert, a method, or both where they have one name."""
+    lines: list[str] = []
+    for entry in find_entries(parsed.name):
+        spec = entry.spec
+        title = getattr(spec, "description", "") or getattr(spec, "task", "")
+        lines += [*([""] if lines else []), f"{spec.name}: {title or getattr(spec, 'summary', '')}"]
+        lines.append("")
+        for label, text in _card(entry) if isinstance(entry, ExpertEntry) else _method_card(entry):
+            lines.append(wrap(text, " " * INDENT, label.ljust(INDENT)))
+        if parsed.options and isinstance(entry, ExpertEntry):
+            lines += ["", *describe_options(entry.spec)]
     print_lines(lines)
     return 0
 
 
-def _card(catalog: Catalog, entry: ExpertEntry) -> Iterator[tuple[str, str]]:
+def _method_card(entry: MethodEntry) -> Iterator[tuple[str, str]]:
+    spec = entry.spec
+    yield "types", ", ".join(spec.types)
+    yield "paper", spec.paper or "none named"
+    yield "licence", spec.licence
+    yield "needs", ", ".join(spec.requires) or "nothing beyond its distribution's requirements"
+    yield "module", f"{spec.module}, written for API {spec.api}"
+    yield "from", entry.origin
+    yield "status", "active"
+    for name in (text.partition(".")[2] for text in spec.types if text.startswith("MODELS.")):
+        yield "config", f'model=dict(type="{name}", ...)'
+
+
+def _card(entry: ExpertEntry) -> Iterator[tuple[str, str]]:
     """Give the card's lines as (label, text); no label goes on under the one before."""
     spec = entry.spec
     rows, columns = spec.tokens.grid
@@ -55,7 +71,7 @@ def _card(catalog: Catalog, entry: ExpertEntry) -> Iterator[tuple[str, str]]:
     yield "needs", ", ".join(spec.requires) or "nothing beyond its distribution's requirements"
     yield "factory", f"{spec.factory}, written for API {spec.api}"
     yield "from", entry.origin
-    yield "status", expert_status(catalog, entry)
+    yield "status", "active"
     slot = re.sub(r"\W", "_", spec.task)
     yield "config", f'experts=dict({slot}=dict(type="{spec.name}"))'
     yield "", f"--cfg-options model.experts.{slot}.type={spec.name}"

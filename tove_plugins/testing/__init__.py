@@ -13,17 +13,38 @@ from tove_plugins.testing import (  # noqa: F401 - they fill the registry
     _spatial,
     _static,
 )
-from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
-from tove_plugins.testing._run import CheckResult, check_expert, parametrize_with_expert_checks
+from tove_plugins.testing._registry import (
+    Check,
+    CheckList,
+    ExpertCheckError,
+    SkipCheck,
+    all_checks,
+    fail,
+)
+from tove_plugins.testing._run import (
+    CheckResult,
+    check_expert,
+    choose_checks,
+    parametrize_with_expert_checks,
+    run_check,
+    skipping,
+)
+from tove_plugins.testing._static import require_light_listing
 from tove_plugins.testing._subject import Subject
 
 __all__ = [
     "Check",
+    "CheckList",
     "CheckResult",
     "ExpertCheckError",
     "SkipCheck",
     "Subject",
     "all_checks",
     "check_expert",
+    "choose_checks",
+    "fail",
     "parametrize_with_expert_checks",
+    "require_light_listing",
+    "run_check",
+    "skipping",
 ]

@@ -1,4 +1,4 @@
-"""The checks by name. A check is a function of a `Subject` that raises AssertionError.
+"""Checks by name. A check is a function of its subject that raises AssertionError.
 
 Its docstring is its documentation, in three parts: a first line on what goes wrong in a run without
 it, a paragraph on what is done, and one that begins with "Mend:".
@@ -7,11 +7,20 @@ it, a paragraph on what is done, and one that begins with "Mend:".
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from tove_plugins.testing._subject import SkipCheck, Subject
+from tove_plugins.testing._subject import SkipCheck
 
-__all__ = ["Check", "ExpertCheckError", "SkipCheck", "Stage", "all_checks", "expert_check", "fail"]
+__all__ = [
+    "Check",
+    "CheckList",
+    "ExpertCheckError",
+    "SkipCheck",
+    "Stage",
+    "all_checks",
+    "expert_check",
+    "fail",
+]
 
 Stage = Literal["static", "built"]
 
@@ -26,11 +35,11 @@ class Check:
 
     Args:
         name: Its name, as reports and `checks=` use it.
-        stage: "static" looks at the spec, "built" at the built expert.
+        stage: "static" looks at the spec, "built" at what is built.
         protects: A sentence on what goes wrong in a run without it.
         does: What it does to find out.
-        mend: What the author of an expert that fails it should do.
-        function: Raises AssertionError with a sentence where the expert is at fault.
+        mend: What the author of what fails it should do.
+        function: Raises AssertionError with a sentence where it is at fault.
     """
 
     name: str
@@ -38,33 +47,45 @@ class Check:
     protects: str
     does: str
     mend: str
-    function: Callable[[Subject], None]
+    function: Callable[[Any], None]
 
-    def __call__(self, subject: Subject) -> None:
-        """Check an expert."""
+    def __call__(self, subject: Any) -> None:  # noqa: ANN401 - a `Subject`, or a method's
+        """Check a subject."""
         self.function(subject)
 
 
-_CHECKS: dict[str, Check] = {}
+class CheckList:
+    """The checks of one kind.
+
+    Args:
+        first: The built check without which the other built ones say nothing.
+    """
+
+    def __init__(self, first: str) -> None:
+        self.first = first
+        self._checks: dict[str, Check] = {}
+
+    def register(self, stage: Stage) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+        """Register a function `check_NAME`, documented as the module says."""
+
+        def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
+            name = function.__name__.removeprefix("check_")
+            protects, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
+            does, _, mend = rest.partition("\n\nMend: ")
+            protects, does, mend = (" ".join(part.split()) for part in (protects, does, mend))
+            self._checks[name] = Check(name, stage, protects, does, mend, function)
+            return function
+
+        return add
+
+    def every(self) -> tuple[Check, ...]:
+        """Give every check, the static ones first."""
+        return tuple(sorted(self._checks.values(), key=lambda check: check.stage == "built"))
 
 
-def expert_check(stage: Stage) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Register a function `check_NAME`, documented as the module says."""
-
-    def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
-        name = function.__name__.removeprefix("check_")
-        protects, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
-        does, _, mend = rest.partition("\n\nMend: ")
-        protects, does, mend = (" ".join(part.split()) for part in (protects, does, mend))
-        _CHECKS[name] = Check(name, stage, protects, does, mend, function)
-        return function
-
-    return register
-
-
-def all_checks() -> tuple[Check, ...]:
-    """Give every check, the static ones first."""
-    return tuple(sorted(_CHECKS.values(), key=lambda check: check.stage == "built"))
+EXPERT_CHECKS = CheckList(first="shape_and_grid")
+expert_check = EXPERT_CHECKS.register
+all_checks = EXPERT_CHECKS.every
 
 
 def fail(sentence: str) -> NoReturn:

@@ -7,7 +7,13 @@ from typing import Any, Literal
 from torch import nn
 
 from tove_plugins.specs import ExpertSpec
-from tove_plugins.testing._registry import Check, ExpertCheckError, SkipCheck, all_checks
+from tove_plugins.testing._registry import (
+    EXPERT_CHECKS,
+    Check,
+    CheckList,
+    ExpertCheckError,
+    SkipCheck,
+)
 from tove_plugins.testing._subject import Subject
 
 __all__ = ["CheckResult", "check_expert", "parametrize_with_expert_checks"]
@@ -79,14 +85,15 @@ def parametrize_with_expert_checks(
     chosen = choose_checks(checks)
     subjects = [Subject(expert, real=real, device=device) for expert in experts]
     parameters = [
-        pytest.param(subject, _skipping(check), id=f"{subject.name}-{check.name}")
+        pytest.param(subject, skipping(check), id=f"{subject.name}-{check.name}")
         for subject in subjects
         for check in chosen
     ]
     return pytest.mark.parametrize(("expert", "check"), parameters)
 
 
-def _skipping(check: Check) -> Callable[[Subject], None]:
+def skipping(check: Check) -> Callable[[Subject], None]:
+    """Make a check one that pytest skips where it says that it cannot look."""
     import pytest
 
     def run(subject: Subject) -> None:
@@ -102,13 +109,15 @@ def _skipping(check: Check) -> Callable[[Subject], None]:
     return run
 
 
-def choose_checks(names: Iterable[str] | None) -> tuple[Check, ...]:
+def choose_checks(
+    names: Iterable[str] | None, checks: CheckList = EXPERT_CHECKS
+) -> tuple[Check, ...]:
     """Give the checks of these names, or all.
 
     Raises:
         ValueError: No check has the name.
     """
-    known = {check.name: check for check in all_checks()}
+    known = {check.name: check for check in checks.every()}
     if names is None:
         return tuple(known.values())
     wanted = list(names)
@@ -120,11 +129,16 @@ def choose_checks(names: Iterable[str] | None) -> tuple[Check, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def run_check(check: Check, subject: Subject, earlier: list[CheckResult]) -> CheckResult:
+def run_check(
+    check: Check,
+    subject: Any,  # noqa: ANN401 - a `Subject`, or a method's
+    earlier: list[CheckResult],
+    first: str = EXPERT_CHECKS.first,
+) -> CheckResult:
     """Run one check; what the earlier ones found tells whether it can say anything."""
-    shape = [r for r in earlier if r.name == "shape_and_grid" and r.outcome == "failed"]
-    if shape and check.stage == "built":
-        return CheckResult(check.name, "skipped", _why_not(shape[0]))
+    broken = [r for r in earlier if r.name == first and r.outcome == "failed"]
+    if broken and check.stage == "built":
+        return CheckResult(check.name, "skipped", _why_not(broken[0]))
     try:
         check(subject)
     except SkipCheck as reason:
@@ -140,8 +154,10 @@ def run_check(check: Check, subject: Subject, earlier: list[CheckResult]) -> Che
     return CheckResult(check.name, "passed")
 
 
-def _why_not(shape: CheckResult) -> str:
-    if shape.message.startswith(RAISED):
+def _why_not(first: CheckResult) -> str:
+    if first.name != EXPERT_CHECKS.first:
+        return f"What it looks at is not there; see {first.name}."
+    if first.message.startswith(RAISED):
         return "It raised before it gave tokens; see shape_and_grid."
     return "Its tokens do not have the declared shape."
 

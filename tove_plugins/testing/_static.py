@@ -9,12 +9,12 @@ import sys
 from tove_plugins.testing._registry import SkipCheck, expert_check, fail
 from tove_plugins.testing._subject import Subject
 
-__all__: list[str] = []
+__all__ = ["require_light_listing"]
 
 _LISTING = """
 import json, sys
-from tove_plugins import discover
-known = sorted(discover().experts)
+from tove_plugins import discover, discover_methods
+known = sorted([*discover().experts, *discover_methods().methods])
 print(json.dumps([known, sorted(sys.modules)]))
 """
 
@@ -63,19 +63,29 @@ def check_light_listing(subject: Subject) -> None:
     if subject.plugin is None:
         raise SkipCheck("The expert was not given by its installed name.")
     factory = subject.spec.factory.partition(":")[0]
-    known, imported = _list_afresh(
-        subject.plugin, os.pathsep.join(path for path in sys.path if path)
-    )
-    if subject.name not in known:
+    require_light_listing(subject.plugin, subject.name, factory, "in the factory only")
+
+
+def require_light_listing(plugin: str, name: str, module: str, where: str) -> None:
+    """Fail where listing a plugin in a fresh interpreter does not show a name, or is heavy.
+
+    Args:
+        plugin: The plugin's name.
+        name: Of its expert or method.
+        module: What listing must not import, as it must not import torch.
+        where: Where that is to be imported instead, for the message.
+    """
+    known, imported = _list_afresh(plugin, os.pathsep.join(path for path in sys.path if path))
+    if name not in known:
         fail("A fresh interpreter does not list it.")
-    heavy = [module for module in ("torch", factory) if module in imported]
+    heavy = [one for one in ("torch", module) if one in imported]
     if heavy:
-        fail(f"Listing it imports {' and '.join(heavy)}; import them in the factory only.")
+        fail(f"Listing it imports {' and '.join(heavy)}; import them {where}.")
 
 
 @functools.cache
 def _list_afresh(plugin: str, path: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Give the experts that a new interpreter lists of a plugin, and the modules it imported."""
+    """Give what a new interpreter lists of a plugin, and the modules it imported."""
     # Only this plugin is loaded: another that imports torch must not be blamed on it.
     environment = os.environ | {"PYTHONPATH": path, "TOVE_LOAD_PLUGINS": plugin}
     done = subprocess.run(

@@ -15,6 +15,7 @@ from mmengine.registry import Registry
 from torch import nn
 
 from tove.errors import ConfigError, close_matches
+from tove_plugins import discover_methods
 
 __all__ = [
     "Range",
@@ -172,9 +173,9 @@ def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN40
         known = set(registry.module_dict) | set(
             registry.parent.module_dict if registry.parent else ()
         )
-        raise ConfigError(
-            f"{where}.type is '{name}', which is unknown. {close_matches(name, known)}"
-        )
+        # It may be of a package whose plugin did not load: only that plugin could have told.
+        told = [f"{where}.type is '{name}', which is unknown.", close_matches(name, known)]
+        raise ConfigError(" ".join([*told, *discover_methods().causes(name)]))
     return found
 
 

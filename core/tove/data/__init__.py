@@ -7,9 +7,9 @@ A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, 
 from tove.data.coco_captions import CocoCaptions
 from tove.data.collate import conversation_collate, tove_collate
 from tove.data.conversations import LlavaConversations
-from tove.data.unlabelled import UnlabelledImages
-from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
+from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
 from tove.data.questions import Questions
+from tove.data.unlabelled import UnlabelledImages
 from tove.data.vsr import VSRStatements
 
 __all__ = [

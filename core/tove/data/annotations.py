@@ -129,7 +129,9 @@ def read_rows(path: str, what: str, make: Callable[[dict[str, Any], int], Any]) 
         try:
             rows.append(make(json.loads(line), number))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"Line {number} of {path!r} is not {what} ({_reason(error)}).") from error
+            raise ConfigError(
+                f"Line {number} of {path!r} is not {what} ({_reason(error)})."
+            ) from error
     return rows
 
 
@@ -164,7 +166,8 @@ def join_by_id(path: str, names: Sequence[tuple[Any, str]], owners: Sequence[Any
         where there is no such image.
 
     Raises:
-        ConfigError: ids are of two kinds, an id stands for two files, or no annotation has an image.
+        ConfigError: ids are of two kinds, an id stands for two files, or no annotation has its
+            image.
     """
     kinds = {kind.__name__ for kind in {type(i) for i, _ in names} | {type(i) for i in owners}}
     if len(kinds) > 1:
@@ -209,9 +212,7 @@ def warn(path: str, count: int, what: str, examples: Sequence[object] = ()) -> N
         print_log(f"{path}: {count} {what}{some}.", logger="current", level=logging.WARNING)
 
 
-def refuse(
-    path: str, what: str, wrong: Sequence[int], entries: Sequence[Any], need: str
-) -> None:
+def refuse(path: str, what: str, wrong: Sequence[int], entries: Sequence[Any], need: str) -> None:
     """Refuse a list with entries that are not what they must be.
 
     Args:

@@ -19,6 +19,7 @@ from tove.registry import DATASETS
 
 __all__ = ["CocoCaptions"]
 
+
 @dataclass(frozen=True, slots=True)
 class _Captions:
     """A file's images that have captions, in its order, and all captions in the order of those.
@@ -58,7 +59,9 @@ class CocoCaptions(ImageDataset):
         path = self._annotation_path()
         state = os.stat(path)
         read = _read(path, state.st_mtime_ns, state.st_size)
-        return _Samples(read, self.data_prefix["img"], self.prompt, self.test_mode, self.max_samples)
+        return _Samples(
+            read, self.data_prefix["img"], self.prompt, self.test_mode, self.max_samples
+        )
 
 
 class _Samples(Sequence[dict[str, Any]]):
@@ -138,5 +141,7 @@ def _entries(path: str, content: object, key: str) -> list[Any]:
         if not (type(entry) is tuple and type(entry[0]) in (int, str) and is_text(entry[1]))
     ]
     need = "an id or a file_name" if key == "images" else "an image_id or a caption"
-    refuse(path, "COCO captions file", wrong, entries, f"{key} lack {need} (ids are numbers or texts)")
+    refuse(
+        path, "COCO captions file", wrong, entries, f"{key} lack {need} (ids are numbers or texts)"
+    )
     return entries

@@ -19,7 +19,7 @@ from torch import Tensor
 from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
 from tove.data.image_files import real_paths
-from tove.data.image_io import (CorruptImage, TooManyCorruptImages, load_image, shared_view)
+from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
 from tove.data.view_cache import CorruptLog, ViewStore
 from tove.errors import ConfigError
 

@@ -62,7 +62,8 @@ def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
     """Read an image upright and in RGB: EXIF rotation applied, transparency over white.
 
     Args:
-        path: any file that Pillow reads, PostScript aside; grey, palette, RGBA, CMYK and 16-bit ones included.
+        path: any file that Pillow reads, PostScript aside; grey, palette, RGBA, CMYK and 16-bit
+            ones included.
         min_side: pixels that the shorter side should keep. Large JPEG files are then decoded at a
             fraction of their size, which is several times as fast.
 

@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from tove.config.validation import check_arguments, check_known
 from tove.config.data_sets import data_sets
+from tove.config.validation import check_arguments, check_known
 from tove.data.annotations import read_json
 from tove.errors import ConfigError
 

@@ -112,7 +112,7 @@ class VisionLanguageModel(BaseModel):
         Now, and not when a checkpoint is written: a teacher's trained parts are frozen by then.
         """
         keep_frozen_weights_out(self)
-        self.frozen = fingerprints(encoder=self.encoder, language=self.language)
+        self.frozen = fingerprints(encoder=self.plain_encoder(), language=self.language)
         self.train(self.training)
         if self._init_from is not None:
             load_initial(self, self._init_from)

@@ -121,7 +121,7 @@ def statement(label, image="0.png", caption="It is red.") -> dict:
 
 @pytest.mark.parametrize("label", [0.3, 0.9, 1.7, -0.5, 2, -1, float("nan"), "yes", None, [1]])
 def test_a_label_that_is_neither_0_nor_1_is_refused(photos, label):
-    with pytest.raises(ConfigError, match="Line 2 of .* is not a VSR statement"):
+    with pytest.raises(ConfigError, match=r"Line 2 of .* is not a VSR statement"):
         photos([statement(1), statement(label)], "VSRStatements")
 
 
@@ -135,7 +135,7 @@ def test_labels_are_read_in_every_spelling_of_0_and_1(photos):
 @pytest.mark.parametrize("kind", ["VSRStatements", "Questions"])
 def test_an_image_that_is_no_file_name_is_refused(photos, kind, image):
     row = {**statement(1, image), "question": "what ?", "answer": "ball"}
-    with pytest.raises(ConfigError, match="Line 1 of .*image is .*, but must be a text"):
+    with pytest.raises(ConfigError, match=r"Line 1 of .*image is .*, but must be a text"):
         photos([row], kind)
 
 
@@ -168,12 +168,12 @@ PHOTO = '"images": [{"id": 1, "file_name": "0.png"}]'
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("CocoCaptions", "{%s}" % PHOTO),
-        ("CocoCaptions", '{%s, "annotations": {"1": "a"}}' % PHOTO),
-        ("CocoCaptions", '{%s, "annotations": [null]}' % PHOTO),
-        ("CocoCaptions", '{%s, "annotations": [{"image_id": 1, "bbox": [1, 2]}]}' % PHOTO),
-        ("CocoCaptions", '{%s, "annotations": [{"image_id": [1], "caption": "a"}]}' % PHOTO),
-        ("CocoCaptions", '{%s, "annotations": [{"image_id": NaN, "caption": "a"}]}' % PHOTO),
+        ("CocoCaptions", "{" + PHOTO + "}"),
+        ("CocoCaptions", "{" + PHOTO + ', "annotations": {"1": "a"}}'),
+        ("CocoCaptions", "{" + PHOTO + ', "annotations": [null]}'),
+        ("CocoCaptions", "{" + PHOTO + ', "annotations": [{"image_id": 1, "bbox": [1, 2]}]}'),
+        ("CocoCaptions", "{" + PHOTO + ', "annotations": [{"image_id": [1], "caption": "a"}]}'),
+        ("CocoCaptions", "{" + PHOTO + ', "annotations": [{"image_id": NaN, "caption": "a"}]}'),
         ("CocoCaptions", '{"images": [{"id": %s}], "annotations": []}' % ("1" * 5000)),
         ("CocoCaptions", '{"images": {"1": "0.png"}, "annotations": []}'),
         ("VSRStatements", '[{"image": "0.png", "caption": "a", "label": 1}]'),
@@ -182,7 +182,10 @@ PHOTO = '"images": [{"id": 1, "file_name": "0.png"}]'
         ("VSRStatements", '{"image": "", "caption": "a", "label": 1}'),
         ("Questions", '{"image": "0.png", "question": "a ?", "answer": " "}'),
         ("Questions", '{"image": "0.png", "question": "a ?", "answer": 2}'),
-        ("Questions", '{"image": "0.png", "question": "a ?", "answer": "b", "n": %s}' % ("1" * 5000)),
+        (
+            "Questions",
+            '{"image": "0.png", "question": "a ?", "answer": "b", "n": %s}' % ("1" * 5000),
+        ),
     ],
 )
 def test_a_file_of_another_shape_is_a_sentence(photos, kind, text):

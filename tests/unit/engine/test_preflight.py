@@ -134,7 +134,11 @@ MISTAKES = {
         ConfigError,
         r"model\.experts\.depth\.device is 'meta', which computes nothing",
     ),
-    "seed": (lambda s: s.update(seed=1.5), ConfigError, r"seed is 1\.5; give a whole number"),
+    "seed": (
+        lambda s: s.update(seed=1.5),
+        ConfigError,
+        r"seed is 1\.5, but .* a whole",
+    ),
     "merging's switch": (
         lambda s: s["merging"].update(schedul={}),
         ConfigError,
@@ -165,7 +169,11 @@ MISTAKES = {
         ConfigError,
         r"test_dataloader\.num_worker is unknown. Did you mean 'num_workers'",
     ),
-    "image size": (lambda s: s.update(image_size=0), ConfigError, "give a positive whole number"),
+    "image size": (
+        lambda s: s.update(image_size=0),
+        ConfigError,
+        "image_size is 0, but .* a whole",
+    ),
     "resource of no package": (
         swap(init_from="pkg:no_such_package/x.safetensors"),
         ConfigError,

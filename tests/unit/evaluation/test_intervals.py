@@ -23,6 +23,8 @@ def test_wilson_stays_in_the_unit_interval() -> None:
     assert wilson_interval(0, 20).low == 0.0
     assert wilson_interval(20, 20).high == 1.0
     assert 0 < wilson_interval(0, 20).high < 0.2
+    for n in range(1, 400):  # exactly: rounding must not draw an interval beyond all or nothing
+        assert (wilson_interval(0, n).low, wilson_interval(n, n).high) == (0.0, 1.0)
     empty = wilson_interval(0, 0)
     assert (empty.low, empty.high, empty.n) == (0.0, 1.0, 0)
 

@@ -87,7 +87,12 @@ def test_expert_dropout_drops_whole_batches_and_skips_the_dropped(make_model, ba
         ran = {s for s, n in model.hub.forward_counts.items() if n > before.get(s, 0)}
         assert ran == set(model.slots) - absent
     assert len(seen) == 4
-    assert model.eval().fuse(batch["images"]).absent == frozenset()
+
+
+def test_no_expert_is_dropped_in_evaluation(make_model, batch):
+    model = make_model(expert_dropout=1.0).eval()
+    assert [model.fuse(batch["images"]).absent for _ in range(4)] == [frozenset()] * 4
+    assert model.train().fuse(batch["images"]).absent != frozenset()
 
 
 def test_gate_weights_are_those_of_fuse_and_run_no_expert(make_model, batch):

@@ -11,11 +11,14 @@ import pytest
 _numbers = itertools.count()
 
 HEADER = """
-from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, Weights, hookimpl
+from tove_plugins import ExpertSpec, ImageSpec, MethodSpec, TokenSpec, Weights, hookimpl
 
 def spec(name, factory="torch.nn:Identity", **more):
     return ExpertSpec(name, "test", factory, TokenSpec(8, (2, 2)),
                       ImageSpec((16, 16), (0.5,) * 3, (0.5,) * 3), **more)
+
+def method(name, *types, module="json", **more):
+    return MethodSpec(name, module, types or (f"MODELS.{name.title()}",), **more)
 """
 
 
@@ -40,6 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         plugin: str = "",
         version: str = "1.0",
         requires: tuple[str, ...] = (),
+        group: str = "tove.experts",
     ) -> str:
         module = f"fake_plugin_{next(_numbers)}"
         (site / f"{module}.py").write_text(HEADER + textwrap.dedent(code))
@@ -50,7 +54,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{requirements}"
         )
         name = plugin or distribution.replace("-", "_")
-        (info / "entry_points.txt").write_text(f"[tove.experts]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
         monkeypatch.delitem(sys.modules, module, raising=False)
         # discover() remembers a catalog for a path: a new folder on it makes it look again.
         monkeypatch.syspath_prepend(str(tmp_path / f"nothing{module}"))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tove.testing import METHOD_CHECKS
 from tove_plugins._cli import main
 from tove_plugins.testing import all_checks
 
@@ -73,8 +74,10 @@ def test_a_cause_that_fails_many_checks_is_told_once(
 
 def test_the_checks_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--list"]) == 0
-    told = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
-    assert told == [check.name for check in all_checks()]
+    of_experts, _, of_methods = capsys.readouterr().out.partition("Checks of a method:\n")
+    for told, checks in ((of_experts, all_checks()), (of_methods, METHOD_CHECKS.every())):
+        lines = [line for line in told.splitlines() if line.startswith("  ") and line[2] != " "]
+        assert [line.split()[0] for line in lines] == [check.name for check in checks]
 
 
 @pytest.mark.parametrize(

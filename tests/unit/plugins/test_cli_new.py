@@ -6,8 +6,10 @@ import pytest
 
 from tove_plugins import discover
 from tove_plugins._cli import main
+from tove_plugins._commands._new import LEFTOVERS
 
 TEMPLATE = Path(__file__).parents[3] / "templates/expert"
+METHOD_TEMPLATE = Path(__file__).parents[3] / "templates/method"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +22,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in folder.rglob("*")
-        if file.is_file() and not {"__pycache__", ".ruff_cache"}.intersection(file.parts)
+        if file.is_file() and not LEFTOVERS.intersection(file.parts)
     }
 
 
@@ -39,6 +41,51 @@ def test_another_name_is_put_everywhere(elsewhere: Path, name: str) -> None:
         assert "my" not in path
         assert b"my" not in content.lower()
     assert b"class SeaIceExpert(" in files["src/tove_sea_ice/expert.py"]
+
+
+def test_the_method_s_template_is_what_it_writes_for_its_own_name(elsewhere: Path) -> None:
+    assert main(["new", "--method", "my-method"]) == 0
+    assert files_of(elsewhere / "tove-my-method") == files_of(METHOD_TEMPLATE)
+
+
+@pytest.mark.parametrize("name", ["sea-ice", "sea_ice", "tove-sea-ice"])
+def test_another_method_s_name_is_put_everywhere(elsewhere: Path, name: str) -> None:
+    assert main(["new", "--method", name]) == 0
+    files = files_of(elsewhere / "tove-sea-ice")
+    assert len(files) == len(files_of(METHOD_TEMPLATE))
+    for path, content in files.items():
+        assert "my" not in path
+        assert b"my" not in content.lower()
+    assert b"class SeaIce(VisionLanguageModel)" in files["src/tove_sea_ice/method.py"]
+    assert b'types=("MODELS.SeaIce",)' in files["src/tove_sea_ice/plugin.py"]
+    assert b"check sea_ice" in files[".github/workflows/check.yml"]
+
+
+def test_it_tells_which_file_of_a_method_to_make_one_s_own(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "--method", "sea-ice"]) == 0
+    told = capsys.readouterr().out
+    assert "the package of a method called 'sea_ice'" in told
+    assert "src/tove_sea_ice/method.py is the model" in told
+
+
+def test_a_method_s_name_that_cannot_be_is_refused(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "--method", "Sea Ice"]) == 2
+    assert "'Sea Ice' cannot name a method" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["expert", "method"])
+def test_both_templates_check_themselves_in_their_workflow(kind: str) -> None:
+    folder = {"expert": TEMPLATE, "method": METHOD_TEMPLATE}[kind]
+    workflow = (folder / ".github/workflows/check.yml").read_text()
+    commands = [line.partition("- run: ")[2] for line in workflow.splitlines() if "- run: " in line]
+    wanted = ["pip install -e '.[test]'", "pytest", f"python -m tove_plugins check my_{kind}"]
+    assert commands == wanted
+    assert "<!-- Rewrite this file" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["dummy-expert", "my-expert-2"])

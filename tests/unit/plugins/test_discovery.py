@@ -96,7 +96,7 @@ def test_a_broken_plugin_is_named_and_the_others_work(install: Install, kind: st
     install("zz-good", GOOD)
     catalog = discover()
     broken = record(catalog, "broken-thing")
-    assert (broken.status, broken.version, broken.experts) == (status, "0.3", ())
+    assert (broken.status, broken.version, broken.names) == (status, "0.3", ())
     assert words in broken.reason
     assert broken.reason.endswith(".")
     assert record(catalog, "zz-good").status == "active"

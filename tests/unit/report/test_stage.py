@@ -103,9 +103,10 @@ def test_relations_are_in_the_order_of_the_gain_over_the_baseline(short_run, tmp
     work = tmp_path / "work"
     shutil.copytree(work_dir, work)
     scores = {"left": (0.5, 0.6), "behind": (0.4, 0.8), "above": (0.9, 0.2), "on": (0.3, 0.5)}
-    for stage, name, side in (("plain_clip", "baseline", 0), ("transfer", "tove", 1)):
+    parts = (("plain_clip", "baseline", "baseline"), ("transfer", "tove", "method"))
+    for side, (stage, name, role) in enumerate(parts):
         rows = json.loads((work / stage / "rows.json").read_text())
-        rows[0]["name"] = name
+        rows[0] |= {"name": name, "role": role}
         given = {f"vsr/relation/{key}": {"value": pair[side]} for key, pair in scores.items()}
         rows[0]["metrics"] = {"vsr/accuracy": rows[0]["metrics"]["vsr/accuracy"], **given}
         (work / stage / "rows.json").write_text(json.dumps(rows))

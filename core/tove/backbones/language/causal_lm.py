@@ -287,7 +287,11 @@ class CausalLanguageModel(nn.Module):
         if self._takes_positions:
             places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0) + self._offset
             extra["position_ids"] = places_BT[:, past:]
-        output = self.lm(**inputs, attention_mask=mask_BT, use_cache=cache is not None, **extra)
+        # Causal attention lets no token see the padding to its right; without a mask the library
+        # need not ask the device whether there is any. Behind a cache there may be some before it.
+        if cache is not None:
+            extra["attention_mask"] = mask_BT
+        output = self.lm(**inputs, use_cache=cache is not None, **extra)
         return output.logits[:, -ids_BL.shape[1] :]
 
     def _prefixed(

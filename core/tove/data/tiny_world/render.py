@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tove.data.tiny_world.scene import (BAND, MAX_OBJECTS, Scenes, horizontal_axes)
+from tove.data.tiny_world.scene import BAND, MAX_OBJECTS, Scenes, horizontal_axes
 
 MISS = 1e4
 RING_SHADE = 0.5

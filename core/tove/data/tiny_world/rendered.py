@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tove.data.tiny_world.render import GROUND, SKY, render
-from tove.data.tiny_world.text import Thing, things_of, visible_boxes
 from tove.data.tiny_world.scene import MAX_OBJECTS, sample_scenes
+from tove.data.tiny_world.text import Thing, things_of, visible_boxes
 
 CELLS = 16
 TRAIN_SEED = 0

@@ -22,7 +22,7 @@ from itertools import permutations
 import torch
 
 from tove.data.tiny_world.render import Rendered
-from tove.data.tiny_world.scene import (COLOURS, MAX_OBJECTS, SHAPES, Scenes)
+from tove.data.tiny_world.scene import COLOURS, MAX_OBJECTS, SHAPES, Scenes
 
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 PLURALS = {"ball": "balls", "box": "boxes", "cylinder": "cylinders"}

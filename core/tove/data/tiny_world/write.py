@@ -29,8 +29,13 @@ from PIL import Image
 
 from tove.config.validation import Range
 from tove.data.tiny_world.rendered import Pool, make_pool, seeded
-from tove.data.tiny_world.text import (Thing, ordered_caption, questions_of, relation_caption, statements_of)
-
+from tove.data.tiny_world.text import (
+    Thing,
+    ordered_caption,
+    questions_of,
+    relation_caption,
+    statements_of,
+)
 from tove.errors import ConfigError
 
 __all__ = ["SPLITS", "stream_of", "write_scenes"]

@@ -180,7 +180,7 @@ class MoVEKD(VisionLanguageModel):
         return {"loss_kd": read.kd_weight * distilled.loss, **seen}
 
     def _pair(self, slot: str, v_BNC: Tensor, tokens_BMK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is compared: student and adapted teacher, or the student's head and teacher."""
+        """Return what is compared: student and adapted teacher, or a head and the teacher."""
         adapter, grid = self.adapters[slot], self.hub.grids[slot]
         if isinstance(adapter, StudentHead):
             target = resample_tokens(tokens_BMK, grid, self.encoder.grid)

@@ -43,6 +43,19 @@ def test_an_empty_prompt_is_the_start_token_and_an_empty_target_is_refused(word_
         text.target("a picture of", " ")
 
 
+def test_a_sample_is_its_prompt_then_what_is_to_be_learned(word_tokenizer) -> None:
+    text = PromptTokenizer(word_tokenizer())
+    prompt, target = text.prompt("a picture of"), text.target("a picture of", "red ball")
+    assert (len(prompt), len(target)) == (4, 2)
+    assert text.sample("a picture of", "red ball", 40) == ((*prompt, *target, text.eos), 4)
+    assert text.sample("a picture of", "red ball", 5) == ((*prompt, target[0]), 4)
+    # Nothing is to be learned of what is left out, has no token or finds no room.
+    assert text.sample("a picture of", None, 40) == (prompt, 4)
+    assert text.sample("a picture of", "  ", 40) == (prompt, 4)
+    assert text.sample("a picture of", "red ball", 4) == (prompt, 4)
+    assert text.sample("a picture of", "red ball", 3) == (prompt[:3], 3)
+
+
 def test_targets_keep_the_space_of_a_byte_level_tokenizer() -> None:
     """GPT-2 has other tokens for ' ball' than for 'ball': the target must continue the prompt."""
     words = ["a", "red", "ball"]
