@@ -159,12 +159,14 @@ def make_method(make_model: Any, clip_folder: str, expert_types: dict, fake_lang
             "language": Language(),
             "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
         }
-        wanted = {"expert": "depth", "teacher": {"type": "ToVE", **shared}, **shared, **options}
-        return make_model(kind=kind, **wanted)
+        teacher = {"teacher": {"type": "ToVE", **shared}}
+        return make_model(kind=kind, **NEEDED, **teacher, **shared, **options)
 
     return make
 
 
+# What some methods cannot be built without.
+NEEDED = {"expert": "depth", "mole": {"num_experts": 2, "rank": 2}}
 METHODS = sorted((MODELS.import_from_location(), MODELS.module_dict)[1])
 # Switches that lead elsewhere; a method takes those that it has.
 SWITCHES = {

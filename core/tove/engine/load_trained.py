@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 
 from tove.config.loading import load_config
-from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.inference import TrainedModel
+from tove.engine.planning import needed_slots
 from tove.engine.preflight import check_config, check_placement
 from tove.engine.rows import read_rows, role_of
 from tove.engine.stages.context import StageContext
@@ -55,11 +55,12 @@ def load(
     check_placement("tove.load", {"device": device, "dtype": dtype})
     rows = read_rows(work_dir / "results.json")
     stage, path = _model_of(work_dir, rows, stage)
-    kept = _kept_slots(path, cfg, detached)
+    detached = [detached] if isinstance(detached, str) else detached
     if device is not None:
         for expert in cfg.model.get("experts", {}).values():
             expert.pop("device", None)
-    check_config(cfg, slots=kept)
+    check_config(cfg, checkpoint=path, without=detached)
+    kept = _kept_slots(path, cfg, detached)
     context = StageContext(cfg=cfg, work_dir=work_dir.resolve())
     if device is not None:
         context.device = torch.device(device)
@@ -72,7 +73,7 @@ def load(
     model.cache = None  # a user's images are not to be kept
     if dtype is not None:
         model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    experts = list(model.provenance())
+    experts = list(model.running())
     size = batch_size or cfg.test_dataloader.get("batch_size", 16)
     return TrainedModel(model, cfg, stage, experts, _row_of(rows, cfg, stage, experts), size)
 
@@ -120,10 +121,9 @@ def _usual(work_dir: Path, rows: Sequence[Row]) -> str:
 
 
 def _kept_slots(path: Path, cfg: Config, detached: Collection[str]) -> list[str]:
-    """Return the slots that a checkpoint has parameters for, without those to be detached."""
-    slots = attached_slots(read_checkpoint(path))
-    slots = list(cfg.model.get("experts", {})) if slots is None else slots
-    detached = [detached] if isinstance(detached, str) else detached
+    """Return the slots that a checkpoint's model answers with, without those to be detached."""
+    needed = needed_slots(cfg, path, None)
+    slots = [slot for slot in cfg.model.get("experts", {}) if slot in needed]
     for slot in detached:
         if slot not in slots:
             raise ConfigError(

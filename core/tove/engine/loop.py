@@ -28,6 +28,7 @@ from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
 from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+from tove.engine.progress import ProgressHook
 from tove.engine.sharding import SHARD, is_sharded, load_whole, shard
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
@@ -254,14 +255,15 @@ def _log_interval(schedule: Schedule) -> int:
 
 def _custom_hooks(plan: RunPlan) -> list[Any]:
     if plan.schedule is None:
-        return []
+        return [ProgressHook()]
     hooks = _default_hooks(plan)
     saves = hooks["checkpoint"] or {}
     every = saves.get("interval", plan.schedule.checkpoint_interval)
     interval = math.gcd((hooks["logger"] or {}).get("interval", every), every)
     curve = LossCurveHook(interval=interval)
     own = list(plan.settings.get("custom_hooks", ()))
-    return [ReseedHook(plan.seed), curve, ProvenanceHook(plan.meta, plan.amp), *own]
+    provenance = ProvenanceHook(plan.meta, plan.amp)
+    return [ReseedHook(plan.seed), curve, provenance, ProgressHook(), *own]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:

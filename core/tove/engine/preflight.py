@@ -48,7 +48,7 @@ def check_config(
     amp: bool = False,
     checkpoint: Path | None = None,
     only: str | None = None,
-    slots: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> None:
     """Check a config and fill in what its data sets and loaders leave open.
 
@@ -57,7 +57,7 @@ def check_config(
         amp: whether mixed precision is asked for.
         checkpoint: see `needed_slots`.
         only: see `needed_slots`.
-        slots: whose experts have to be there; None asks `needed_slots`.
+        without: slots whose experts need not be there.
 
     Raises:
         ConfigError: or an error of `tove_plugins`; the first problem found.
@@ -77,7 +77,7 @@ def check_config(
     check_samplers(cfg)
     for entry in cfg.stages:
         look_up(registry.STAGES, entry.get("type"), f"stages.{entry['name']}")
-    _check_model(cfg, needed_slots(cfg, checkpoint, only) if slots is None else slots, only)
+    _check_model(cfg, needed_slots(cfg, checkpoint, only) - set(without), only)
     for loader in loaders_of(cfg):
         _check_loader(cfg[loader], loader)
     for loader, dataset in data_sets(cfg):

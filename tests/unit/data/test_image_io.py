@@ -213,7 +213,7 @@ def test_whatever_a_caller_has_of_an_image_becomes_the_same(tmp_path: Path):
     assert np.abs(np.asarray(image_of(half)).astype(int) - expected).max() <= 1
 
 
-def test_a_tensor_that_is_no_image_is_named(tmp_path: Path):
+def test_what_a_caller_has_that_is_no_image_is_named(tmp_path: Path):
     with pytest.raises(CorruptImage, match=r"a tensor \[4, 2, 2\] is no image"):
         image_of(torch.zeros(4, 2, 2))
     with pytest.raises(CorruptImage, match="3 is no image; give a path"):

@@ -1,0 +1,100 @@
+"""How far a pass over a data set is, and how long it will still take.
+
+On a terminal a bar that goes when it is done; in a log file or a pipe a line every half minute, so
+that a pass of ten minutes is not silent and one of seconds leaves nothing.
+"""
+
+import atexit
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tove.engine.rows import make_console
+from tove.registry import HOOKS
+
+__all__ = ["ProgressHook"]
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Shows the progress of evaluations: tests, and validations within a training.
+
+    Args:
+        seconds: between lines where there is no terminal.
+        console: where to; by default the standard output, of the main process.
+        clock: gives seconds.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        seconds: float = 30.0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds, self.clock = seconds, clock
+        self.console = console or make_console(quiet=not is_main_process())
+        self._bar: Progress | None = None
+        self._began = self._told = 0.0
+
+    def _before(self, what: str, total: int) -> None:
+        self._began = self._told = self.clock()
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            left = TimeRemainingColumn(compact=True)
+            self._bar = Progress(*columns, left, console=self.console, transient=True)
+            self._bar.add_task(what, total=total)
+            atexit.register(self._bar.stop)  # an evaluation that fails leaves a cursor behind
+            self._bar.start()
+
+    def _after_batch(self, what: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
+            return
+        now = self.clock()
+        if now - self._told >= self.seconds and done < total:
+            self._told = now
+            left = (now - self._began) / done * (total - done)
+            line = f"  {what}: {done} of {total} batches, {_duration(left)} left"
+            self.console.print(line, highlight=False)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def before_test(self, runner: Runner) -> None:
+        """Begin."""
+        self._before("evaluation", len(runner.test_dataloader))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Go on."""
+        self._after_batch("evaluation", batch_idx + 1, len(runner.test_dataloader))
+
+    def after_test(self, runner: Runner) -> None:
+        """End."""
+        self._end()
+
+    def before_val(self, runner: Runner) -> None:
+        """Begin."""
+        self._before("validation", len(runner.val_dataloader))
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Go on."""
+        self._after_batch("validation", batch_idx + 1, len(runner.val_dataloader))
+
+    def after_val(self, runner: Runner) -> None:
+        """End."""
+        self._end()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
