@@ -34,11 +34,9 @@ def train(args: argparse.Namespace) -> int:
         from tove.data.prepare import prepare_data
         from tove.engine.pipeline import StagedRunner
         from tove.engine.preflight import check_config
-        from tove.methods.discovery import import_named_methods
 
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         distributed = init_processes(args.launcher, args.local_rank)
-        import_named_methods(cfg)
         checkpoint = Path(args.checkpoint) if args.checkpoint else None
         check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
         runner = StagedRunner(
@@ -75,11 +73,9 @@ def test(args: argparse.Namespace) -> int:
         from tove.data.prepare import prepare_data
         from tove.engine.preflight import check_config
         from tove.engine.stages.evaluate import evaluate_checkpoint
-        from tove.methods.discovery import import_named_methods
 
         cfg = load_config(args.config, args.cfg_options, args.work_dir)
         distributed = init_processes(args.launcher, args.local_rank)
-        import_named_methods(cfg)
         check_config(cfg, checkpoint=Path(args.checkpoint))
         prepare_data(cfg)
         evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)

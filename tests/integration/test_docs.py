@@ -31,9 +31,9 @@ from PIL import Image
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.config.keys import SETTINGS
 from tove.config.loading import load_config
+from tove.engine.method_packages import import_named_methods
 from tove.engine.pipeline import StagedRunner
 from tove.engine.preflight import check_config as check_run
-from tove.methods.discovery import import_named_methods
 from tove.registry import MODELS, SECTIONS
 from tove_plugins import discover, discover_methods, resolve_expert
 from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK

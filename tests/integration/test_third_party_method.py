@@ -154,6 +154,7 @@ def test_its_experts_are_known_to_rows_cost_provenance_and_licences(run_folder: 
         "depth": "tiny_depth",
         "dino": "tiny_dino",
     }
+    assert meta["method"]["tove-channel-sum"] == "0.1.0"
     assert meta["attached"] == SLOTS
     assert sorted(terms["slot"] for terms in meta["licences"]) == SLOTS
 

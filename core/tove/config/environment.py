@@ -9,7 +9,7 @@ from importlib import metadata
 
 from tove.errors import ConfigError
 
-__all__ = ["check_environment", "doubled_installs", "versions"]
+__all__ = ["check_environment", "doubled_installs", "origin_of", "versions"]
 
 # Import package: (upstream distributions, the maintained fork).
 _FORKS = {
@@ -74,3 +74,16 @@ def check_environment(lookup: Lookup = metadata.version) -> None:
 def versions(lookup: Lookup = metadata.version) -> dict[str, str]:
     """Give the versions that belong into a checkpoint's provenance."""
     return {name: lookup(name) for name in _REPORTED if _installed(name, lookup)}
+
+
+def origin_of(kind: type) -> dict[str, str]:
+    """Give a class by name, and the distributions that its package comes from, with versions.
+
+    A class of a script or of a folder on the path comes from no distribution.
+    """
+    package = kind.__module__.partition(".")[0]
+    names = metadata.packages_distributions().get(package, [])
+    if package == "tove" and not names:  # an editable install lists no packages
+        names = ["tove_plugins"]
+    known = {name: metadata.version(name) for name in sorted(set(names))}
+    return {"type": f"{kind.__module__}.{kind.__qualname__}", **known}

@@ -34,6 +34,7 @@ from tove.config.validation import (
     is_whole,
     look_up,
 )
+from tove.engine.method_packages import import_named_methods
 from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
@@ -67,6 +68,7 @@ def check_config(
     _check_keys(cfg)
     if cfg.get("custom_imports"):
         _import_modules(cfg.custom_imports)
+    import_named_methods(cfg)
     init_default_scope(registry.SCOPE)
     if amp and not torch.cuda.is_available() and _amp_dtype(cfg) != "bfloat16":
         raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.registry import Registry
 
 from tove import registry
-from tove.methods.discovery import registered_type
+from tove.engine.method_packages import registered_type
 from tove.testing._checks import METHOD_CHECKS
 from tove.testing._subject import MethodSubject
 from tove_plugins import import_method

@@ -267,6 +267,7 @@ class StageContext:
         return {
             "stage": stage,
             "seed": self.seed,
+            "method": environment.origin_of(type(model)),
             "experts": experts,
             "attached": list(experts),
             "frozen": dict(model.frozen),

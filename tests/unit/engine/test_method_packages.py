@@ -10,9 +10,9 @@ from mmengine.config import Config
 
 from tove import registry
 from tove.config.validation import look_up
+from tove.engine.method_packages import import_named_methods
 from tove.engine.preflight import check_config
 from tove.errors import ConfigError
-from tove.methods.discovery import import_named_methods
 from tove_plugins import MethodImportError
 
 PLUGIN = """
