@@ -3,7 +3,7 @@
     python scripts/versions.py [--only NAME] [--keep DIR]
 
 Each combination is an environment of its own, made by the Python that its name says; one whose
-Python is not on the machine is told and left out. The table in docs/versions.md is this one's.
+Python is not on the machine is told and left out. What has been tried so far: docs/decisions/transformers-versions.md.
 """
 
 import argparse
@@ -41,6 +41,7 @@ class Combination:
 COMBINATIONS = (
     Combination("3.11, lowest", "python3.11", ("transformers==4.56.*",), "dev,experts"),
     Combination("3.11, transformers 4.57", "python3.11", ("transformers==4.57.*",), "dev,experts"),
+    Combination("3.11, transformers 5", "python3.11", ("transformers>=5,<6",)),
     Combination("3.12, transformers 5", "python3.12", ("transformers>=5,<6",)),
     Combination("3.13, transformers 5", "python3.13", ("transformers>=5,<6",)),
 )

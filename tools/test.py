@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="settings that override the config",
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     args = parser.parse_args(argv)
     args.checkpoint = args.checkpoint or args.checkpoint_file

@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="settings that override the config, such as data_root=DIR schedule.steps=300",
     )
-    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     args = parser.parse_args(argv)
     if args.checkpoint and not args.stage:

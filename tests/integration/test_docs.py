@@ -241,6 +241,14 @@ def check_torchrun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parse_tool(words, monkeypatch)
 
 
+def check_srun(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    while words[0].startswith("--"):
+        words.pop(0)
+    assert words.pop(0) == "python"
+    assert words[words.index("--launcher") + 1] == "slurm"
+    parse_tool(words, monkeypatch)
+
+
 def check_pip(words: list[str], _: pytest.MonkeyPatch) -> None:
     assert words.pop(0) == "install"
     known = [
@@ -274,6 +282,7 @@ CHECKS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "python3.11": check_python,
     "mim": check_mim,
     "torchrun": check_torchrun,
+    "srun": check_srun,
     "pip": check_pip,
     "pytest": check_development,
     "ruff": check_development,

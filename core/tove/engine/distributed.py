@@ -1,6 +1,7 @@
 """Joining the process group of a launcher."""
 
 import os
+import subprocess
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,12 @@ from tove.errors import ConfigError
 
 __all__ = ["init_processes"]
 
+_FROM_SLURM = {
+    "RANK": "SLURM_PROCID",
+    "WORLD_SIZE": "SLURM_NTASKS",
+    "LOCAL_RANK": "SLURM_LOCALID",
+}
+
 
 def init_processes(launcher: str, local_rank: int) -> bool:
     """Join the process group where a launcher started several processes.
@@ -16,11 +23,21 @@ def init_processes(launcher: str, local_rank: int) -> bool:
     mmengine's own set-up calls `torch.cuda.set_device` whatever the backend, which fails on a
     machine without an accelerator; there the gloo group is made here, and mmengine finds it.
 
+    Args:
+        launcher: "none"; "pytorch" reads the environment that torchrun sets, "slurm"
+            that of a task of srun.
+        local_rank: of this process on its machine, where the environment does not say.
+
     Returns:
         Whether this run is distributed.
+
+    Raises:
+        ConfigError: the environment is not a launcher's.
     """
     if launcher == "none":
         return False
+    if launcher == "slurm":
+        _read_slurm()
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
     if missing:
@@ -33,3 +50,32 @@ def init_processes(launcher: str, local_rank: int) -> bool:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return True
+
+
+def _read_slurm() -> None:
+    """Say in torch's words what slurm says of this task; an address or port given stays."""
+    missing = [name for name in _FROM_SLURM.values() if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"--launcher slurm needs {', '.join(missing)} in the environment; start the command "
+            "with `srun` inside a job, or `mim train ... --launcher slurm --partition NAME`."
+        )
+    os.environ.update({name: os.environ[theirs] for name, theirs in _FROM_SLURM.items()})
+    # Two jobs that share a machine have different ports.
+    port = 20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    os.environ.setdefault("MASTER_PORT", str(port))
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_host(os.environ.get("SLURM_JOB_NODELIST", ""))
+
+
+def _first_host(nodes: str) -> str:
+    """Return the first machine of slurm's short list of them ("node[03-07,9]")."""
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise ConfigError(
+            f"--launcher slurm could not ask slurm for the machines of this job "
+            f"(`{' '.join(command)}`: {error}); set MASTER_ADDR to the name of the first one."
+        ) from error
