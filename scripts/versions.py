@@ -3,7 +3,8 @@
     python scripts/versions.py [--only NAME] [--keep DIR]
 
 Each combination is an environment of its own, made by the Python that its name says; one whose
-Python is not on the machine is told and left out. What has been tried so far: docs/decisions/transformers-versions.md.
+Python is not on the machine is told and left out. What has
+been tried so far: docs/decisions/transformers-versions.md.
 """
 
 import argparse
