@@ -9,6 +9,7 @@ from tove_plugins.testing import Check, SkipCheck
 
 # Settings of the small build that have no default.
 TINY = {
+    "MoVEKD": {"mole": {"num_experts": 2, "rank": 2}},
     "SingleExpert": {"expert": "fine"},
     "PrismerResampler": {"resampler": {"num_queries": 4, "num_heads": 2}},
 }

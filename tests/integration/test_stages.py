@@ -18,7 +18,7 @@ from transformers import BertLMHeadModel, CLIPVisionModel
 from tove.engine.checkpoint import read_checkpoint
 from tove.engine.pipeline import StagedRunner
 from tove.engine.preflight import check_config
-from tove.methods.tove.model import ToVE
+from tove.methods.vision_language_model import VisionLanguageModel
 
 pytestmark = pytest.mark.slow
 
@@ -286,14 +286,14 @@ def test_no_model_of_an_earlier_measurement_is_alive_when_the_next_is_built(
 ):
     built: list[weakref.ref] = []
     alive: list[int] = []
-    build = ToVE.__init__
+    build = VisionLanguageModel.__init__
 
-    def counted(model: ToVE, *args: Any, **kwargs: Any) -> None:
+    def counted(model: VisionLanguageModel, *args: Any, **kwargs: Any) -> None:
         alive.append(sum(other() is not None for other in built))
         built.append(weakref.ref(model))
         build(model, *args, **kwargs)
 
-    monkeypatch.setattr(ToVE, "__init__", wraps(build)(counted))  # configs are checked by it
+    monkeypatch.setattr(VisionLanguageModel, "__init__", wraps(build)(counted))
     cfg = Config(settings | {"work_dir": str(tmp_path)})
     check_config(cfg)
     runner = StagedRunner(cfg)
@@ -302,7 +302,7 @@ def test_no_model_of_an_earlier_measurement_is_alive_when_the_next_is_built(
         runner.run()
     finally:
         gc.enable()
-    assert len(alive) == 8
+    assert len(alive) == 9
     assert set(alive) == {0}
 
 

@@ -45,10 +45,10 @@ def test_both_spellings_of_the_local_rank_are_taken(spelling: str):
     [
         (["--cfg-options", "model.experts.depth.type=tiny_dept"], "Did you mean"),
         (["--cfg-options", "schedule.step=3"], "schedule.step is unknown. Did you mean 'steps'?"),
-        (["--stage", "merg"], "No stage is called 'merg'. Did you mean 'merge'?"),
+        (["--stage", "merg"], "No stage is called 'merg'. Did you mean 'merge' or 'merged'?"),
         (["--launcher", "pytorch"], "--launcher pytorch needs RANK"),
         (["--stage", "merge"], "There is no checkpoint at"),
-        (["--amp"], "--amp needs an accelerator"),
+        (["--amp"], "--amp in float16 needs an accelerator"),
     ],
 )
 def test_a_mistake_ends_with_one_sentence_and_status_2(

@@ -239,7 +239,7 @@ def check_cost_told(subject: MethodSubject) -> None:
     for kind in subject.models():
         model = subject.build(kind).eval()
         told = measure_cost(model, IMAGE_SIZE, torch.device(subject.device))["cost"]
-        missing = sorted(set(model.provenance()) - set(told["experts"]))
+        missing = sorted(set(model.running()) - set(told["experts"]))
         if missing:
             fail(f"The cost of {kind} does not tell of {', '.join(missing)}.")
 

@@ -138,12 +138,13 @@ def test_export_json_says_what_the_tokens_are(clip_folder, tmp_path):
         "source": clip_folder,
         "layer": -2,
         "text_tower": "source",
+        "zero_shot": ["transformers", "open_clip"],
         "image_size": 48,
         "grid": [6, 6],
         "width": 32,
     }
     alone = export_encoder(TransformersCLIP(clip_folder), tmp_path / "alone", ["transformers"])
-    assert json.loads((alone / "export.json").read_text())["text_tower"] is None
+    assert json.loads((alone / "export.json").read_text())["zero_shot"] == ["transformers"]
     assert not (alone / "open_clip").exists()
 
 

@@ -125,9 +125,9 @@ FAULTY = {
         r"STAGES.TrainStage is claimed by the method 'acme' .*TOVE_BLOCK_PLUGINS=acme.*uninstall",
     ),
     "mmengine_s": (
-        {"types": ("MODELS.AcmeModel", "HOOKS.EMAHook")},
+        {"types": ("MODELS.AcmeModel", "HOOKS.IterTimerHook")},
         ConfigError,
-        r"HOOKS.EMAHook is claimed by the method 'acme' .* and by mmengine",
+        r"HOOKS.IterTimerHook is claimed by the method 'acme' .* and by mmengine",
     ),
 }
 

@@ -49,7 +49,7 @@ def zero_shot(source: str | Path | TransformersCLIP | OpenCLIP) -> ZeroShot | No
             CLIP it came from, before anything trained.
 
     Returns:
-        The towers; None where there is no text tower or no tokenizer for it.
+        The towers; None where there is no text tower or no tokenizer that fits it.
     """
     if isinstance(source, OpenCLIP):
         return _of_open_clip(source)
@@ -68,6 +68,8 @@ def _of_transformers(source: str) -> ZeroShot | None:
         return None
     model: Any = load_whole(CLIPModel, source, source).eval()
     text = model.config.text_config
+    if len(tokenizer) > text.vocab_size:  # another model's
+        return None
     mark_ends(tokenizer, None if text.eos_token_id == 2 else text.eos_token_id)
     preprocess = own_preprocess(source, model.config.vision_config.image_size)
 
@@ -95,8 +97,11 @@ def _of_open_clip(encoder: OpenCLIP) -> ZeroShot | None:
     if model.vocab_size == 1:  # an export's placeholder
         return None
     tokenizer = open_clip.get_tokenizer(encoder.source[0])
-    if hasattr(tokenizer, "tokenizer"):  # one of transformers, wrapped
-        mark_ends(tokenizer.tokenizer, encoder.model_cfg()["text_cfg"].get("eos_id"))
+    wrapped = getattr(tokenizer, "tokenizer", None)  # one of transformers
+    if (tokenizer.vocab_size if wrapped is None else len(wrapped)) > model.vocab_size:
+        return None  # another model's
+    if wrapped is not None:
+        mark_ends(wrapped, encoder.model_cfg()["text_cfg"].get("eos_id"))
     preprocess = open_clip_preprocess(model.visual)
 
     def texts(captions: Sequence[str]) -> Tensor:
