@@ -46,7 +46,7 @@ demo: $(STAMP)
 
 # One thread in each process: they would be as many times as many. What PYTEST_ARGS says again counts.
 test: $(DEV_STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 $(MUTATION_STAMP): $(DEV_STAMP)
 	$(BIN)/python -m pip install -q -e '.[mutation]'
