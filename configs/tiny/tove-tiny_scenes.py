@@ -40,7 +40,7 @@ model = dict(
         adapters=dict(type="bottleneck", width=24),
         loss_mean="samples",
     ),
-    # All arms start from a P_clip that learned from captions and statements about the image plane
+    # All models start from a P_clip that learned from captions and statements about the image plane
     # (20,000 scenes that are in no split), nothing about depth or size.
     init_from="pkg:tove/assets/tiny_align.safetensors",
     token_cache=dict(max_gb=2.0),

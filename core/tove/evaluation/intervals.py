@@ -2,7 +2,7 @@
 
 Wilson (1927), for a share p = k / n:
     (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-Percentile bootstrap for means, and for paired differences of two arms that answered the same items:
+Percentile bootstrap for means, and for paired differences of two models that answered the same items:
 the spread that both share (hard and easy images) then cancels.
 
 Statements about one image are right or wrong together, so images are what is drawn, not statements:
@@ -143,7 +143,7 @@ def paired_interval(
     Args:
         ours: score of each item by its name, such as a metric's `item_scores`; items of one image
             (see `image_of`) are resampled together.
-        baseline: the other arm's scores of the same items.
+        baseline: the other model's scores of the same items.
         num_resamples: see `bootstrap_interval`.
         seed: see `bootstrap_interval`.
 
@@ -153,7 +153,7 @@ def paired_interval(
     if ours.keys() != baseline.keys():
         common = len(ours.keys() & baseline.keys())
         raise ValueError(
-            f"The two arms answered different items ({len(ours)} and {len(baseline)}, {common} in "
+            f"The two models answered different items ({len(ours)} and {len(baseline)}, {common} in "
             "common), so they cannot be compared pairwise; evaluate both on the same data set."
         )
     items = sorted(ours)
