@@ -2,7 +2,7 @@
 
 Wilson (1927), for a share p = k / n:
     (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-Percentile bootstrap for means, and for paired differences of two models that answered the same items:
+Percentile bootstrap for means, and for paired differences of two models on the same items:
 the spread that both share (hard and easy images) then cancels.
 
 Statements about one image are right or wrong together, so images are what is drawn, not statements:
