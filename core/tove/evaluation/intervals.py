@@ -153,7 +153,7 @@ def paired_interval(
     if ours.keys() != baseline.keys():
         common = len(ours.keys() & baseline.keys())
         raise ValueError(
-            f"The two models answered different items ({len(ours)} and {len(baseline)}, {common} in "
+            f"The models answered different items ({len(ours)} and {len(baseline)}, {common} in "
             "common), so they cannot be compared pairwise; evaluate both on the same data set."
         )
     items = sorted(ours)
