@@ -10,11 +10,12 @@ DEMO_WORK_DIR := work_dirs/tove-tiny_scenes
 # What the installed copy under site-packages/tove_plugins/.mim is made of.
 MIM_SOURCES := $(shell find tools configs -name '*.py' 2>/dev/null) model-index.yml
 
-.PHONY: help setup demo test mutants lint format bench clean
+.PHONY: help setup demo test test-heavy mutants lint format bench clean
 
 help:
 	@echo 'make demo    train, detach, merge, report on the tiny world (about 5 minutes on 2 cores); resumes'
 	@echo 'make test    the test suite, a process for every core'
+	@echo 'make test-heavy   what it leaves out: long runs that other tests cover in part'
 	@echo 'make mutants FILES=...   single defects in these files: which of them do their tests notice?'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the benchmarks'
@@ -46,7 +47,10 @@ demo: $(STAMP)
 
 # One thread in each process: they would be as many times as many. What PYTEST_ARGS says again counts.
 test: $(DEV_STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not heavy" $(PYTEST_ARGS)
+
+test-heavy: $(DEV_STAMP)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m heavy $(PYTEST_ARGS)
 
 $(MUTATION_STAMP): $(DEV_STAMP)
 	$(BIN)/python -m pip install -q -e '.[mutation]'

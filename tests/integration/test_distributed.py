@@ -14,7 +14,7 @@ TWO += ("--launcher", "pytorch")
 HALVES = ("--cfg-options", "train_dataloader.batch_size=1")
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.heavy), 0.4])
 def test_two_processes_train_as_one(
     dropout: float,
     settings: dict[str, Any],
@@ -51,6 +51,7 @@ def test_two_processes_train_as_one(
     assert seen[0] == seen[1]
 
 
+@pytest.mark.heavy
 def test_an_interrupted_training_goes_on_with_as_many_processes_and_no_other(
     settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):

@@ -92,6 +92,7 @@ def test_killed_twice_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     assert [row["metrics"] for row in ours] == [row["metrics"] for row in theirs]
 
 
+@pytest.mark.heavy
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     resumable: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):

@@ -200,6 +200,7 @@ def _other_weights(folder: Path, kind: type, source: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("part", "kind"), [("encoder", "clip"), ("language", "lm")])
 def test_a_checkpoint_in_front_of_other_frozen_weights_is_refused(
     part: str,
@@ -306,6 +307,7 @@ def test_no_model_of_an_earlier_measurement_is_alive_when_the_next_is_built(
     assert set(alive) == {0}
 
 
+@pytest.mark.heavy
 def test_what_was_made_of_a_replaced_model_is_made_anew(
     settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
 ):

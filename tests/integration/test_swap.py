@@ -100,6 +100,7 @@ def test_an_interrupted_training_with_other_experts_begins_from_what_it_had_lear
     assert list(row["cost"]["experts"]) == ["depth", "segmentation"]
 
 
+@pytest.mark.heavy
 def test_a_slot_s_other_expert_starts_with_fresh_layers(
     transfer_only: dict[str, Any], train: Train, tmp_path: Path
 ):
@@ -112,6 +113,7 @@ def test_a_slot_s_other_expert_starts_with_fresh_layers(
     assert told in " ".join(out.split())
 
 
+@pytest.mark.heavy
 def test_a_finished_run_goes_on_with_one_more_expert(
     settings: dict[str, Any], train: Train, tmp_path: Path
 ):
@@ -142,6 +144,7 @@ def test_a_finished_run_goes_on_with_one_more_expert(
     assert again[1].count("finished earlier, kept") == 4
 
 
+@pytest.mark.heavy
 def test_a_crash_before_the_first_checkpoint_loses_nothing_that_was_learned(
     transfer_only: dict[str, Any], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

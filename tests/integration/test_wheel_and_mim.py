@@ -84,6 +84,7 @@ def test_mim_trains_and_tests(smoke: dict[str, Any], stranger: Stranger, tmp_pat
     assert tested["metrics"] == row["metrics"]
 
 
+@pytest.mark.heavy
 def test_the_commands_of_the_page_on_comparing_runs(
     smoke: dict[str, Any], stranger: Stranger, tmp_path: Path
 ):
