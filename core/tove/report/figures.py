@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tove.report.row_roles import Score, is_share
-from tove.report.theme import Theme, plain_log_scale
+from tove.report.theme import Theme, plain_log_scale, slot_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,9 +130,12 @@ def loss_curves(theme: Theme, name: str, curves: Curves) -> "Figure":
     """
     figure = _figure(2.8)
     axes = figure.add_subplot()
-    shades = (theme.ink, theme.muted, theme.muted, theme.accent)
+    shades = [theme.ink, theme.muted, theme.muted, theme.accent]
+    # From the fifth on, a colour of its own for every four, so that no two lines look alike.
+    more = slot_colours([str(group) for group in range(len(curves) // len(_DASHES))])
+    shades += [colour for colour in more.values() for _ in _DASHES]
     for index, (stage, (steps, values)) in enumerate(reversed(list(curves.items()))):
-        shade, dash = shades[index % len(shades)], _DASHES[index % len(_DASHES)]
+        shade, dash = shades[index], _DASHES[index % len(_DASHES)]
         axes.plot(steps, values, color=shade, lw=0.5, alpha=0.28)
         smooth = smoothed(values, smoothing_span(values))
         axes.plot(steps, smooth, color=shade, linestyle=dash, lw=1.8, label=shown(stage))

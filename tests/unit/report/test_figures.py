@@ -140,6 +140,13 @@ def test_layers_of_gates_leave_out_images_without_the_layer():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["near", "far"]
 
 
+def test_no_two_of_many_curves_look_alike():
+    steps = np.arange(1.0, 60)
+    many = {str(i): (steps, 1 / steps) for i in range(13)}
+    lines = figures.loss_curves(LIGHT, "loss", many).axes[0].lines[1::2]
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 13
+
+
 def test_losses_that_span_decades_get_a_logarithmic_scale():
     steps = np.arange(1.0, 60)
     wide = figures.loss_curves(LIGHT, "loss", {"a": (steps, 100 / steps**2)})
