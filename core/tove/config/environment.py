@@ -4,7 +4,8 @@ An upstream mm* distribution and its maintained fork install the same import pac
 last overwrote some of the other's files, without a word from pip.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import metadata
 
 from tove.errors import ConfigError
@@ -82,8 +83,14 @@ def origin_of(kind: type) -> dict[str, str]:
     A class of a script or of a folder on the path comes from no distribution.
     """
     package = kind.__module__.partition(".")[0]
-    names = metadata.packages_distributions().get(package, [])
+    names = list(_distributions().get(package, ()))
     if package == "tove" and not names:  # an editable install lists no packages
         names = ["tove_plugins"]
     known = {name: metadata.version(name) for name in sorted(set(names))}
     return {"type": f"{kind.__module__}.{kind.__qualname__}", **known}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of each import package; reading them all takes a moment."""
+    return metadata.packages_distributions()
