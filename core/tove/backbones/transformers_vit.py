@@ -8,9 +8,7 @@
 | DINOv2, with registers or without   | class, registers      | a table, interpolated at each call |
 | DINOv3                              | class, four registers | rotary, of any size                |
 
-`layer` counts as the library's hidden_states do, before the last norm: 0 is what enters the first
-block, -1 what leaves the last. An export is the family's own checkpoint; SigLIP's holds the text
-tower where its source does.
+An export is the family's own checkpoint; SigLIP's holds the text tower where its source does.
 
 Shapes: B batch, N = h * w tokens of the patch grid, D width, P = prefix + N positions.
 """
@@ -30,18 +28,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from tove.backbones.clip.text_side import find_tokenizer
 from tove.backbones.export_folder import image_processor, same_tokens, write_whole
-from tove.backbones.vit import (
-    check_image_size,
-    count_blocks,
-    last_of,
-    load_whole,
-    locate,
-    output_of,
-    own_preprocess,
-    resize_positions,
-    set_encoder_mode,
-    unmasked,
-)
+from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, unmasked
+from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
@@ -104,7 +92,7 @@ _FAMILIES: Mapping[str, Family] = {
 
 
 @ENCODERS.register_module()
-class TransformersViT(nn.Module):
+class TransformersViT(ViTEncoder):
     """A SigLIP, SigLIP 2, DINOv2 or DINOv3 tower of transformers.
 
     Args:
@@ -113,48 +101,43 @@ class TransformersViT(nn.Module):
         layer: index into hidden_states.
 
     Attributes:
-        pretrained: as it was given.
         source: the folder or hub id that the weights came from.
         tower_config: of the vision tower, as the library has it; peft takes whatever has a `config`
             for a model of transformers.
-        library: whose format is its own.
-        width: of a token.
-        grid: of the tokens, (height, width).
-        image_size: input side in pixels.
-        num_prefix: tokens before the grid's.
-        has_class_token: whether the first of these is a class token.
 
     Raises:
         ConfigError: no such folder, or of another family.
     """
 
     library = "transformers"
+    attention_names = ("attention", "self_attn")  # in transformers 4 and 5
+    before_blocks = ("tower.embeddings.",)
 
     def __init__(self, pretrained: str, image_size: int | None = None, layer: int = -1) -> None:
-        super().__init__()
-        self.pretrained, self.source = pretrained, locate(pretrained)
-        self.family = _family_of(self.source, pretrained)
-        whole = load_whole(getattr(transformers, self.family.model), self.source, pretrained)
+        super().__init__(pretrained, layer)
+        self.source = locate(pretrained)
+        self.family = family = _family_of(self.source, pretrained)
+        whole = load_whole(getattr(transformers, family.model), self.source, pretrained)
         self.tower: Any = getattr(whole, "vision_model", whole)
         self.tower_config = config = whole.config
-        self.has_class_token = self.family is not _SIGLIP
+        self.has_class_token = family is not _SIGLIP
         registers = getattr(config, "num_register_tokens", 0)
         self.num_prefix = 1 + registers if self.has_class_token else 0
-        self.layer, self.width = layer, config.hidden_size
-        self.num_blocks = count_blocks(layer, config.num_hidden_layers, pretrained)
-        self.image_size = int(image_size or config.image_size)
-        check_image_size(self.image_size, config.patch_size, pretrained)
-        self.grid = (self.image_size // config.patch_size,) * 2
-        if self.family is _SIGLIP:
-            self._resize(config.image_size // config.patch_size, self.grid[0])
-        self.preprocess = own_preprocess(self.source, self.image_size, *self.family.statistics)
+        self.lora_targets = family.lora
+        self.unused = tuple(f"tower.embeddings.{name}" for name in family.unused)
+        names = {name for name, _ in self.tower.named_modules()}
+        self.blocks_name = "tower." + next(name for name in family.blocks if name in names)
+        sizes = config.hidden_size, config.image_size, config.patch_size
+        side_in = self._lay_out(config.num_hidden_layers, *sizes, image_size)
+        if family is _SIGLIP:
+            self._resize(side_in)
+        self.preprocess = own_preprocess(self.source, self.image_size, *family.statistics)
         self.eval()
 
-    def _resize(self, side_in: int, side_out: int) -> None:
+    def _resize(self, side_in: int) -> None:
         """Give SigLIP positions for another input size, as if it had been made for it."""
-        embeddings = self.tower.embeddings
-        table_ND = embeddings.position_embedding.weight.data
-        table_ND = resize_positions(table_ND, side_in, side_out, prefix=0)
+        embeddings, side_out = self.tower.embeddings, self.grid[0]
+        table_ND = self._resized(embeddings.position_embedding.weight.data, side_in)
         embeddings.position_embedding = nn.Embedding.from_pretrained(table_ND, freeze=False)
         embeddings.position_ids = torch.arange(side_out**2).expand((1, -1))
         embeddings.num_patches = embeddings.num_positions = side_out**2
@@ -171,49 +154,6 @@ class TransformersViT(nn.Module):
         for _, block in self.blocks():
             x_BPD = output_of(block(x_BPD, **unmasked(block), **extra))
             yield x_BPD
-
-    def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Encode images in [0, 1] as the class token, if there is one, and the grid's, [B, P, D].
-
-        Register tokens are left out.
-        """
-        x_BPD = last_of(self.hidden_states(images_BCHW))
-        if self.num_prefix < 2:
-            return x_BPD
-        return torch.cat([x_BPD[:, :1], x_BPD[:, self.num_prefix :]], dim=1)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Encode images in [0, 1], [B, 3, H, W] of any size, as tokens [B, N, D]."""
-        return last_of(self.hidden_states(images_BCHW))[:, self.num_prefix :]
-
-    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the blocks that run, by name."""
-        names = {name for name, _ in self.tower.named_modules()}
-        place = next(name for name in self.family.blocks if name in names)
-        for index in range(self.num_blocks):
-            name = f"tower.{place}.{index}"
-            yield name, self.get_submodule(name)
-
-    def attentions(self) -> Iterator[nn.Module]:
-        """Yield the attention of each block that runs."""
-        for _, block in self.blocks():
-            yield getattr(block, "attention", None) or block.get_submodule("self_attn")
-
-    def used_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that the tokens depend on: not those above `layer`."""
-        run = (*(f"{name}." for name, _ in self.blocks()), "tower.embeddings.")
-        unused = tuple(f"tower.embeddings.{name}" for name in self.family.unused)
-        for name, parameter in self.named_parameters():
-            if name.startswith(run) and not name.startswith(unused):
-                yield name, parameter
-
-    def train(self, mode: bool = True) -> "TransformersViT":
-        """Set the mode of LoRA inside; the tower itself stays in eval, see `set_encoder_mode`.
-
-        In train mode DINOv3 moves its positions at random.
-        """
-        set_encoder_mode(self, mode)
-        return self
 
     def export(self, folder: str | Path) -> Path:
         """Write an ordinary checkpoint of the family, whole or not at all.
@@ -245,16 +185,6 @@ class TransformersViT(nn.Module):
         getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
         model.to(dtype).save_pretrained(folder)
         return False
-
-    @staticmethod
-    def read_export(folder: Path) -> dict[str, Any]:
-        """Return the arguments that read what `export` wrote to a folder."""
-        return {"pretrained": str(folder)}
-
-    @property
-    def lora_targets(self) -> tuple[str, ...]:
-        """Names of a block's linear layers that LoRA adapts by default."""
-        return self.family.lora
 
 
 def _family_of(source: str, pretrained: str) -> Family:

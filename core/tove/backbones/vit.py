@@ -8,7 +8,7 @@ Shapes: D width, P = prefix + h * w positions, the prefix being class and regist
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from tove_plugins.image_processor import FILES, read_image_processor
 __all__ = [
     "check_image_size",
     "count_blocks",
-    "last_of",
     "load_whole",
     "locate",
     "output_of",
@@ -195,13 +194,6 @@ def output_of(block_output: Tensor | tuple[Tensor, ...]) -> Tensor:
     Indexing a tensor with [0] would drop the batch without a word.
     """
     return block_output if isinstance(block_output, Tensor) else block_output[0]
-
-
-def last_of(hidden_states: Iterator[Tensor]) -> Tensor:
-    """Return what leaves the last block, [B, P, D], and keep nothing of those before."""
-    for x_BPD in hidden_states:
-        last_BPD = x_BPD
-    return last_BPD
 
 
 def set_encoder_mode(encoder: nn.Module, mode: bool) -> None:

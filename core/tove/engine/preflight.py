@@ -18,9 +18,9 @@ from mmengine.registry import Registry, init_default_scope
 from torch.utils.data import DataLoader
 
 from tove import registry
-from tove.backbones.clip.encoder import check_image_size
 from tove.backbones.experts.licences import check_licences
 from tove.backbones.experts.registration import expert_options
+from tove.backbones.vit import check_image_size
 from tove.config import environment
 from tove.config.data_sets import check_samplers, data_sets, fill_in, loaders_of
 from tove.config.keys import check_names, check_settings

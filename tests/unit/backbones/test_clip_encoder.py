@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModel, ViTConfig, ViTModel
 
-from tove.backbones.clip.encoder import TransformersCLIP, resize_positions
+from tove.backbones.clip.encoder import TransformersCLIP
+from tove.backbones.vit import resize_positions
 from tove.errors import ConfigError
 
 

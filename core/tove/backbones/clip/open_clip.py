@@ -2,8 +2,6 @@
 
     tokens = what leaves block `layer`, without the class token, row by row on the patch grid
 
-`layer` counts as in `tove.backbones.clip.encoder`.
-
 Shapes: B batch, N = h * w tokens of the patch grid, D width, P = N + 1 positions (class first).
 """
 
@@ -15,14 +13,8 @@ from torch import Tensor, nn
 
 from tove.backbones.clip.export import FORMATS, export_encoder, open_clip_preprocess
 from tove.backbones.clip.quick_gelu import forces_quick_gelu
-from tove.backbones.vit import (
-    check_image_size,
-    count_blocks,
-    last_of,
-    locate,
-    resize_positions,
-    set_encoder_mode,
-)
+from tove.backbones.vit import locate
+from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
@@ -30,7 +22,7 @@ __all__ = ["OpenCLIP"]
 
 
 @ENCODERS.register_module()
-class OpenCLIP(nn.Module):
+class OpenCLIP(ViTEncoder):
     """A ViT vision tower of open_clip.
 
     Args:
@@ -43,17 +35,17 @@ class OpenCLIP(nn.Module):
             open_clip knows of a tag or a folder, see `tove.backbones.clip.quick_gelu`.
 
     Attributes:
-        pretrained: as it was given.
         source: (name, weights) as `open_clip.create_model` takes them.
-        width: of a token.
-        grid: of the tokens, (height, width).
-        image_size: input side in pixels.
-        library: whose format is its own.
-        has_class_token: whether `encode` gives one before the grid's.
     """
 
     library = "open_clip"
-    has_class_token = True
+    blocks_name = "visual.transformer.resblocks"
+    attention_names = ("attn",)
+    before_blocks = (
+        "visual.conv1.", "visual.class_emb", "visual.positional_emb", "visual.ln_pre.",
+    )  # fmt: skip
+    # The attention's projections are one packed matrix, which LoRA leaves alone.
+    lora_targets = ("c_fc", "c_proj")
 
     def __init__(
         self,
@@ -63,8 +55,7 @@ class OpenCLIP(nn.Module):
         layer: int = -1,
         quick_gelu: bool | None = None,
     ) -> None:
-        super().__init__()
-        self.pretrained = pretrained
+        super().__init__(pretrained, layer)
         self.source: tuple[str, str | None]
         if model is None and not pretrained.startswith("hf-hub:"):
             self.source = (f"local-dir:{locate(pretrained)}", None)
@@ -72,17 +63,12 @@ class OpenCLIP(nn.Module):
             self.source = (model or pretrained, pretrained if model else None)
         self._asked_quick_gelu = quick_gelu
         self.visual: Any = self._load(pretrained)
-        self.layer, self.width = layer, self.visual.conv1.out_channels
-        self.num_blocks = count_blocks(layer, len(self.visual.transformer.resblocks), pretrained)
+        depth, width = len(self.visual.transformer.resblocks), self.visual.conv1.out_channels
         native, patch_size = self.visual.image_size[0], self.visual.patch_size[0]
-        self.image_size = int(image_size or native)
-        check_image_size(self.image_size, patch_size, pretrained)
-        side = self.image_size // patch_size
-        self.grid = self.visual.grid_size = (side, side)
-        self.visual.image_size = (self.image_size,) * 2
-        self.visual.positional_embedding = nn.Parameter(
-            resize_positions(self.visual.positional_embedding.data, native // patch_size, side)
-        )
+        side_in = self._lay_out(depth, width, native, patch_size, image_size)
+        self.visual.grid_size, self.visual.image_size = self.grid, (self.image_size,) * 2
+        table_PD = self._resized(self.visual.positional_embedding.data, side_in)
+        self.visual.positional_embedding = nn.Parameter(table_PD)
         self.preprocess = open_clip_preprocess(self.visual)
         self.eval()
 
@@ -156,39 +142,6 @@ class OpenCLIP(nn.Module):
             x_BPD = block(x_BPD)
             yield x_BPD
 
-    def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Encode images in [0, 1] as the class token and the grid's, [B, 1 + N, D]."""
-        return last_of(self.hidden_states(images_BCHW))
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Encode images in [0, 1], [B, 3, H, W] of any size, as tokens [B, N, D]."""
-        return self.encode(images_BCHW)[:, 1:]
-
-    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the blocks that run, by name."""
-        for index in range(self.num_blocks):
-            name = f"visual.transformer.resblocks.{index}"
-            yield name, self.get_submodule(name)
-
-    def attentions(self) -> Iterator[nn.Module]:
-        """Yield the attention of each block that runs; its q, k, v are packed in in_proj_weight."""
-        for _, block in self.blocks():
-            yield block.get_submodule("attn")
-
-    def used_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that the tokens depend on: not those above `layer`."""
-        run = tuple(f"{name}." for name, _ in self.blocks())
-        before = ("visual.conv1.", "visual.class_emb", "visual.positional_emb", "visual.ln_pre.")
-        yield from ((n, p) for n, p in self.named_parameters() if n.startswith(run + before))
-
-    def train(self, mode: bool = True) -> "OpenCLIP":
-        """Set the mode of LoRA inside; the tower itself stays in eval, see `set_encoder_mode`.
-
-        In train mode open_clip's towers drop patches where their config says `patch_dropout`.
-        """
-        set_encoder_mode(self, mode)
-        return self
-
     def export(self, folder: str | Path, formats: Collection[str] = FORMATS) -> Path:
         """Write an ordinary CLIP checkpoint, see `tove.backbones.clip.export`."""
         return export_encoder(self, folder, formats)
@@ -197,11 +150,3 @@ class OpenCLIP(nn.Module):
     def read_export(folder: Path) -> dict[str, Any]:
         """Return the arguments that read what `export` wrote to a folder."""
         return {"pretrained": str(folder / "open_clip"), "model": None, "quick_gelu": None}
-
-    @property
-    def lora_targets(self) -> tuple[str, ...]:
-        """Names of a block's linear layers that LoRA adapts by default.
-
-        open_clip keeps the attention's projections in one packed matrix, which LoRA leaves alone.
-        """
-        return ("c_fc", "c_proj")
