@@ -8,17 +8,27 @@ What cannot be seen so: backward, kernels' own errors, how long a copy from the 
 Experts are those that are discovered, methods those in MODELS: a new one is covered by itself.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.experts.hub import ExpertHub, FrozenExpert
+from tove.backbones.language.causal_lm import CausalLanguageModel
+from tove.backbones.transformers_vit import TransformersViT
 from tove.config.validation import accepted_arguments
+from tove.data.tiny_world.tokenizer import tiny_tokenizer
 from tove.registry import MODELS
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, build_expert, discover, resolve_expert
 
@@ -99,6 +109,81 @@ def test_what_waits_or_mixes_devices_is_caught(fault: str, mode: FakeTensorMode)
         assert sound(images).device == CUDA
         with pytest.raises((RuntimeError, ValueError)):
             wrong(images)
+
+
+# --- encoders and language models -----------------------------------------------------------------
+
+
+def open_clip_folder(folder: Path) -> str:
+    tower = {"width": 32, "layers": 2}
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {**tower, "head_width": 8, "patch_size": 8, "image_size": 32},
+        "text_cfg": {**tower, "heads": 4, "context_length": 12, "vocab_size": 99},
+    }
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    seen = {"mean": [0.4] * 3, "std": [0.3] * 3}
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": seen})
+    (folder / "open_clip_config.json").write_text(text)
+    return str(folder)
+
+
+def vit_folder(kind: str, folder: Path) -> str:
+    tower = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    config = AutoConfig.for_model(kind, image_size=32, patch_size=8, **tower)
+    AutoModel.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def encoder(request: pytest.FixtureRequest, tmp_path: Path, clip_folder: str) -> Any:
+    if request.param == "clip":
+        return TransformersCLIP(clip_folder)
+    if request.param == "open_clip":
+        return OpenCLIP(open_clip_folder(tmp_path))
+    return TransformersViT(vit_folder(request.param, tmp_path))
+
+
+ENCODERS = ["clip", "open_clip", "siglip_vision_model", "dinov2", "dinov3_vit"]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, indirect=True)
+@pytest.mark.parametrize("train", [False, True])
+def test_every_encoder(encoder: Any, train: bool, mode: FakeTensorMode):
+    on_cuda(encoder, mode).train(train)
+    images = fake(mode, 2, 3, 40, 40)
+    with mode:
+        tokens, with_class = encoder(images), encoder.encode(images)
+    assert (tokens.device, tokens.shape) == (CUDA, (2, 16, 32))
+    assert with_class.shape == (2, 16 + encoder.has_class_token, 32)
+
+
+# transformers 4 asks the device in each forward whether every vision token is to be seen.
+READS_BACK = pytest.mark.xfail(
+    transformers.__version__ < "5",
+    raises=DataDependentOutputException,
+    strict=True,
+    reason="GPT-2's cross-attention waits for the device in transformers 4",
+)
+
+
+@pytest.mark.parametrize("fusion", [pytest.param("cross_attention", marks=READS_BACK), "prefix"])
+@pytest.mark.parametrize("loss_mean", ["tokens", "samples"])
+def test_the_language_models_loss(
+    tmp_path: Path, fusion: str, loss_mean: str, mode: FakeTensorMode
+):
+    tokenizer = tiny_tokenizer()
+    config = AutoConfig.for_model(
+        "gpt2", vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=2
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    adapters = dict(type="bottleneck", width=4)
+    language = CausalLanguageModel(str(tmp_path), fusion, adapters=adapters, loss_mean=loss_mean)
+    on_cuda(language, mode).train()
+    with mode:
+        loss = language.loss(fake(mode, 2, 9, 32), ["a red ball", ""], ["a box", None])
+    assert (loss.device, loss.shape) == (CUDA, ())
 
 
 # --- experts --------------------------------------------------------------------------------------
