@@ -26,7 +26,6 @@ __all__ = [
     "check_stage_names",
     "check_value",
     "hints_of",
-    "is_whole",
     "look_up",
     "parameters_of",
 ]
@@ -61,11 +60,6 @@ class Range:
         high = f"below {self.most:,}" if self.below else f"{self.most:,} or less"
         sides = (low, self.least > -math.inf), (high, self.most < math.inf)
         return " and ".join(text for text, there in sides if there)
-
-
-def is_whole(value: object, least: int = 0) -> bool:
-    """Tell whether a config's value is a whole number of at least that; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_known(settings: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -8,10 +8,9 @@ weight decay on tensors that must not move.
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.device import get_device
@@ -22,7 +21,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
 from tove.config.overlay import merged_settings
-from tove.config.validation import is_whole
+from tove.config.validation import Range
 from tove.engine.sharding import scattered_like, whole
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -36,6 +35,9 @@ __all__ = [
     "param_scheduler_cfg",
     "parameter_groups",
 ]
+
+
+_Beta = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,64 +56,19 @@ class Schedule:
         log_interval: steps between lines on the console.
         val_interval: steps between evaluations on the validation split; 0 for none.
         amp_dtype: "float16" or "bfloat16", of mixed precision (`--amp`).
-
-    Raises:
-        ConfigError: a value of the wrong kind or out of its range.
     """
 
-    steps: int
-    lr: float = 3e-4
-    warmup: int = 0
-    weight_decay: float = 0.05
-    clip: float | None = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    checkpoint_interval: int = 100
-    keep_checkpoints: int = 2
-    log_interval: int = 50
-    val_interval: int = 0
+    steps: Annotated[int, Range(0)]
+    lr: Annotated[float, Range(0, above=True, below=True)] = 3e-4
+    warmup: Annotated[int, Range(0)] = 0
+    weight_decay: Annotated[float, Range(0, below=True)] = 0.05
+    clip: Annotated[float, Range(0, above=True)] | None = 1.0
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    checkpoint_interval: Annotated[int, Range(1)] = 100
+    keep_checkpoints: Annotated[int, Range(1)] = 2
+    log_interval: Annotated[int, Range(1)] = 50
+    val_interval: Annotated[int, Range(0)] = 0
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
-
-    def __post_init__(self) -> None:
-        """Check the numbers, alone and against each other."""
-        for name, least in _WHOLE.items():
-            if not is_whole(getattr(self, name), least):
-                raise _wrong(name, getattr(self, name), f"a whole number, {least} or more")
-        if not _is_number(self.lr) or self.lr <= 0:
-            raise _wrong("lr", self.lr, "a number above 0")
-        if not _is_number(self.weight_decay) or self.weight_decay < 0:
-            raise _wrong("weight_decay", self.weight_decay, "a number, 0 or more")
-        if self.clip is not None and not (_is_number(self.clip) and self.clip > 0):
-            raise _wrong("clip", self.clip, "a number above 0, or None")
-        pair = self.betas if isinstance(self.betas, tuple | list) else ()
-        if len(pair) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in pair):
-            raise _wrong("betas", self.betas, "two numbers in [0, 1)")
-        if self.amp_dtype not in ("float16", "bfloat16"):
-            raise _wrong("amp_dtype", self.amp_dtype, "'float16' or 'bfloat16'")
-        if self.steps and self.warmup >= self.steps:
-            raise ConfigError(
-                f"A schedule of {self.steps} steps cannot warm up for {self.warmup}; set "
-                "schedule.warmup below schedule.steps."
-            )
-
-
-_WHOLE = {
-    "steps": 0,
-    "warmup": 0,
-    "checkpoint_interval": 1,
-    "keep_checkpoints": 1,
-    "log_interval": 1,
-    "val_interval": 0,
-}
-"""What a schedule counts, with the least that each may be."""
-
-
-def _is_number(value: object) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole or (isinstance(value, float) and math.isfinite(value))
-
-
-def _wrong(name: str, value: object, instead: str) -> ConfigError:
-    return ConfigError(f"schedule.{name} is {value!r}, but it must be {instead}.")
 
 
 class _Deferred:

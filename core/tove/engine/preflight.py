@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from mmengine.config import Config
@@ -27,11 +27,12 @@ from tove.config.keys import check_names, check_settings
 from tove.config.overlay import plain_settings
 from tove.config.upgrade import upgraded_model, upgraded_stages
 from tove.config.validation import (
+    Range,
     check_arguments,
     check_known,
     check_model,
     check_stage_names,
-    is_whole,
+    check_value,
     look_up,
 )
 from tove.engine.method_packages import import_named_methods
@@ -125,9 +126,7 @@ def _check_loader(loader: Mapping[str, Any], where: str) -> None:
     """Check what a loader's dict holds: torch's arguments and those that mmengine adds."""
     check_known(loader, [*signature(DataLoader).parameters, "num_batch_per_epoch"], where)
     for key, least in (("batch_size", 1), ("num_workers", 0)):
-        value = loader.get(key, least)
-        if not is_whole(value, least):
-            raise ConfigError(f"{where}.{key} is {value!r}; give a whole number, {least} or more.")
+        check_value(loader.get(key, least), Annotated[int, Range(least)], f"{where}.{key}")
     sampler = loader.get("sampler")
     if isinstance(sampler, Mapping):
         kind = look_up(registry.DATA_SAMPLERS, sampler.get("type"), f"{where}.sampler")

@@ -13,10 +13,12 @@ Shapes: B images, N tokens, T = B * N of them that count, D width.
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.modules.collectives import num_ranks, sum_over_ranks
 
@@ -37,13 +39,10 @@ class Standardise(nn.Module):
     var: Tensor
     num_updates: Tensor
 
-    def __init__(self, width: int, momentum: float | None = 0.01) -> None:
+    def __init__(
+        self, width: int, momentum: Annotated[float, Range(0, 1, above=True)] | None = 0.01
+    ) -> None:
         super().__init__()
-        if momentum is not None and not 0 < momentum <= 1:
-            raise ConfigError(
-                f"target_norm.momentum is {momentum}, but it must be above 0 and at most 1, "
-                "or None for statistics that stay as they were fitted."
-            )
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("var", torch.ones(width))

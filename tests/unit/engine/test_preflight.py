@@ -117,7 +117,7 @@ MISTAKES = {
     "a loader's number": (
         lambda s: s["train_dataloader"].update(batch_size="abc"),
         ConfigError,
-        r"train_dataloader\.batch_size is 'abc'; give a whole number, 1 or more",
+        r"train_dataloader\.batch_size is 'abc', but it must be a whole number \(1 or more\)",
     ),
     "generation": (
         lambda s: s["model"].update(generation={"num_beamz": 3}),

@@ -140,12 +140,21 @@ def context(**settings: Any) -> StageContext:
 
 
 def test_the_steps_of_a_train_cfg_count_and_epochs_are_refused():
-    assert context(train_cfg=dict(max_iters=7, val_interval=3)).schedule().steps == 7
-    assert context(train_cfg=dict(max_iters=7, val_interval=3)).schedule().val_interval == 3
-    own = dict(train_cfg=dict(max_iters=5))
-    assert context(train_cfg=dict(max_iters=7)).schedule(runner=own).steps == 5
+    def schedule(own=None, **train_cfg):
+        runner = {"train_cfg": own} if own else {}
+        return context(train_cfg=train_cfg).schedule("transfer", {}, runner)
+
+    assert schedule(max_iters=7, val_interval=3).steps == 7
+    assert schedule(max_iters=7, val_interval=3).val_interval == 3
+    assert schedule(dict(max_iters=5), max_iters=7).steps == 5
     with pytest.raises(ConfigError, match="counts epochs"):
-        context(train_cfg=dict(by_epoch=True, max_epochs=3)).schedule()
+        schedule(by_epoch=True, max_epochs=3)
+
+
+def test_a_warm_up_that_does_not_end_names_stage_and_setting():
+    told = r"'merge' has 10 steps .* for 10 of them; set merging\.schedule\.warmup below"
+    with pytest.raises(ConfigError, match=told):
+        context().schedule("merge", dict(steps=10, warmup=10), {}, "merging.schedule")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tove.errors import ConfigError
 from tove.methods.tove.balance import balance_loss, squared_variation
 from tove.methods.tove.gate import GateOutput, TokenGate
 from tove.methods.tove.projector import Projector
@@ -190,9 +189,3 @@ def test_fused_mixture_equals_the_naive_form(projector):
         projected = projector.shared(F.gelu(projector.first[slot](resampled)))
         naive += gates[..., column : column + 1] * projected
     torch.testing.assert_close(projector.mix(gates, list(GRIDS), tokens), naive, atol=1e-10, rtol=0)
-
-
-def test_bad_options_are_sentences():
-    for options, words in (({"top_k": 0}, "top_k"), ({"temperature": 0}, "temperature")):
-        with pytest.raises(ConfigError, match=words):
-            TokenGate(6, SLOTS, **options)

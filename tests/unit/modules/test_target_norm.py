@@ -111,8 +111,3 @@ def test_padding_takes_no_part():
 def test_dtype_is_the_tokens_and_meta_is_enough(norm):
     assert norm.train()(torch.randn(1, 3, 4).bfloat16()).dtype == torch.bfloat16
     assert copy.deepcopy(norm).to("meta")(torch.randn(1, 3, 4, device="meta")).shape == (1, 3, 4)
-
-
-def test_bad_momentum_is_a_sentence():
-    with pytest.raises(ConfigError, match="momentum is 0"):
-        Standardise(3, momentum=0)

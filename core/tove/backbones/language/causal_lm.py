@@ -13,7 +13,7 @@ Shapes: B samples, N vision tokens, D language width, L text tokens, V vocabular
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from tove.backbones.language.loading import (
 )
 from tove.backbones.language.ranking import Ranker
 from tove.backbones.language.tokenization import PromptTokenizer, pad_rows
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.modules.collectives import mean_over_ranks
 from tove.modules.device import on_device
@@ -71,18 +72,16 @@ class CausalLanguageModel(nn.Module):
     def __init__(
         self,
         pretrained: str,
-        fusion: str = "cross_attention",
+        fusion: Literal["cross_attention", "prefix"] = "cross_attention",
         adapters: dict[str, Any] | None = None,
         train_cross_attention: bool = True,
-        label_smoothing: float = 0.0,
+        label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0,
         loss_mean: Literal["tokens", "samples"] = "tokens",
         dtype: str | None = None,
-        max_text_tokens: int | None = None,
-        rank_shortlist: int = 128,
+        max_text_tokens: Annotated[int, Range(2)] | None = None,
+        rank_shortlist: Annotated[int, Range(1)] = 128,
     ) -> None:
         super().__init__()
-        _check_choices(fusion, loss_mean)
-        _check_counts(max_text_tokens, rank_shortlist)
         self.fusion = fusion
         self.label_smoothing, self.loss_mean = label_smoothing, loss_mean
         self.max_text_tokens, self.rank_shortlist = max_text_tokens, rank_shortlist
@@ -326,27 +325,3 @@ class CausalLanguageModel(nn.Module):
 
     def _text_limit(self, memory_BND: Tensor) -> int:
         return self.room(memory_BND.shape[1])
-
-
-def _check_choices(fusion: str, loss_mean: str) -> None:
-    if fusion not in ("cross_attention", "prefix"):
-        raise ConfigError(
-            f"language.fusion is {fusion!r}, but it must be 'cross_attention' or 'prefix'."
-        )
-    if loss_mean not in ("tokens", "samples"):
-        raise ConfigError(
-            f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
-        )
-
-
-def _check_counts(max_text_tokens: int | None, rank_shortlist: int) -> None:
-    if max_text_tokens is not None and max_text_tokens < 2:
-        raise ConfigError(
-            f"language.max_text_tokens is {max_text_tokens!r}, but it must be at least 2, for "
-            "the start token and one of the target; None does not cap the text."
-        )
-    if rank_shortlist < 1:
-        raise ConfigError(
-            f"language.rank_shortlist is {rank_shortlist!r}, but it must be at least 1, the "
-            "number of candidates that are scored in full."
-        )

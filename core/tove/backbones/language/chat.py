@@ -13,7 +13,7 @@ longest sample, K places whose next token counts, V vocabulary, R rows (candidat
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from tove.backbones.language.chat_tokens import (
     spread_whole,
 )
 from tove.backbones.language.loading import first_position, load_causal_lm, room_for_text
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.modules.collectives import mean_over_ranks
 from tove.modules.device import on_device
@@ -89,11 +90,11 @@ class ChatLanguageModel(nn.Module):
         lora: dict[str, Any] | None = None,
         loss_mean: Literal["tokens", "samples"] = "tokens",
         dtype: str | None = None,
-        max_tokens: int = 2048,
+        max_tokens: Annotated[int, Range(2)] = 2048,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check_switches(tuning, lora, loss_mean, dtype)
+        _check_tuning(tuning, lora, dtype)
         self.pretrained, self.chat = pretrained, chat
         self.tuning, self.loss_mean = tuning, loss_mean
         self.lm, tokenizer = load_causal_lm(pretrained, "prefix", dtype)
@@ -360,20 +361,10 @@ def _end_ids(config: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
-def _check_switches(
-    tuning: str, lora: Mapping[str, Any] | None, loss_mean: str, dtype: str | None
-) -> None:
-    if tuning not in ("full", "lora", "frozen"):
-        raise ConfigError(
-            f"language.tuning is {tuning!r}, but it must be 'full', 'lora' or 'frozen'."
-        )
+def _check_tuning(tuning: str, lora: Mapping[str, Any] | None, dtype: str | None) -> None:
     if lora and tuning != "lora":
         raise ConfigError(
             f"language.lora is given, but language.tuning is {tuning!r}; set it to 'lora'."
-        )
-    if loss_mean not in ("tokens", "samples"):
-        raise ConfigError(
-            f"language.loss_mean is {loss_mean!r}, but it must be 'tokens' or 'samples'."
         )
     if tuning == "full" and dtype not in (None, "float32", "float64"):
         raise ConfigError(

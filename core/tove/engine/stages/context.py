@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tove.config import environment
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.upgrade import upgraded_model
-from tove.config.validation import check_known, check_model, look_up
+from tove.config.validation import check_arguments, check_model, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.fingerprints import check_frozen
 from tove.engine.optimizer import Schedule
@@ -100,22 +100,27 @@ class StageContext:
         return self.checkpoint or self.folder(name) / "model.pth"
 
     def schedule(
-        self, over: Mapping[str, Any] | None = None, runner: Mapping[str, Any] | None = None
+        self,
+        stage: str,
+        over: Mapping[str, Any],
+        runner: Mapping[str, Any],
+        section: str = "schedule",
     ) -> Schedule:
         """Return the config's schedule with a stage's own settings over it.
 
         Args:
+            stage: the stage's name.
             over: the stage's own.
             runner: the stage's settings in mmengine's vocabulary; steps and validation interval of
                 a `train_cfg` there, or in the config, count.
+            section: where in the config the stage's settings are, beside its own.
 
         Raises:
-            ConfigError: a setting that no schedule has, `steps` left out, or a contradiction.
+            ConfigError: a setting that no schedule has, `steps` left out, a value that is none, or
+                a warm-up that does not end.
         """
-        settings = merged_settings(plain_settings(self.cfg.get("schedule", {})), over or {})
-        known = [entry.name for entry in fields(Schedule)]
-        check_known(settings, known, "schedule")
-        loop = self.runner_settings(runner or {}).get("train_cfg", {})
+        settings = merged_settings(plain_settings(self.cfg.get("schedule", {})), over)
+        loop = self.runner_settings(runner).get("train_cfg", {})
         if loop.get("by_epoch") or "max_epochs" in loop:
             raise ConfigError(
                 "train_cfg counts epochs, but stages are trained by steps, so that runs on data of "
@@ -123,9 +128,14 @@ class StageContext:
             )
         named = {"max_iters": "steps", "val_interval": "val_interval"}
         settings |= {ours: loop[theirs] for theirs, ours in named.items() if theirs in loop}
-        if "steps" not in settings:
-            raise ConfigError("The schedule says no number of steps; set schedule.steps.")
-        return Schedule(**settings)
+        check_arguments(Schedule, settings, section)
+        schedule = Schedule(**settings)
+        if schedule.steps and schedule.warmup >= schedule.steps:
+            raise ConfigError(
+                f"The stage '{stage}' has {schedule.steps} steps and cannot warm up for "
+                f"{schedule.warmup} of them; set {section}.warmup below {section}.steps."
+            )
+        return schedule
 
     def runner_settings(self, over: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config's settings in mmengine's vocabulary with a stage's own over them."""

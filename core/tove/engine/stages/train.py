@@ -96,7 +96,7 @@ class TrainStage:
                 )
         if self.source is not None:
             check_source(context, self.name, self.source)
-        schedule = context.schedule(self.schedule, self.runner)
+        schedule = context.schedule(self.name, self.schedule, self.runner)
         needed = [self.data["test"], *[self.data["train"]] * bool(schedule.steps)]
         needed += [self.data["val"]] * bool(schedule.val_interval)
         context.require(self.name, "test_evaluator", *needed)
@@ -111,7 +111,10 @@ class TrainStage:
 
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
-        schedule, over = context.schedule(self.schedule, self.runner), self._overlay(context)
+        schedule, over = (
+            context.schedule(self.name, self.schedule, self.runner),
+            self._overlay(context),
+        )
         model = context.build_model(over)
         earlier = start_training(context, self.name, model, self.source)
         if self.trains is not None:

@@ -13,12 +13,13 @@ Q queries.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tove.backbones.feature_cache.memory import TokenCache
+from tove.config.validation import Range
 from tove.methods.tove.model import ToVE
 from tove.methods.tove.projector import make_projector
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
@@ -63,10 +64,10 @@ class ExpertsResampler(nn.Module):
     def __init__(
         self,
         width: int,
-        num_queries: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        expansion: int = 2,
+        num_queries: Annotated[int, Range(1)] = 64,
+        num_layers: Annotated[int, Range(1)] = 2,
+        num_heads: Annotated[int, Range(1)] = 4,
+        expansion: Annotated[int, Range(1)] = 2,
     ) -> None:
         super().__init__()
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, width))

@@ -6,10 +6,11 @@ Shapes: B batch, N tokens on CLIP's grid, C CLIP width, D language width, K expe
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
+from tove.config.validation import Range
 from tove.methods.baselines.single_expert import SingleExpert
 from tove.methods.tove.expert_dropout import draw_dropped
 from tove.methods.tove.projector import make_projector
@@ -48,7 +49,7 @@ class UniformAverage(VisionLanguageModel):
         language: dict | nn.Module,
         projector: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
-        expert_dropout: float = 0.0,
+        expert_dropout: Annotated[float, Range(0, 1, below=True)] = 0.0,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
         super().__init__(encoder, language, experts, **options)

@@ -23,12 +23,13 @@ R rank, I and O a layer's width in and out.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.methods.move_kd.sorted_lora import SortedLoRALinear, draw_kept
 
@@ -121,10 +122,10 @@ class MoLE(nn.Module):
     def __init__(
         self,
         ffn: nn.Module,
-        num_experts: int = 3,
-        rank: int = 32,
+        num_experts: Annotated[int, Range(1)] = 3,
+        rank: Annotated[int, Range(1)] = 32,
         alpha: float = 1.0,
-        dropout: float = 0.05,
+        dropout: Annotated[float, Range(0, 1, below=True)] = 0.05,
         routing: Literal["top1", "dense"] = "top1",
         placement: Literal["inside", "around"] = "inside",
         init: Literal["kaiming", "zero"] = "kaiming",
@@ -132,7 +133,6 @@ class MoLE(nn.Module):
         form: Literal["auto", "mask", "sorted"] = "auto",
     ) -> None:
         super().__init__()
-        _check_numbers(num_experts, rank, dropout)
         names = ffn_layers(ffn)
         if names is None:
             raise ConfigError(
@@ -230,14 +230,6 @@ class MoLE(nn.Module):
     def extra_repr(self) -> str:
         """Say what the printed submodules do not."""
         return f"{self.routing}, {self.placement}, router_gradient={self.router_gradient}"
-
-
-def _check_numbers(num_experts: int, rank: int, dropout: float) -> None:
-    for name, value in (("num_experts", num_experts), ("rank", rank)):
-        if value < 1:
-            raise ConfigError(f"mole.{name} is {value}, but it must be at least 1.")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"mole.dropout is {dropout}, but it must be at least 0 and below 1.")
 
 
 @contextmanager

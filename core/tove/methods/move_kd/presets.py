@@ -7,9 +7,9 @@ the release mended that the paper's formulas share or do not speak of.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tove.config.validation import check_arguments
+from tove.config.validation import Range, check_arguments
 from tove.errors import ConfigError, close_matches
 from tove.methods.move_kd.attention_weights import TeacherReading, TokenReading
 from tove.methods.move_kd.balance import BalanceReading
@@ -46,10 +46,10 @@ class Switches:
 
     token_weight: TokenReading = "paper"
     teacher_weight: TeacherReading = "paper"
-    clip_share: float = 0.8
-    kd_weight: float = 0.5
+    clip_share: Annotated[float, Range(0, 1)] = 0.8
+    kd_weight: Annotated[float, Range(0)] = 0.5
     balance: BalanceReading = "pooled"
-    balance_weight: float = 0.01
+    balance_weight: Annotated[float, Range(0)] = 0.01
     adapter: Literal["channel_token", "resample", "student_head"] = "channel_token"
     placement: Literal["inside", "around"] = "inside"
     routing: Literal["top1", "dense"] = "top1"
@@ -62,14 +62,9 @@ class Switches:
     geometry: Literal["shared", "released"] = "shared"
     any_resolution: Literal["views", "refused"] = "refused"
     target_norm: Literal["none", "standardise", "phi_s"] = "none"
-    teacher_dropping: float = 0.0
+    teacher_dropping: Annotated[float, Range(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("clip_share", "teacher_dropping"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"The switch {name} is {getattr(self, name)}, but it must lie in [0, 1]."
-                )
         if self.adapter == "student_head" and self.teacher_weight != "uniform":
             raise ConfigError(
                 f"The switch teacher_weight={self.teacher_weight!r} compares the class token with "

@@ -13,13 +13,13 @@ Shapes: B batch, N tokens, D CLIP width, H hidden width, K all slots, A attached
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tove.errors import ConfigError
+from tove.config.validation import Range
 
 __all__ = [
     "GateOutput",
@@ -62,17 +62,13 @@ class TokenGate(nn.Module):
         self,
         width: int,
         slots: Sequence[str],
-        hidden: int | None = None,
-        noise: float = 0.0,
-        top_k: int | None = None,
-        temperature: float = 1.0,
+        hidden: Annotated[int, Range(1)] | None = None,
+        noise: Annotated[float, Range(0)] = 0.0,
+        top_k: Annotated[int, Range(1)] | None = None,
+        temperature: Annotated[float, Range(0, above=True)] = 1.0,
         headless: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ConfigError(f"gate.temperature is {temperature}, but it must be above 0.")
-        if top_k is not None and top_k < 1:
-            raise ConfigError(f"gate.top_k is {top_k}, but it must be at least 1, or None for all.")
         self.slots = tuple(slots)
         self.noise, self.top_k, self.temperature = noise, top_k, temperature
         self.trunk = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if hidden else nn.Identity()

@@ -92,7 +92,7 @@ class MergeStage:
     def _schedule(self, context: StageContext) -> Schedule:
         settings = plain_settings(context.cfg.merging)
         over = merged_settings(settings.get("schedule", {}), self.schedule)
-        return context.schedule(over, self.runner)
+        return context.schedule(self.name, over, self.runner, "merging.schedule")
 
     def run(self, context: StageContext) -> list[Row]:
         """Train the student and save what is left; the row is the export's."""

@@ -15,7 +15,7 @@ Shapes: B batch, N tokens, D language width.
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.model import BaseModel
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from tove.backbones.preprocess import to_unit_range
 from tove.config.build import build_part
-from tove.config.validation import check_known
+from tove.config.validation import Range, check_known
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
 from tove.errors import ConfigError
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
@@ -165,17 +165,6 @@ def token_distance(
     return LOSSES[loss](prediction_BND, target_BND)
 
 
-def check_loss(loss: str, where: str) -> None:
-    """Refuse a distance that there is not.
-
-    Raises:
-        ConfigError: it is unknown.
-    """
-    if loss not in (*LOSSES, "readout"):
-        known = ", ".join((*LOSSES, "readout"))
-        raise ConfigError(f"{where}.loss is {loss!r}, but it must be one of {known}.")
-
-
 def plain_state(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
     """Return the state of plain CLIP around an encoder: P_clip and the language side stay.
 
@@ -202,12 +191,11 @@ class JointMerging(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        weight: float = 1.0,
+        weight: Annotated[float, Range(0)] = 1.0,
         student: Literal["full", "lora"] | Mapping[str, Any] = "full",
         loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
     ) -> None:
         super().__init__()
-        check_loss(loss, "model.merging")
         self.weight, self.loss = weight, loss
         self.student: Any = make_student(encoder, student)
 
@@ -242,11 +230,10 @@ class Merge(BaseModel):
         teacher: Mapping[str, Any] | VisionLanguageModel,
         student: Literal["full", "lora"] | Mapping[str, Any] = "full",
         loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
-        lm_weight: float = 0.0,
+        lm_weight: Annotated[float, Range(0)] = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        check_loss(loss, "model")
         self.loss, self.lm_weight = loss, lm_weight
         self.teacher: VisionLanguageModel = build_part(teacher, MODELS)
         self.slot_parts = tuple(f"teacher.{part}" for part in self.teacher.slot_parts)

@@ -12,12 +12,13 @@ Shapes: B batch, N tokens on CLIP's grid, D language width, K configured slots.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
 from tove.backbones.feature_cache.memory import TokenCache
 from tove.backbones.preprocess import to_unit_range
+from tove.config.validation import Range
 from tove.engine.trainable_state import slot_of
 from tove.methods.tove.balance import balance_loss
 from tove.methods.tove.expert_dropout import draw_dropped
@@ -75,8 +76,8 @@ class ToVE(VisionLanguageModel):
         projector: Mapping[str, Any] | None = None,
         gate: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
-        balance_weight: float = 0.01,
-        expert_dropout: float = 0.0,
+        balance_weight: Annotated[float, Range(0)] = 0.01,
+        expert_dropout: Annotated[float, Range(0, 1, below=True)] = 0.0,
         merging: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:

@@ -18,12 +18,13 @@ D a token's width, H hidden width, L language width (d_lang).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tove.backbones.experts.hub import ExpertHub
+from tove.config.validation import Range
 from tove.methods.tove.map_stem import MapStem
 from tove.modules.resample import resample_tokens
 
@@ -64,7 +65,7 @@ class Projector(nn.Module):
         expert_widths: Mapping[str, int],
         grid: tuple[int, int],
         expert_grids: Mapping[str, tuple[int, int]],
-        hidden: int,
+        hidden: Annotated[int, Range(1)],
         d_lang: int,
         map_slots: Collection[str] = (),
     ) -> None:

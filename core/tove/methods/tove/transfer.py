@@ -7,13 +7,13 @@ With a zero-initialised last layer it starts as plain CLIP: t_fuse = v at step 0
 Shapes: B batch, N tokens, D language width (d_lang), Z width of z.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tove.errors import ConfigError
+from tove.config.validation import Range
 
 __all__ = ["ResidualTransfer"]
 
@@ -32,17 +32,12 @@ class ResidualTransfer(nn.Module):
     def __init__(
         self,
         d_lang: int,
-        hidden: int | None = None,
+        hidden: Annotated[int, Range(1)] | None = None,
         scale: Literal["learned"] | float = "learned",
         zero_init: bool = True,
         d_in: int | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(scale, str) and scale != "learned":
-            raise ConfigError(
-                f"transfer.scale is {scale!r}, but it must be 'learned' or a number; "
-                "correct it in the model's config."
-            )
         self.inner = nn.Linear(d_in or d_lang, hidden or d_lang)
         self.outer = nn.Linear(hidden or d_lang, d_lang)
         self.scale = nn.Parameter(torch.ones(())) if scale == "learned" else float(scale)

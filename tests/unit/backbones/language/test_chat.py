@@ -287,9 +287,7 @@ def test_bfloat16(make) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"tuning": "half"}, "'full', 'lora' or 'frozen'"),
         ({"lora": {"r": 4}}, "set it to 'lora'"),
-        ({"loss_mean": "median"}, "'tokens' or 'samples'"),
         ({"chat": "template"}, "has no chat template"),
         ({"chat": "chatml"}, "'plain', 'v1', 'template'"),
     ],

@@ -464,12 +464,9 @@ def test_builds_from_a_config(lm_folder) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (dict(fusion="crossattention"), ConfigError, "'cross_attention' or 'prefix'"),
         (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
         (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
         (dict(dtype="bfloat16"), ConfigError, "its small steps lost to rounding"),
-        (dict(rank_shortlist=0), ConfigError, "must be at least 1"),
-        (dict(max_text_tokens=0), ConfigError, "must be at least 2"),
         (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
 )
