@@ -1,4 +1,4 @@
-"""A number or word that no training can use is told from its annotation, before a thing is built."""
+"""A number or word that no training can use is told from its annotation, before building."""
 
 import math
 
