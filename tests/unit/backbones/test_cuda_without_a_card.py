@@ -127,5 +127,6 @@ def test_the_language_models_loss(tmp_path, fusion, loss_mean):
     on_cuda(language).train()
     with MODE:
         memory = torch.empty(2, 9, 32, device="cuda")
-        loss = language.loss(memory, ["a red ball", ""], ["a box", None])
+        samples = [{"prompt": "a red ball", "target": "a box"}, {"prompt": "", "target": None}]
+        loss = language.loss(memory, samples)
     assert (loss.device.type, loss.shape) == ("cuda", ())
