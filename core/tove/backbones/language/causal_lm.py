@@ -309,7 +309,16 @@ class CausalLanguageModel(nn.Module):
         return room_for_text(self.lm, self._offset, taken)
 
     def num_tokens(self, sample: Sample) -> int:
-        """Count the tokens of a prompt with the longest of its candidates, the start token too."""
+        """Count the tokens of a prompt with the longest of its candidates, the start token too.
+
+        Raises:
+            ConfigError: the sample is a conversation.
+        """
+        if "prompt" not in sample:
+            raise ConfigError(
+                "The data set gives conversations, which a CausalLanguageModel does not read; set "
+                "model.language to a ChatLanguageModel."
+            )
         prompt = sample["prompt"]
         answers = [answer for answer in sample.get("candidates") or () if answer]
         longest = max((len(self.text.target(prompt, answer)) for answer in answers), default=0)
