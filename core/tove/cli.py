@@ -1,7 +1,8 @@
 """What the command-line tools do once their arguments are read.
 
 An error that the user can mend is printed as its one sentence and gives exit status 2; with
-TOVE_TRACEBACK=1 the traceback comes along. A training that a signal has ended gives 128 + its number.
+TOVE_TRACEBACK=1 the traceback comes along. A training that a signal has ended gives 128 and its
+number.
 """
 
 import argparse

@@ -38,8 +38,8 @@ __all__ = ["LlavaConversations", "conversation_item"]
 class LlavaConversations(Dataset):
     """Samples dict(images=uint8 [V, 3, S, S], content=int64 [V, 4], sample=dict).
 
-    A sample has `conversations` (the turns, as the file has them), `image_paths`, `view` (the name of
-    its view), `relation` (the kind of question, where the record says it) and `views`: a
+    A sample has `conversations` (the turns, as the file has them), `image_paths`, `view` (the name
+    of its view), `relation` (the kind of question, where the record says it) and `views`: a
     dict(size=(height, width), tiles=(rows, columns) or None, num_views=...) of each image. In
     evaluation the last answer is what the model's is held against; those before are given.
 

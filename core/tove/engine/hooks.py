@@ -1,5 +1,4 @@
-"""Hooks of the training loop: reproducible resumption, loss curves, atomic checkpoints, provenance,
-preemption.
+"""Hooks of the training loop: resumption, loss curves, checkpoints, provenance, preemption.
 
 An interrupted run that resumes must give the losses of an uninterrupted one: weights, optimiser and
 schedule come from the checkpoint, the data order from the seeded sampler that mmengine skips

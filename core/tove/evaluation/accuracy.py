@@ -1,4 +1,4 @@
-"""Accuracy of answers: of true and false, as VSR is scored (arXiv 2205.00363), of lists, of words."""
+"""Accuracy of answers: true and false, as VSR is scored (arXiv 2205.00363), of a list, in words."""
 
 import logging
 import re

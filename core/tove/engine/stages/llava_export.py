@@ -5,6 +5,7 @@ as the run's conversations show it.
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,11 @@ def check_llava(context: StageContext, model: Any, encoder: Any) -> None:  # noq
 
 
 def write_llava(
-    context: StageContext, model: Any, folder: Path, title: str, licences: list[dict[str, Any]]
+    context: StageContext,
+    model: Any,  # noqa: ANN401
+    folder: Path,
+    title: str,
+    licences: Sequence[Mapping[str, Any]],
 ) -> bool:
     """Write the Llava folder of a plain CLIP model, over an earlier one.
 
