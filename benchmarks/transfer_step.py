@@ -74,9 +74,7 @@ def main() -> None:
         ),
         "gated sum, fused": milliseconds(lambda: model.projector.mix(gates, slots, tokens)),
         "gated sum, naive": milliseconds(naive),
-        "language model, forward": milliseconds(
-            lambda: model.language.loss(memory, prompts, targets)
-        ),
+        "language model, forward": milliseconds(lambda: model.language.loss(memory, samples)),
         "training step, token cache": milliseconds(step),
         "training step, no cache": milliseconds(uncached),
     }

@@ -4,9 +4,10 @@
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
+
+from tove.command_line import add_model_options, spare_cores
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,19 +19,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--answers", nargs="+", metavar="ANSWER", help="to choose from, by likelihood")
     how.add_argument("--judge", action="store_true", help="say whether a statement is true")
-    parser.add_argument("--detached", nargs="+", default=[], metavar="SLOT", help="experts to omit")
-    parser.add_argument("--stage", help="whose model, or a row's name (default: the method's)")
-    parser.add_argument("--device", help="such as cpu or cuda (default: what there is)")
-    parser.add_argument("--dtype", help="such as bfloat16 (default: as trained)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_options(parser)
     return parser.parse_args(argv)
 
 
 def main() -> None:
     """Parse, import the engine, ask."""
     args = parse_args()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see tools/train.py
+    spare_cores()
     from tove.cli import ask
 
     sys.exit(ask(args))

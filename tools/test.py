@@ -4,8 +4,9 @@ Slim checkpoints are evaluated without the packages of the experts that were det
 """
 
 import argparse
-import os
 import sys
+
+from tove.command_line import spare_cores
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,11 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, evaluate."""
     args = parse_args()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Read when torch is imported. Threads that spin long while they wait take the cores of what
-        # else runs on the machine, and of each other: without this a busy one is several times as
-        # slow, while an idle one is as fast.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    spare_cores()
     from tove.cli import test
 
     sys.exit(test(args))

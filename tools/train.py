@@ -5,8 +5,9 @@ are read.
 """
 
 import argparse
-import os
 import sys
+
+from tove.command_line import spare_cores
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,11 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, run."""
     args = parse_args()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Read when torch is imported. Threads that spin long while they wait take the cores of what
-        # else runs on the machine, and of each other: without this a busy one is several times as
-        # slow, while an idle one is as fast.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    spare_cores()
     from tove.cli import train
 
     sys.exit(train(args))

@@ -1,7 +1,8 @@
 """What the command-line tools do once their arguments are read.
 
 An error that the user can mend is printed as its one sentence and gives exit status 2; with
-TOVE_TRACEBACK=1 the traceback comes along.
+TOVE_TRACEBACK=1 the traceback comes along. A training that a signal has ended gives 128 and its
+number.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from rich.console import Console
 
 from tove.config.loading import load_config
 from tove.engine.distributed import init_processes
-from tove.errors import ConfigError
+from tove.errors import ConfigError, Preempted
 
-__all__ = ["ask", "caption", "compare", "test", "train"]
+__all__ = ["ask", "caption", "chat", "compare", "test", "train"]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 
@@ -145,8 +146,41 @@ def ask(args: argparse.Namespace) -> int:
     return _guarded(lambda: _use(args, answers, "answer"))
 
 
+def chat(args: argparse.Namespace) -> int:
+    """Talk about a photo; see `tools/chat.py` for the arguments."""
+
+    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`, or alike
+        earlier: list[dict[str, str]] = []
+        found = []
+        for question in args.questions:
+            answer = model.chat(args.image, question, earlier)
+            earlier += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+            found.append({"image": args.image, "question": question, "answer": answer})
+        return found
+
+    return _guarded(lambda: _use(args, answers, "answer", _talker))
+
+
+def _trained(args: argparse.Namespace) -> Any:  # noqa: ANN401
+    from tove.engine.load_trained import load
+
+    return load(args.work_dir, args.detached, args.stage, args.device, args.dtype)
+
+
+def _talker(args: argparse.Namespace) -> Any:  # noqa: ANN401
+    """Load a run's model, or a Llava folder by transformers alone."""
+    from tove.engine.stock_llava import StockLlava, is_llava_folder
+
+    if is_llava_folder(args.work_dir):
+        return StockLlava(args.work_dir, args.device, args.dtype)
+    return _trained(args)
+
+
 def _use(
-    args: argparse.Namespace, answers: Callable[[Any], list[dict[str, Any]]], shown: str
+    args: argparse.Namespace,
+    answers: Callable[[Any], list[dict[str, Any]]],
+    shown: str,
+    load: Callable[[argparse.Namespace], Any] | None = None,
 ) -> None:
     """Load a trained model and print what it answers; what runs is told beside it.
 
@@ -154,11 +188,10 @@ def _use(
         args: the command line.
         answers: of the model, one dict for each image.
         shown: the entry that a reader wants.
+        load: gives the model; a run's by default.
     """
     with contextlib.redirect_stdout(sys.stderr):  # logs; what is printed is the answer alone
-        from tove.engine.load_trained import load
-
-        model = load(args.work_dir, args.detached, args.stage, args.device, args.dtype)
+        model = (load or _trained)(args)
         print(model, file=sys.stderr)
         found = answers(model)
     if args.json:
@@ -175,6 +208,9 @@ def _guarded(work: Callable[[], None]) -> int:
     """Run, and turn an error of our own packages into one sentence."""
     try:
         work()
+    except Preempted as ended:
+        print(ended, file=sys.stderr)
+        return ended.exit_status
     except Exception as error:
         own = type(error).__module__.partition(".")[0] in _OWN_PACKAGES
         if not own:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "TrainingError", "close_matches"]
+__all__ = ["CheckpointError", "ConfigError", "Preempted", "TrainingError", "close_matches"]
 
 
 class ConfigError(ValueError):
@@ -16,6 +16,19 @@ class CheckpointError(ConfigError):
 
 class TrainingError(ConfigError):
     """A training has gone wrong in a way that other settings mend."""
+
+
+class Preempted(Exception):
+    """A signal has ended a training, which is saved and can be resumed.
+
+    Args:
+        message: one sentence.
+        signal: its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:

@@ -10,12 +10,26 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["CostPart", "Method", "OnOtherExperts", "Role", "Row", "Sample", "Stage"]
+__all__ = [
+    "CostPart",
+    "LanguageModel",
+    "Method",
+    "OnOtherExperts",
+    "Role",
+    "Row",
+    "Sample",
+    "Stage",
+    "VisionTokens",
+]
 
 Row = dict[str, Any]
 """What one configuration scored and cost, see `tove.engine.rows`."""
 Sample = dict[str, Any]
-"""One item of a data set: image_id, task, prompt, target, candidates, ..."""
+"""One item of a data set: image_id, task, and what is asked: prompt, target, candidates, or
+conversations; ..."""
+VisionTokens = Tensor | Sequence[Tensor]
+"""[B, N, D], an image for each sample; or the tokens [n_i, D] of each image, in the order of the
+samples and of the images within each, [0, N, D] where there is none."""
 Role = Literal["plain", "baseline", "method", "variant", "detached", "merged", "control"]
 """The part that a row plays in a table: see `tove.engine.rows`."""
 OnOtherExperts = Literal["keep", "carry over", "begin again"]
@@ -33,6 +47,43 @@ class CostPart:
 
     modules: Sequence[nn.Module]
     step: Callable[[], Any] | None = None
+
+
+class LanguageModel(Protocol):
+    """What reads the vision tokens: an `nn.Module` registered in LANGUAGE_MODELS.
+
+    It takes of a sample what it reads: `prompt`, `target` and `candidates`, or `conversations`.
+
+    Attributes:
+        width: D of the tokens that it reads.
+    """
+
+    width: int
+
+    def loss(self, vision: VisionTokens, samples: Sequence[Sample]) -> Tensor:
+        """Return the loss of what the samples say is right, a scalar."""
+        ...
+
+    def rank(self, vision: VisionTokens, samples: Sequence[Sample]) -> list[list[float]]:
+        """Return the log-likelihoods of each sample's candidates."""
+        ...
+
+    def generate(
+        self,
+        vision: VisionTokens,
+        samples: Sequence[Sample],
+        **options: Any,  # noqa: ANN401
+    ) -> list[str]:
+        """Return a text for each sample."""
+        ...
+
+    def room(self, num_image_tokens: int) -> int:
+        """Return how many text tokens there are positions for beside a sample's images."""
+        ...
+
+    def num_tokens(self, sample: Sample) -> int:
+        """Return the text tokens of a sample, its longest candidate among them."""
+        ...
 
 
 class Method(Protocol):
@@ -74,7 +125,12 @@ class Method(Protocol):
         ...
 
     def forward(
-        self, images: Tensor, data_samples: list[Sample] | None, mode: str
+        self,
+        images: Tensor,
+        data_samples: list[Sample] | None,
+        mode: str,
+        content: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
         """Return losses ("loss"), samples with `prediction` ("predict") or tokens ("tensor")."""
         ...

@@ -109,15 +109,15 @@ class FakeLanguage(nn.Module):
     def _logits(self, memory):
         return self.head(self.body(memory.mean(1)))
 
-    def loss(self, memory, prompts, targets):
-        labels = torch.tensor([int(t == "yes") for t in targets], device=memory.device)
+    def loss(self, memory, samples):
+        labels = torch.tensor([int(s["target"] == "yes") for s in samples], device=memory.device)
         return F.cross_entropy(self._logits(memory), labels)
 
-    def rank(self, memory, prompts, candidates):
+    def rank(self, memory, samples):
         return self._logits(memory).log_softmax(-1).tolist()
 
-    def generate(self, memory, prompts, **options):
-        return [f"{prompt} thing" for prompt in prompts]
+    def generate(self, memory, samples, **options):
+        return [f"{sample['prompt']} thing" for sample in samples]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ FLOORS = (
     {"evaluation", "modules"},
     {"config"},
     {"atomic_io"},
-    {"protocols", "registry", "errors"},
+    {"protocols", "registry", "errors", "command_line"},
 )
 
 

@@ -182,7 +182,8 @@ def test_the_language_models_loss(
     language = CausalLanguageModel(str(tmp_path), fusion, adapters=adapters, loss_mean=loss_mean)
     on_cuda(language, mode).train()
     with mode:
-        loss = language.loss(fake(mode, 2, 9, 32), ["a red ball", ""], ["a box", None])
+        asked = [dict(prompt="a red ball", target="a box"), dict(prompt="", target=None)]
+        loss = language.loss(fake(mode, 2, 9, 32), asked)
     assert (loss.device, loss.shape) == (CUDA, ())
 
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
 
-from tove.config.validation import check_value
+from tove.config.validation import accepted_arguments, check_value
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
@@ -60,8 +59,16 @@ def fill_in(cfg: Config) -> None:
     for loader in loaders_of(cfg):
         if "batch_size" in cfg:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
+        sampler = cfg[loader].get("sampler")
+        kind = DATA_SAMPLERS.get(sampler["type"]) if _is_named(sampler) else None
+        if kind is not None and "batch_size" in (accepted_arguments(kind) or ()):
+            sampler.setdefault("batch_size", cfg[loader].get("batch_size", 1))
         # Pinned memory is what a copy to the device needs to be waited for by none.
         cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
+
+
+def _is_named(entry: Any) -> bool:  # noqa: ANN401
+    return isinstance(entry, Mapping) and isinstance(entry.get("type"), str)
 
 
 def check_samplers(cfg: Config) -> None:
@@ -74,8 +81,8 @@ def check_samplers(cfg: Config) -> None:
         sampler = cfg.get(loader, {}).get("sampler")
         kind = sampler.get("type") if isinstance(sampler, Mapping) else None
         found = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
-        if isinstance(found, type) and issubclass(found, InfiniteSampler):
+        if hasattr(found, "_infinite_indices"):
             raise ConfigError(
-                f"{loader}.sampler is an {found.__name__}, which never ends, so neither would the "
+                f"{loader}.sampler is {found.__name__}, which never ends, so neither would the "
                 "evaluation; give dict(type='DefaultSampler', shuffle=False)."
             )

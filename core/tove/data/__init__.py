@@ -5,7 +5,7 @@ A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, 
 """
 
 from tove.data.coco_captions import CocoCaptions
-from tove.data.collate import conversation_collate, tove_collate
+from tove.data.collate import tove_collate
 from tove.data.conversations import LlavaConversations
 from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
 from tove.data.questions import Questions
@@ -20,7 +20,6 @@ __all__ = [
     "TooManyCorruptImages",
     "UnlabelledImages",
     "VSRStatements",
-    "conversation_collate",
     "load_image",
     "shared_view",
     "tove_collate",

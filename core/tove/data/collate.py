@@ -1,6 +1,6 @@
 """From a list of samples to a batch.
 
-Shapes: B samples, S side of the shared view, in pixels; V views of all samples together.
+Shapes: B samples, S side of a view in pixels, V views of all samples together.
 """
 
 from collections.abc import Sequence
@@ -10,41 +10,44 @@ import torch
 
 from tove.registry import FUNCTIONS
 
-__all__ = ["conversation_collate", "tove_collate"]
+__all__ = ["tove_collate"]
 
 
 @FUNCTIONS.register_module()
 def tove_collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the views of the samples of a data set.
+    """Put the views of the samples of data sets behind each other.
 
     Args:
-        batch: B times dict(image=uint8 [3, S, S], sample=dict).
+        batch: B samples, each dict(image=uint8 [3, S, S], sample=dict) with the one view of its
+            image, or of `LlavaConversations`, with any number of views of any number of images.
 
     Returns:
-        dict(images=uint8 [B, 3, S, S], data_samples=list of B dicts).
+        dict(images=uint8 [V, 3, S, S], data_samples=list of B dicts). Where a sample is a
+        conversation also content=int64 [V, 4], where each view shows its image, and owner=int64
+        [V], the sample of each view; which views are of which image, each sample's `views` tells,
+        and V is 0 where no sample has an image.
     """
+    if all("image" in item for item in batch):
+        return dict(
+            images=torch.stack([item["image"] for item in batch]),
+            data_samples=[item["sample"] for item in batch],
+        )
+    items = [_viewed(item) if "image" in item else item for item in batch]
+    counts = torch.tensor([len(item["images"]) for item in items])
     return dict(
-        images=torch.stack([item["image"] for item in batch]),
-        data_samples=[item["sample"] for item in batch],
+        images=torch.cat([item["images"] for item in items]),
+        content=torch.cat([item["content"] for item in items]),
+        owner=torch.arange(len(items)).repeat_interleave(counts),
+        data_samples=[item["sample"] for item in items],
     )
 
 
-@FUNCTIONS.register_module()
-def conversation_collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put the views of samples with none, one or several images behind each other.
-
-    Args:
-        batch: B samples of `LlavaConversations`.
-
-    Returns:
-        dict(images=uint8 [V, 3, S, S], content=int64 [V, 4], owner=int64 [V], the sample of each
-        view; data_samples=list of B dicts). Which views are of which image, each sample's `views`
-        tells. V is 0 where no sample has an image.
-    """
-    counts = torch.tensor([len(item["images"]) for item in batch])
+def _viewed(item: dict[str, Any]) -> dict[str, Any]:
+    """Say of a sample with one view of its image what a conversation says of its views."""
+    side = item["image"].shape[-1]
+    views = [dict(size=(side, side), tiles=None, num_views=1)]
     return dict(
-        images=torch.cat([item["images"] for item in batch]),
-        content=torch.cat([item["content"] for item in batch]),
-        owner=torch.arange(len(batch)).repeat_interleave(counts),
-        data_samples=[item["sample"] for item in batch],
+        images=item["image"][None],
+        content=torch.tensor([[0, 0, side, side]]),
+        sample={**item["sample"], "views": views},
     )

@@ -13,7 +13,7 @@ Shapes: V views of a sample's images together, S side of a view in pixels.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,24 @@ from torch.utils.data import Dataset
 from tove.data.conversation_index import ConversationIndex, image_names
 from tove.data.image_check import ImageReport, check_images, find_image
 from tove.data.image_dataset import existing_root
+from tove.data.image_files import real_paths
 from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image
 from tove.data.view_cache import CorruptLog
 from tove.data.views import ImageViews, build_view
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
-__all__ = ["LlavaConversations"]
+__all__ = ["LlavaConversations", "conversation_item"]
 
 
 @DATASETS.register_module()
 class LlavaConversations(Dataset):
     """Samples dict(images=uint8 [V, 3, S, S], content=int64 [V, 4], sample=dict).
 
-    A sample has `conversations` (the turns, as the file has them), `image_paths`, and `views`: a
-    dict(size=(height, width), tiles=(rows, columns) or None, num_views=...) of each image.
+    A sample has `conversations` (the turns, as the file has them), `image_paths`, `view` (the name
+    of its view), `relation` (the kind of question, where the record says it) and `views`: a
+    dict(size=(height, width), tiles=(rows, columns) or None, num_views=...) of each image. In
+    evaluation the last answer is what the model's is held against; those before are given.
 
     Args:
         data_root: folder of the data set.
@@ -98,7 +101,7 @@ class LlavaConversations(Dataset):
                 continue
             if step and self.test_mode:
                 sample["skipped"] = True
-            return self._item(sample, views)
+            return conversation_item(sample, views, self.image_size)
         raise TooManyCorruptImages(
             f"None of the {len(self)} samples of {self.ann_file!r} has images that can be read."
         )
@@ -114,6 +117,8 @@ class LlavaConversations(Dataset):
             source_id=record.get("id"),
             image_id=os.path.realpath(paths[0]) if paths else f"text-{record.get('id')}",
             image_paths=paths,
+            view=self.view.name,
+            relation=str(record.get("relation") or "unknown"),
             conversations=record["conversations"],
         )
 
@@ -133,6 +138,17 @@ class LlavaConversations(Dataset):
         """Yield the path of each distinct image, in the order of their numbers."""
         for number in range(self.num_images):
             yield os.path.join(self.img_dir, self.index.image_name(number))
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The id of each distinct image, the real path of its file; of a missing one its name."""
+        paths = list(self.image_paths())
+        found = real_paths(paths)
+        return [found.get(path) or find_image(path) or path for path in paths]
+
+    def images_of(self, idx: int) -> list[str]:
+        """Return the ids of a sample's images, of all that it has."""
+        return [os.path.realpath(path) for path in self.get_data_info(idx)["image_paths"]]
 
     def check_images(self, decode: bool = False, threads: int = 8) -> ImageReport:
         """Look at every distinct image before training; see `tove.data.image_check`."""
@@ -173,18 +189,6 @@ class LlavaConversations(Dataset):
                 return None
         return views
 
-    def _item(self, sample: dict[str, Any], views: list[ImageViews]) -> dict[str, Any]:
-        side = self.image_size
-        nothing = torch.empty(0, 3, side, side, dtype=torch.uint8), torch.empty(0, 4).long()
-        sample["views"] = [
-            dict(size=one.size, tiles=one.tiles, num_views=len(one.pixels_V3SS)) for one in views
-        ]
-        return dict(
-            images=torch.cat([nothing[0], *(one.pixels_V3SS for one in views)]),
-            content=torch.cat([nothing[1], *(one.content_V4 for one in views)]),
-            sample=sample,
-        )
-
     def _note_failure(self, number: int, error: CorruptImage) -> None:
         if not self._failures.add(number):
             return
@@ -199,3 +203,22 @@ class LlavaConversations(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}  # a spawned worker opens its own
+
+
+def conversation_item(
+    sample: dict[str, Any], views: Sequence[ImageViews], side: int
+) -> dict[str, Any]:
+    """Put a sample and its images' views together, for `tove_collate`.
+
+    Args:
+        sample: with `conversations` and `image_paths`; it gets `views`.
+        views: of each image.
+        side: S.
+    """
+    nothing = torch.empty(0, 3, side, side, dtype=torch.uint8), torch.empty(0, 4).long()
+    told = [dict(size=one.size, tiles=one.tiles, num_views=len(one.pixels_V3SS)) for one in views]
+    return dict(
+        images=torch.cat([nothing[0], *(one.pixels_V3SS for one in views)]),
+        content=torch.cat([nothing[1], *(one.content_V4 for one in views)]),
+        sample={**sample, "views": told},
+    )

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tove.data.wrappers import inner_data_sets
+
 __all__ = ["image_ids", "leaks"]
 
 _FILES = 50_000  # beyond so many on both sides only paths are compared
@@ -47,13 +49,13 @@ def leaks(splits: Mapping[str, Iterable[str]], files: int = _FILES) -> list[str]
 
 def image_ids(dataset: Any) -> set[str]:  # noqa: ANN401 - any data set, mmengine's wrappers
     """Return the ids, which are real paths, of the images of a data set."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if inner != [None]:
-        return set().union(*map(image_ids, inner))
-    own = getattr(dataset, "image_ids", None)
-    if own is not None:
-        return set(own)
-    return {str(dataset.get_data_info(index)["image_id"]) for index in range(len(dataset))}
+    found: set[str] = set()
+    for part in inner_data_sets(dataset):
+        own = getattr(part, "image_ids", None)
+        if own is None:
+            own = (str(part.get_data_info(i)["image_id"]) for i in range(len(part)))
+        found.update(own)
+    return found
 
 
 def _same_bytes(images: set[str], train: set[str]) -> dict[str, str]:

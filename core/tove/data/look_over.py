@@ -54,6 +54,7 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
             progress.update(task, description=f"looking over {loader}: {_name(entry)}")
             try:
                 dataset = _build(entry)
+                remarks += _looked_for(dataset, loader)
                 remarks += _decode_some(dataset, loader)
                 split = loader.removesuffix("_dataloader")
                 if split in _SPLITS:
@@ -77,6 +78,25 @@ def _build(entry: dict[str, Any]) -> Any:  # noqa: ANN401 - any data set
     return dataset
 
 
+def _looked_for(dataset: Any, loader: str) -> list[str]:  # noqa: ANN401 - any data set
+    """Look for every image of conversations; return a remark where some are not as named.
+
+    Raises:
+        ConfigError: more are missing or damaged than the data set puts up with.
+    """
+    if not hasattr(dataset, "check_images"):
+        return []  # looked for them when its annotations were read
+    report = dataset.check_images()
+    if report.num_unreadable > dataset.corrupt_limit:
+        raise ConfigError(
+            f"{report.num_unreadable} images of {dataset.ann_file!r} cannot be read, more than "
+            f"corrupt_limit={dataset.corrupt_limit}. Of {report} Set img_dir to their folder, "
+            "fetch or leave out what is missing, or raise corrupt_limit."
+        )
+    found = report.num_unreadable or report.misnamed or report.other_kind
+    return [f"{loader}: {report}"] if found else []
+
+
 def _decode_some(dataset: Any, loader: str) -> list[str]:  # noqa: ANN401 - any data set
     """Decode images at equal distances; return a remark where some cannot be.
 
@@ -86,6 +106,8 @@ def _decode_some(dataset: Any, loader: str) -> list[str]:  # noqa: ANN401 - any 
     ids = getattr(dataset, "image_ids", None)
     if ids is None:  # research code: it says itself what is wrong
         dataset[0]
+        return []
+    if not len(ids):  # conversations without an image
         return []
     number = min(_DECODED, len(ids))
     failed = []

@@ -113,6 +113,12 @@ class ModalityLengthSampler(Sampler):
             for batch in megabatch[self.rank :: self.world_size]:
                 yield from batch
 
+    def _infinite_indices(self) -> Iterator[int]:
+        """Yield the samples of all processes, as mmengine's InfiniteSampler does."""
+        for megabatch in self._megabatches():
+            for batch in megabatch:
+                yield from batch
+
     def _megabatches(self) -> Iterator[list[list[int]]]:
         """Yield megabatches of W * A batches each; process r has every W-th, from the r-th on."""
         generator = torch.Generator().manual_seed(self.seed)

@@ -19,7 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from tove.config.data_sets import data_sets
+from tove.data.collate import tove_collate
+from tove.data.conversations import LlavaConversations, conversation_item
 from tove.data.image_io import image_of, shared_view
+from tove.data.views import View, build_view
 from tove.data.vsr import plain_statement
 from tove.errors import ConfigError
 from tove.protocols import Row, Sample
@@ -97,7 +100,7 @@ class TrainedModel:
     ) -> None:
         self.model, self.stage, self.row = model.eval(), stage, row
         self.experts, self.batch_size = tuple(experts), batch_size
-        self._size = int(cfg.image_size)
+        self._cfg, self._size = cfg, int(cfg.image_size)
         self._captions, self._statements, self._questions = (
             _asking(cfg, name) for name in (None, "statement", "question")
         )
@@ -181,6 +184,37 @@ class TrainedModel:
         prompts = [asks.prompt.replace("{statement}", statement) for statement in plain]
         return self._chosen(images, prompts, asks.candidates, asks.view)
 
+    def chat(
+        self,
+        images: Any,  # noqa: ANN401
+        question: str,
+        earlier: Sequence[Mapping[str, str]] = (),
+    ) -> str:
+        """Answer a question in a conversation about images, which are seen as the run's were.
+
+        Args:
+            images: one or several, which stand before the first question; an empty list is none.
+            question: as users would say it.
+            earlier: what was said before, turns of LLaVA's JSON.
+
+        Raises:
+            ConfigError: no data set of the run has conversations.
+        """
+        sources = _images_of(images)
+        turns = [*map(dict, earlier), {"from": "human", "value": question}]
+        turns[0]["value"] = "<image>\n" * len(sources) + turns[0]["value"]
+        sample = {
+            "task": "conversation",
+            "image_id": "conversation",
+            "image_paths": [f"image {number}" for number, _ in enumerate(sources)],
+            "conversations": turns,
+        }
+        view = conversation_view(self._cfg)
+        views = [view(image_of(source)) for source in sources]
+        batch = tove_collate([conversation_item(sample, views, view.size)])
+        answer: str = self.model.test_step(batch)[0]["prediction"]
+        return answer
+
     def _chosen(
         self,
         images: Any,  # noqa: ANN401
@@ -230,10 +264,7 @@ def _asking(cfg: Config, about: str | None) -> _Asking:
 
     A data set asks by its argument `prompt`, the field in which says about what.
     """
-    found = sorted(
-        ((loader, dataset) for loader, dataset in data_sets(cfg) if "image_size" in dataset),
-        key=lambda pair: _LOADERS.index(pair[0]) if pair[0] in _LOADERS else len(_LOADERS),
-    )
+    found = _by_use(cfg)
     for _, dataset in found:
         defaults = signature(DATASETS.get(dataset["type"])).parameters
         settings = {
@@ -247,6 +278,29 @@ def _asking(cfg: Config, about: str | None) -> _Asking:
             view = dataset.get("view", "crop")
             return _Asking(view, prompt, tuple(settings.get("candidates", ())))
     return _Asking(found[0][1].get("view", "crop") if found else "crop")
+
+
+def conversation_view(cfg: Config) -> View:
+    """Return how the run's conversations show an image.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    for _, dataset in _by_use(cfg):
+        if issubclass(DATASETS.get(dataset["type"]), LlavaConversations):
+            return build_view(dataset.get("view", "crop"), dataset["image_size"])
+    raise ConfigError(
+        "No data set of this run has conversations, so its model was not trained to talk; ask it "
+        "by `ask` or `caption` instead."
+    )
+
+
+def _by_use(cfg: Config) -> list[tuple[str, Any]]:
+    """Return the data sets that read samples with their loaders' names, those tested on first."""
+    return sorted(
+        ((loader, dataset) for loader, dataset in data_sets(cfg) if "image_size" in dataset),
+        key=lambda pair: _LOADERS.index(pair[0]) if pair[0] in _LOADERS else len(_LOADERS),
+    )
 
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:

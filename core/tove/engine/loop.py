@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger
@@ -26,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
-from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
+from tove.engine.hooks import LossCurveHook, PreemptionHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.progress import ProgressHook
 from tove.engine.sharding import SHARD, is_sharded, load_whole, shard
@@ -263,7 +262,8 @@ def _custom_hooks(plan: RunPlan) -> list[Any]:
     curve = LossCurveHook(interval=interval)
     own = list(plan.settings.get("custom_hooks", ()))
     provenance = ProvenanceHook(plan.meta, plan.amp)
-    return [ReseedHook(plan.seed), curve, provenance, ProgressHook(), *own]
+    hooks_of_ours = [ReseedHook(plan.seed), curve, provenance, ProgressHook()]
+    return [*hooks_of_ours, PreemptionHook(curve), *own]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
@@ -304,12 +304,20 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
     loader = runner.train_dataloader
     sampler, dataset = loader.sampler, loader.dataset
     draws = steps * (loader.batch_size or 1) * get_world_size()
-    if not isinstance(sampler, InfiniteSampler) or draws >= len(dataset):
+    if not hasattr(sampler, "_infinite_indices") or draws >= len(dataset):
         indices = set(range(len(dataset)))
     else:
         indices = set(itertools.islice(sampler._infinite_indices(), draws))
     own = (_own_sample(dataset, index) for index in indices)
-    return {str(d.get_data_info(i)["image_id"]) for d, i in own if not _is_corrupt(d, i)}
+    return {image for d, i in own if not _is_corrupt(d, i) for image in _images_of(d, i)}
+
+
+def _images_of(dataset: Any, index: int) -> list[str]:  # noqa: ANN401 - any data set
+    """Return the ids of a sample's images; a conversation has any number."""
+    if hasattr(dataset, "images_of"):
+        images: list[str] = dataset.images_of(index)
+        return images
+    return [str(dataset.get_data_info(index)["image_id"])]
 
 
 def _own_sample(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401 - mmengine's wrappers

@@ -168,7 +168,7 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
             _check_weights(f"model.{name}.pretrained", model[name].get("pretrained"))
     if model.get("generation") and isinstance(model.get("language"), Mapping):
         generate = registry.LANGUAGE_MODELS.get(model.language["type"]).generate
-        given = ("self", "memory_BND", "prompts")
+        given = list(signature(generate).parameters)[:3]  # self, vision tokens, samples
         check_arguments(generate, model.generation, "model.generation", given)
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")

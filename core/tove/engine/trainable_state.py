@@ -92,11 +92,11 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
     Args:
         model: with frozen weights kept out of its state.
         patterns: paths of modules or parameters ("projector", "language.lm"), or such with
-            wildcards ("encoder.*.layers.1?.*").
+            wildcards ("encoder.*.layers.1?.*", "language.*lora_*").
         where: the setting, as messages name it.
 
     Raises:
-        ConfigError: a pattern names nothing.
+        ConfigError: a pattern names nothing, or weights that are held in less than float32.
     """
     parameters = dict(model.named_parameters())
     chosen: set[str] = set()
@@ -110,6 +110,11 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
             )
         chosen |= found
     for name, parameter in parameters.items():
+        if name in chosen and parameter.dtype.itemsize < 4:
+            raise ConfigError(
+                f"{where} would train {name} in {parameter.dtype}, its small steps lost to "
+                "rounding; leave the dtype of that part out and train with --amp."
+            )
         parameter.requires_grad_(name in chosen)
     model.kept_names |= _trained_names(model)
 

@@ -1,6 +1,6 @@
 """Scores with intervals: accuracy of statements, CIDEr and BLEU of captions, paired comparison."""
 
-from tove.evaluation.accuracy import AnswerAccuracy, StatementAccuracy
+from tove.evaluation.accuracy import AnswerAccuracy, ConversationAccuracy, StatementAccuracy
 from tove.evaluation.caption import CaptionScore, caption_words
 from tove.evaluation.intervals import (
     Interval,
@@ -13,6 +13,7 @@ from tove.evaluation.intervals import (
 __all__ = [
     "AnswerAccuracy",
     "CaptionScore",
+    "ConversationAccuracy",
     "Interval",
     "StatementAccuracy",
     "bootstrap_interval",

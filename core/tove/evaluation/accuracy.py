@@ -1,6 +1,7 @@
-"""Accuracy of chosen answers: of true and false, as VSR is scored (arXiv 2205.00363), of lists."""
+"""Accuracy of answers: true and false, as VSR is scored (arXiv 2205.00363), of a list, in words."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,9 +10,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from tove.evaluation.intervals import image_of, item_name, share_interval
+from tove.protocols import Sample
 from tove.registry import METRICS
 
-__all__ = ["AnswerAccuracy", "StatementAccuracy"]
+__all__ = ["AnswerAccuracy", "ConversationAccuracy", "StatementAccuracy"]
+
+Item = tuple[str, str, Any, Any, str]
+"""An item's name, its relation, the right answer, the model's, and that in words."""
 
 
 @METRICS.register_module()
@@ -56,13 +61,13 @@ class StatementAccuracy(BaseMetric):
         """Keep of each sample its id, relation, label and answer."""
         for sample in data_samples:
             counts = sample["task"] == self.task and not sample.get("skipped")
-            item = None
-            if counts:
-                key = item_name(sample["image_id"], sample["prompt"], sample.get("source_id"))
-                answer = int(sample["prediction"])
-                words = str(sample["candidates"][answer])
-                item = (key, sample["relation"], sample["label"], answer, words)
-            self.results.append(item)
+            self.results.append(self.item(sample) if counts else None)
+
+    def item(self, sample: Sample) -> Item:
+        """Return what is kept of an answered sample."""
+        key = item_name(sample["image_id"], sample["prompt"], sample.get("source_id"))
+        answer = int(sample["prediction"])
+        return key, sample["relation"], sample["label"], answer, str(sample["candidates"][answer])
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return accuracy, its interval, num_TASKs, top_answer_share, per relation; also yes_rate.
@@ -106,3 +111,39 @@ class AnswerAccuracy(StatementAccuracy):
 
     default_prefix = "vqa"
     task = "question"
+
+
+@METRICS.register_module()
+class ConversationAccuracy(StatementAccuracy):
+    """Share of conversations whose last answer is the right one; else as `StatementAccuracy`.
+
+    Case, punctuation and the articles a, an and the make no difference. Kinds of questions, a
+    record's `relation`, are reported one by one.
+
+    Args:
+        match: "exact" asks for the same words; "contains" for the right answer's words among the
+            model's, one behind the other, as fits models that answer in sentences.
+        **options: those of `StatementAccuracy`.
+    """
+
+    default_prefix = "chat"
+    task = "conversation"
+
+    def __init__(self, match: Literal["exact", "contains"] = "exact", **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self.match = match
+
+    def item(self, sample: Sample) -> Item:
+        """Return what is kept of an answered sample; a right answer is kept as the reference."""
+        question, reference = (turn["value"] for turn in sample["conversations"][-2:])
+        right, said = _words(reference), _words(sample["prediction"])
+        if self.match == "contains" and f" {right} " in f" {said} ":
+            said = right
+        key = item_name(sample["image_id"], question, sample.get("source_id"))
+        return key, sample["relation"], right, said, said
+
+
+def _words(text: str) -> str:
+    """Return the words that count of an answer."""
+    words = re.findall(r"\w+", text.lower())
+    return " ".join(word for word in words if word not in ("a", "an", "the"))

@@ -2,9 +2,7 @@
 
 A task of one's own registers a function in TASKS:
 
-    answer(language, memory_BND, samples, generation) -> one dict of new entries for each sample
-
-Shapes: B samples, N tokens, D language width.
+    answer(language, vision, samples, generation) -> one dict of new entries for each sample
 """
 
 import math
@@ -12,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tove.errors import ConfigError, close_matches
-from tove.protocols import Sample
+from tove.methods.batch import read_by
+from tove.protocols import Sample, VisionTokens
 from tove.registry import TASKS
 
 __all__ = ["answer"]
@@ -26,7 +24,7 @@ Answers = Sequence[Mapping[str, Any]]
 @torch.no_grad()
 def answer(
     language: Any,  # noqa: ANN401 - a language model
-    memory_BND: Tensor,
+    vision: VisionTokens,
     data_samples: Sequence[Sample],
     generation: Mapping[str, Any],
 ) -> list[Sample]:
@@ -34,7 +32,7 @@ def answer(
 
     Args:
         language: reads the tokens.
-        memory_BND: of the samples' images.
+        vision: tokens of the samples' images.
         data_samples: of any tasks, mixed.
         generation: options of the language model's `generate`.
 
@@ -44,7 +42,7 @@ def answer(
     answered = [dict(sample) for sample in data_samples]
     for task in dict.fromkeys(sample["task"] for sample in answered):
         rows = [row for row, sample in enumerate(answered) if sample["task"] == task]
-        own_BND = memory_BND if len(rows) == len(answered) else memory_BND[rows]
+        own = read_by(vision, answered, rows)
         how = TASKS.get(task)
         if how is None:
             raise ConfigError(
@@ -52,36 +50,33 @@ def answer(
                 f"{close_matches(task, TASKS.module_dict)} A task of your own registers a function "
                 "in TASKS."
             )
-        given = how(language, own_BND, [answered[row] for row in rows], generation)
+        given = how(language, own, [answered[row] for row in rows], generation)
         for row, entries in zip(rows, given, strict=True):
             answered[row].update(entries)
     return answered
 
 
-@TASKS.register_module(name="caption")
+@TASKS.register_module(name=["caption", "conversation"])
 def _generated(
     language: Any,  # noqa: ANN401
-    memory_BND: Tensor,
+    vision: VisionTokens,
     samples: Sequence[Sample],
     generation: Mapping[str, Any],
 ) -> Answers:
     """Answer by text."""
-    prompts = [sample["prompt"] for sample in samples]
-    texts = language.generate(memory_BND, prompts, **generation)
+    texts = language.generate(vision, samples, **generation)
     return [{"prediction": text} for text in texts]
 
 
 @TASKS.register_module(name=["statement", "question"])
 def _ranked(
     language: Any,  # noqa: ANN401
-    memory_BND: Tensor,
+    vision: VisionTokens,
     samples: Sequence[Sample],
     generation: Mapping[str, Any],
 ) -> Answers:
     """Answer by the index of the likeliest candidate."""
-    prompts = [sample["prompt"] for sample in samples]
-    candidates = [sample["candidates"] for sample in samples]
-    all_scores = language.rank(memory_BND, prompts, candidates)
+    all_scores = language.rank(vision, samples)
     for sample, scores in zip(samples, all_scores, strict=True):
         if any(math.isnan(score) for score in scores):
             raise ConfigError(

@@ -7,11 +7,14 @@
 A method derives from `VisionLanguageModel`, builds its trained parts in `__init__`, ends that with
 `self.settle()`, and says in `fuse_tokens` what the language model is to read.
 
-Shapes: B batch, N tokens that are read, C encoder width, M_k tokens of expert k, D language width.
+A batch is of views: an image for each sample, or in conversations any number, each one view or a
+base view and tiles, behind each other. Methods see views; the language model reads images.
+
+Shapes: V views (B samples where each has one), N tokens that are read, C encoder width, M_k tokens
+of expert k, D language width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -26,32 +29,12 @@ from tove.config.build import build_part
 from tove.engine.fingerprints import fingerprints
 from tove.engine.trainable_state import keep_frozen_weights_out, load_initial, load_trainable
 from tove.methods.answers import answer
-from tove.protocols import CostPart, OnOtherExperts, Role, Sample
+from tove.methods.batch import Fused, Views, tokens_of_images, view_ids
+from tove.modules.tiles import Size
+from tove.protocols import CostPart, OnOtherExperts, Role, Sample, VisionTokens
 from tove.registry import ENCODERS, LANGUAGE_MODELS
 
-__all__ = ["Fused", "VisionLanguageModel"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """What the vision side makes of one batch.
-
-    Attributes:
-        t_fuse: [B, N, D], what the language model reads.
-        v: [B, N, D], plain CLIP's part of it.
-        gates: what a gate decided, with `weights` [B, N, K]; None without one.
-        slots: the slot of every column of the gate's weights.
-        absent: slots that took no part, detached or dropped.
-        losses: what the vision side adds to the language loss in training, by name; mmengine sums
-            those with "loss" in it and logs the others.
-    """
-
-    t_fuse: Tensor
-    v: Tensor
-    gates: Any = None
-    slots: tuple[str, ...] = ()
-    absent: frozenset[str] = frozenset()
-    losses: Mapping[str, Tensor] = field(default_factory=dict)
+__all__ = ["Fused", "Views", "VisionLanguageModel"]
 
 
 class VisionLanguageModel(BaseModel):
@@ -59,7 +42,7 @@ class VisionLanguageModel(BaseModel):
 
     Args:
         encoder: config or module, see `tove.backbones.clip.encoder`.
-        language: config or module, see `tove.backbones.language.causal_lm`.
+        language: config or module, a `tove.protocols.LanguageModel`.
         experts: by slot, see `ExpertHub`.
         detached: slots that are not built, looked up or run.
         token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
@@ -124,12 +107,12 @@ class VisionLanguageModel(BaseModel):
 
         Args:
             t_clip_BNC: the encoder's tokens.
-            tokens: [B, M_k, D_k] by slot, on each expert's own grid; slots not in it sit out.
+            tokens: [V, M_k, D_k] by slot, on each expert's own grid; slots not in it sit out.
         """
         raise NotImplementedError
 
     def plain_tokens(self, t_clip_BNC: Tensor) -> Tensor:
-        """Return what of t_fuse the encoder alone gives, v [B, N, D]: `projector.project_clip`."""
+        """Return what of t_fuse the encoder alone gives, v [V, N, D]: `projector.project_clip`."""
         projected: Tensor = self.projector.project_clip(t_clip_BNC)
         return projected
 
@@ -139,9 +122,8 @@ class VisionLanguageModel(BaseModel):
 
     def losses(self, fused: Fused, data_samples: list[Sample]) -> dict[str, Tensor]:
         """Return L_lm and what `fuse` has brought; mmengine sums what says "loss"."""
-        prompts = [sample["prompt"] for sample in data_samples]
-        targets = [sample["target"] for sample in data_samples]
-        return {"loss_lm": self.language.loss(fused.t_fuse, prompts, targets), **fused.losses}
+        vision = self.images_of(fused.t_fuse, data_samples)
+        return {"loss_lm": self.language.loss(vision, data_samples), **fused.losses}
 
     @property
     def leaves_unused(self) -> bool:
@@ -150,75 +132,98 @@ class VisionLanguageModel(BaseModel):
 
     # --- one batch ------------------------------------------------------------------------------
 
-    def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
-        """Follow a batch of images [B, 3, H, W] (uint8, or floating in [0, 1]) to t_fuse [B, N, D].
+    def fuse(
+        self,
+        images: Tensor,
+        image_ids: Sequence[str] | None = None,
+        views: Views | None = None,
+    ) -> Fused:
+        """Follow a batch of views [V, 3, H, W] (uint8, or in [0, 1]) to t_fuse [V, N, D].
 
         Args:
-            images: the shared view.
-            image_ids: one id per image, by which frozen tokens are cached.
+            images: the views that all networks see; none in a batch of text alone, which no expert
+                runs on.
+            image_ids: one id per view, by which frozen tokens are cached.
+            views: of conversations, where the views come from; None is a whole image each.
         """
-        images_BCHW = to_unit_range(images)
-        t_clip_BNC = self.encode(images_BCHW, image_ids)
+        images_VCHW = to_unit_range(images)
+        t_clip_VNC = self.encode(images_VCHW, image_ids)
         absent = frozenset(self.hub.detached) | self.dropped()
         tokens = {
-            slot: self.frozen_tokens(slot, images_BCHW, image_ids)
+            slot: self.frozen_tokens(slot, images_VCHW, image_ids)
             for slot in self.slots
             if slot not in absent
-        }  # by slot, [B, M_k, D_k], on each expert's own grid
-        return self.fuse_tokens(t_clip_BNC, tokens)
+        }  # by slot, [V, M_k, D_k], on each expert's own grid
+        return self.fuse_tokens(t_clip_VNC, tokens)
 
-    def encode(self, images_BCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
-        """Return the encoder's tokens [B, N, C] of images in [0, 1]; cached where it is frozen."""
+    def images_of(self, tokens_VND: Tensor, data_samples: Sequence[Sample]) -> VisionTokens:
+        """Return what the language model reads: a batch's views put together to its images."""
+        newline_D = getattr(self.language, "newline_D", None)
+        return tokens_of_images(tokens_VND, data_samples, self.encoder.grid, newline_D)
+
+    def encode(self, images_VCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
+        """Return the encoder's tokens [V, N, C] of images in [0, 1]; cached where it is frozen."""
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
-            trained: Tensor = self.encoder(images_BCHW)
+            trained: Tensor = self.encoder(images_VCHW)
             return trained
-        return self._frozen("clip", self.encoder, images_BCHW, image_ids)
+        shape = self.encoder.grid, self.encoder.width
+        return self._frozen("clip", self.encoder, shape, images_VCHW, image_ids)
 
     def frozen_tokens(
-        self, slot: str, images_BCHW: Tensor, image_ids: Sequence[str] | None = None
+        self, slot: str, images_VCHW: Tensor, image_ids: Sequence[str] | None = None
     ) -> Tensor:
-        """Return an expert's tokens [B, M_k, D_k] of images in [0, 1], from the cache if known."""
-        return self._frozen(slot, partial(self.hub.run, slot), images_BCHW, image_ids)
+        """Return an expert's tokens [V, M_k, D_k] of images in [0, 1], from the cache if known."""
+        shape = self.hub.grids[slot], self.hub.widths[slot]
+        return self._frozen(slot, partial(self.hub.run, slot), shape, images_VCHW, image_ids)
 
     @torch.no_grad()
     def _frozen(
         self,
         source: str,
         network: Callable[[Tensor], Tensor],
-        images_BCHW: Tensor,
+        shape: tuple[Size, int],
+        images_VCHW: Tensor,
         image_ids: Sequence[str] | None,
     ) -> Tensor:
-        """Run a frozen network, or take its tokens from the cache."""
+        """Run a frozen network, or take its tokens from the cache; on no image it does not run."""
+        if not len(images_VCHW):
+            (rows, columns), width = shape
+            return images_VCHW.new_empty(0, rows * columns, width)
         if self.cache is None or image_ids is None:
-            return network(images_BCHW)
+            return network(images_VCHW)
         # A cache may be shared by models that have another expert in a slot, or see another view.
-        key = f"{source} {self._sources.get(source)} {tuple(images_BCHW.shape[2:])}"
-        return self.cache.get_or_compute(key, image_ids, images_BCHW, network)
+        key = f"{source} {self._sources.get(source)} {tuple(images_VCHW.shape[2:])}"
+        return self.cache.get_or_compute(key, image_ids, images_VCHW, network)
 
     def forward(
         self,
         images: Tensor,
         data_samples: list[Sample] | None = None,
         mode: Literal["loss", "predict", "tensor"] = "tensor",
+        content: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
         """Run one batch.
 
         Args:
-            images: [B, 3, H, W], uint8 or floating in [0, 1].
+            images: [V, 3, H, W], uint8 or floating in [0, 1].
             data_samples: dicts with image_id, task, prompt, target, candidates, ...
             mode: "loss" gives a dict of losses; "predict" the samples with `prediction`;
-                "tensor" t_fuse [B, N, D].
+                "tensor" t_fuse [V, N, D].
+            content: [V, 4], see `Views`; None where each sample has one whole view.
+            owner: [V], see `Views`.
         """
-        fused = self.fuse(images, _image_ids(data_samples))
+        fused = self.fuse(images, view_ids(data_samples), Views.of(content, owner))
         if mode == "loss":
             return self.losses(fused, data_samples or [])
         if mode == "predict":
             return self.answer(fused.t_fuse, data_samples or [])
         return fused.t_fuse
 
-    def answer(self, memory_BND: Tensor, data_samples: list[Sample]) -> list[Sample]:
+    def answer(self, tokens_VND: Tensor, data_samples: list[Sample]) -> list[Sample]:
         """Return the samples with `prediction`, each answered as its task is."""
-        return answer(self.language, memory_BND, data_samples, self.generation)
+        vision = self.images_of(tokens_VND, data_samples)
+        return answer(self.language, vision, data_samples, self.generation)
 
     def train(self, mode: bool = True) -> "VisionLanguageModel":
         """Set the trained parts' mode; the encoder and the experts are always in eval."""
@@ -287,10 +292,3 @@ class VisionLanguageModel(BaseModel):
     def deployed(self) -> dict[str, Tensor] | None:
         """Return the state of the plain CLIP model that this one leaves behind; None for none."""
         return None
-
-
-def _image_ids(data_samples: list[Sample] | None) -> list[str] | None:
-    """Name each sample's view of its image, which frozen tokens are kept by."""
-    if not data_samples:
-        return None
-    return [f"{sample.get('view', '')} {sample['image_id']}" for sample in data_samples]

@@ -112,7 +112,9 @@ def pack_images(
     """Give a batch's encoded views as the tokens of its images, whatever their view.
 
     Args:
-        tokens_VND: all views of all samples, in the order of `conversation_collate`.
+        tokens_VND: all views of all samples, in the order of `tove_collate`. Where they are not
+            one for each cell of the grid (resampled, or several encoders' behind each other), they
+            are taken as they are: nothing is cut, no newline added.
         samples: B samples, with the `views` of `LlavaConversations`.
         grid: rows h and columns w of a view's tokens.
         newline_D: learned token after each row of tiles; None is none.
@@ -128,7 +130,7 @@ def pack_images(
     for view, own_VND in zip(
         images, tokens_VND.split([view["num_views"] for view in images]), strict=True
     ):
-        if view["tiles"] is None:
+        if view["tiles"] is None or tokens_VND.shape[1] != grid[0] * grid[1]:
             packed.append(own_VND.flatten(0, 1))
         else:
             packed.append(pack_views(own_VND, newline_D, view["size"], view["tiles"], grid))

@@ -61,7 +61,7 @@ def test_own_settings_are_held_to_their_range(kind, setting):
 @pytest.mark.parametrize("kind", ["InfiniteSampler", InfiniteSampler])
 @pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
 def test_an_evaluation_without_end_is_refused(loader, kind):
-    with pytest.raises(ConfigError, match=f"{loader}.sampler is an InfiniteSampler, which never"):
+    with pytest.raises(ConfigError, match=f"{loader}.sampler is InfiniteSampler, which never"):
         check_samplers(Config({loader: dict(sampler=dict(type=kind))}))
 
 

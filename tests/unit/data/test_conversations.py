@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tove.data import conversation_collate, conversation_index
+from tove.data import conversation_index, tove_collate
 from tove.data.conversation_index import ConversationIndex
 from tove.data.conversations import LlavaConversations
 from tove.data.image_io import TooManyCorruptImages
@@ -207,11 +207,11 @@ def test_images_are_told_as_missing_misnamed_of_another_kind_or_damaged(root) ->
 
 def test_a_batch_may_have_no_image_at_all(root) -> None:
     data = build(root)
-    batch = conversation_collate([data[2], data[1], data[0]])
+    batch = tove_collate([data[2], data[1], data[0]])
     assert batch["images"].shape == (3, 3, 16, 16)
     assert batch["owner"].tolist() == [0, 0, 2]
     assert [sample["source_id"] for sample in batch["data_samples"]] == ["c", 7, "a"]
-    batch = conversation_collate([data[1], data[1]])
+    batch = tove_collate([data[1], data[1]])
     assert batch["images"].shape == (0, 3, 16, 16)
     assert batch["images"].dtype == torch.uint8
     assert batch["content"].shape == (0, 4)
@@ -220,7 +220,7 @@ def test_a_batch_may_have_no_image_at_all(root) -> None:
 
 def test_tiles_of_a_batch_become_the_tokens_of_its_images(root) -> None:
     data = build(root, view={"type": "anyres", "grids": [(1, 2), (2, 2)]})
-    batch = conversation_collate([data[i] for i in (0, 1, 2)])
+    batch = tove_collate([data[i] for i in (0, 1, 2)])
     views = [view for sample in batch["data_samples"] for view in sample["views"]]
     assert [view["tiles"] for view in views] == [(2, 2), (1, 2), (2, 2)]
     assert batch["images"].shape == (5 + 3 + 5, 3, 16, 16)
@@ -231,13 +231,13 @@ def test_tiles_of_a_batch_become_the_tokens_of_its_images(root) -> None:
         num_packed_tokens(view["size"], view["tiles"], (2, 2)) for view in views
     ]
     assert torch.equal(images[1][:4], tokens[5])
-    nothing = conversation_collate([data[1]])
+    nothing = tove_collate([data[1]])
     newline.requires_grad_()
     packed = pack_images(torch.empty(0, 4, 6), nothing["data_samples"], (2, 2), newline)
     assert packed.shape == (0, 4, 6)
     packed.sum().backward()
     assert newline.grad.tolist() == [0] * 6
-    padded = conversation_collate([build(root, view="pad")[2]])
+    padded = tove_collate([build(root, view="pad")[2]])
     alone = pack_images(tokens[:2], padded["data_samples"], (2, 2))
     assert all(torch.equal(*both) for both in zip(alone, tokens[:2], strict=True))
 
@@ -250,7 +250,7 @@ def test_workers_read_the_same(root, method) -> None:
         data,
         batch_size=1,
         num_workers=2,
-        collate_fn=conversation_collate,
+        collate_fn=tove_collate,
         multiprocessing_context=multiprocessing.get_context(method),
     )
     seen = [batch["data_samples"][0]["conversations"] for batch in loader]
@@ -266,7 +266,7 @@ def test_several_files_share_one_loader_and_its_order_by_modality(root) -> None:
     assert len(both) == 6
     assert both[4]["sample"]["source_id"] == 7
     sampler = ModalityLengthSampler(both, batch_size=2, seed=0)
-    loader = DataLoader(both, batch_size=2, sampler=sampler, collate_fn=conversation_collate)
+    loader = DataLoader(both, batch_size=2, sampler=sampler, collate_fn=tove_collate)
     batches = list(islice(loader, 6))
     kinds = [{bool(s["image_paths"]) for s in batch["data_samples"]} for batch in batches]
     assert sorted(map(list, kinds)) == [[False]] * 2 + [[True]] * 4

@@ -38,6 +38,7 @@ from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.modules.collectives import mean_over_ranks
 from tove.modules.device import on_device
+from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
 
 __all__ = ["CausalLanguageModel"]
@@ -125,9 +126,7 @@ class CausalLanguageModel(nn.Module):
         """Return the names of the trained parameters; all others belong to `pretrained`."""
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def loss(
-        self, memory_BND: Tensor, prompts: Sequence[str], targets: Sequence[str | None]
-    ) -> Tensor:
+    def loss(self, memory_BND: Tensor, samples: Sequence[Sample]) -> Tensor:
         """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
 
         A target without a token in the tokenizer counts for nothing, nor does one that its prompt
@@ -137,9 +136,9 @@ class CausalLanguageModel(nn.Module):
 
         Args:
             memory_BND: vision tokens.
-            prompts: B prompts, empty ones allowed.
-            targets: B texts to learn; a sample whose target is None counts for nothing. A process
-                without any target calls with such a sample, since all take part in the mean.
+            samples: B samples with a `prompt`, which may be empty, and a `target` to learn; one
+                whose target is None counts for nothing. A process without any target calls with
+                such a sample, since all take part in the mean.
 
         Returns:
             A scalar.
@@ -147,11 +146,8 @@ class CausalLanguageModel(nn.Module):
         limit = self._text_limit(memory_BND)
         if self.max_text_tokens is not None:
             limit = min(limit, self.max_text_tokens)
-        samples = [
-            self.text.sample(prompt, target, limit)
-            for prompt, target in zip(prompts, targets, strict=True)
-        ]
-        rows, starts = zip(*samples, strict=True)
+        encoded = [self.text.sample(s["prompt"], s["target"], limit) for s in samples]
+        rows, starts = zip(*encoded, strict=True)
         ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit)
         start_B = on_device(starts, memory_BND.device)
         place_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
@@ -190,8 +186,7 @@ class CausalLanguageModel(nn.Module):
     def rank(
         self,
         memory_BND: Tensor,
-        prompts: Sequence[str],
-        candidates: Sequence[Sequence[str]],
+        samples: Sequence[Sample],
         length_normalised: bool = False,
     ) -> list[list[float]]:
         """Log-likelihood of every candidate as the continuation of its prompt.
@@ -202,8 +197,7 @@ class CausalLanguageModel(nn.Module):
 
         Args:
             memory_BND: vision tokens.
-            prompts: B prompts.
-            candidates: B lists of answers, not necessarily of equal length.
+            samples: B samples with a `prompt` and their `candidates`, not necessarily equally many.
             length_normalised: divide each sum by the number of the candidate's tokens.
 
         Returns:
@@ -214,13 +208,14 @@ class CausalLanguageModel(nn.Module):
         """
         limit = self._text_limit(memory_BND)
         ranker = Ranker(self.text, self._logits, self._new_cache, limit, self.rank_shortlist)
+        prompts, candidates = zip(*((s["prompt"], s["candidates"]) for s in samples), strict=True)
         return ranker.rank(memory_BND, prompts, candidates, length_normalised)
 
     @torch.no_grad()
     def generate(
         self,
         memory_BND: Tensor,
-        prompts: Sequence[str],
+        samples: Sequence[Sample],
         num_beams: int = 3,
         min_new_tokens: int = 1,
         max_new_tokens: int = 20,
@@ -229,7 +224,8 @@ class CausalLanguageModel(nn.Module):
 
         Args:
             memory_BND: vision tokens.
-            prompts: B prompts; an empty one starts from the beginning-of-sequence token.
+            samples: B samples with a `prompt`; an empty one starts from the beginning-of-sequence
+                token.
             num_beams: 1 is greedy search.
             min_new_tokens: no end token before that many.
             max_new_tokens: hard limit of the continuation.
@@ -237,7 +233,7 @@ class CausalLanguageModel(nn.Module):
         Returns:
             B continuations, without their prompts and special tokens.
         """
-        rows = [self.text.prompt(prompt) for prompt in prompts]
+        rows = [self.text.prompt(sample["prompt"]) for sample in samples]
         limit = self._text_limit(memory_BND)
         ids_BL, mask_BL = pad_rows(rows, self.text.pad, memory_BND.device, limit - 1, "left")
         room = limit - ids_BL.shape[1]
@@ -311,11 +307,21 @@ class CausalLanguageModel(nn.Module):
         taken = num_vision_tokens if self.fusion == "prefix" else 0
         return room_for_text(self.lm, self._offset, taken)
 
-    def num_tokens(self, prompt: str, answer: str = "") -> int:
-        """Count the tokens of a prompt with an answer, the start token included."""
-        return len(self.text.prompt(prompt)) + len(
-            self.text.target(prompt, answer) if answer else ()
-        )
+    def num_tokens(self, sample: Sample) -> int:
+        """Count the tokens of a prompt with the longest of its candidates, the start token too.
+
+        Raises:
+            ConfigError: the sample is a conversation.
+        """
+        if "prompt" not in sample:
+            raise ConfigError(
+                "The data set gives conversations, which a CausalLanguageModel does not read; set "
+                "model.language to a ChatLanguageModel."
+            )
+        prompt = sample["prompt"]
+        answers = [answer for answer in sample.get("candidates") or () if answer]
+        longest = max((len(self.text.target(prompt, answer)) for answer in answers), default=0)
+        return len(self.text.prompt(prompt)) + longest
 
     def unknown_share(self, texts: Sequence[str]) -> float:
         """Give the share of the texts' tokens that stand for words the tokenizer does not know."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from tove.backbones.language.adapters import attach_adapters, set_adapter_mode
-from tove.backbones.language.chat_formats import build_format
+from tove.backbones.language.chat_formats import Turn, build_format
 from tove.backbones.language.chat_inputs import (
     ImageFeatures,
     embed_rows,
@@ -33,23 +33,24 @@ from tove.backbones.language.chat_tokens import (
     IGNORED,
     ChatTokenizer,
     Row,
+    answered,
     lay_out,
     next_tokens,
     num_images_of,
     spread_whole,
+    turns_of,
 )
 from tove.backbones.language.loading import first_position, load_causal_lm, room_for_text
 from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.modules.collectives import mean_over_ranks
 from tove.modules.device import on_device
+from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
 
 __all__ = ["ChatLanguageModel"]
 
 _ROWS_PER_PASS = 32
-
-Samples = Sequence[Mapping[str, Any]]
 
 
 @LANGUAGE_MODELS.register_module()
@@ -58,8 +59,9 @@ class ChatLanguageModel(nn.Module):
 
     Image features are a list of [n_i, D], in the order of the samples and of the images within
     each, or [I, N, D] where all have N tokens; a batch without images gives [0, N, D], so that the
-    projector takes part in the backward pass of every process. A sample is a dict with
-    `conversations` (turns of LLaVA's JSON) and `image_paths`, one for each image.
+    projector takes part in the backward pass of every process. A sample has `conversations` (turns
+    of LLaVA's JSON) and `image_paths`, one for each image; one that has a `prompt` and a `target`
+    instead is asked about its one image.
 
     Args:
         pretrained: a folder written by `save_pretrained`, "pkg:PACKAGE/PATH", or a hub id.
@@ -73,8 +75,11 @@ class ChatLanguageModel(nn.Module):
             an image: one that does not fit whole is left out with all that follows it.
         checkpointing: compute the layers' activations again in the backward pass: less memory for
             a third more time.
+        newline: learn the token that stands after each row of an image's tiles, which LLaVA-NeXT
+            has; it trains unless a stage's `trains` leaves it out.
 
     Attributes:
+        newline_D: that token; None without it.
         end_ids: the model's own end tokens.
         stop_ids: those, and before them what stands behind an answer.
 
@@ -92,6 +97,7 @@ class ChatLanguageModel(nn.Module):
         dtype: str | None = None,
         max_tokens: Annotated[int, Range(2)] = 2048,
         checkpointing: bool = False,
+        newline: bool = False,
     ) -> None:
         super().__init__()
         _check_tuning(tuning, lora, dtype)
@@ -104,6 +110,7 @@ class ChatLanguageModel(nn.Module):
             attach_adapters(self.lm, {"type": "lora", **(lora or {})})
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        self.newline_D = _newline(self.width) if newline else None
         self.end_ids = _end_ids(self.lm.config, tokenizer)
         end = tokenizer.convert_ids_to_tokens(self.end_ids[0])
         self.text = ChatTokenizer(tokenizer, build_format(chat, tokenizer, end))
@@ -137,10 +144,16 @@ class ChatLanguageModel(nn.Module):
         """Return the names of the trained parameters; all others belong to `pretrained`."""
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def num_tokens(self, sample: Mapping[str, Any], image_lengths: Sequence[int]) -> int:
-        """Count the tokens of a whole sample, to be told beforehand which exceed `max_tokens`."""
-        row = self.text.sample(sample["conversations"], len(image_lengths))
-        return len(row.ids) - len(image_lengths) + sum(image_lengths)
+    def room(self, num_image_tokens: int) -> int:
+        """Give how many text tokens there are positions for beside a sample's images."""
+        return self._positions - num_image_tokens
+
+    def num_tokens(self, sample: Sample) -> int:
+        """Count the tokens of a sample's words, with the longest of its candidates."""
+        turns, number = turns_of(sample), num_images_of(sample)
+        if sample.get("candidates"):
+            turns = answered(turns, max(sample["candidates"], key=len))
+        return len(self._encoded(turns, number).ids) - number
 
     def check_images(self, image_length: int) -> None:
         """Refuse images that leave no room for words, before training.
@@ -158,7 +171,7 @@ class ChatLanguageModel(nn.Module):
                 "never cut; raise it, or take a smaller image_size or fewer tiles."
             )
 
-    def loss(self, image_features: ImageFeatures, samples: Samples) -> Tensor:
+    def loss(self, image_features: ImageFeatures, samples: Sequence[Sample]) -> Tensor:
         """Cross-entropy of the answers and of what ends them.
 
         The sum over this process's tokens (or samples, see `loss_mean`) is divided by their mean
@@ -195,7 +208,7 @@ class ChatLanguageModel(nn.Module):
         return total / number.clamp(min=1)
 
     @torch.no_grad()
-    def logits(self, image_features: ImageFeatures, samples: Samples) -> list[Tensor]:
+    def logits(self, image_features: ImageFeatures, samples: Sequence[Sample]) -> list[Tensor]:
         """Return the logits [L, V] of each sample's tokens, images spread, up to its last answer.
 
         Args:
@@ -212,16 +225,15 @@ class ChatLanguageModel(nn.Module):
     def rank(
         self,
         image_features: ImageFeatures,
-        samples: Samples,
-        candidates: Sequence[Sequence[str]],
+        samples: Sequence[Sample],
         length_normalised: bool = False,
     ) -> list[list[float]]:
         """Score candidates as the last answer: sum over their tokens of log p(c_t | all before).
 
         Args:
             image_features: see the class.
-            samples: B samples; where the last turn is an answer, candidates take its place.
-            candidates: of each sample.
+            samples: B samples with their `candidates`; where the last turn is an answer, they take
+                its place.
             length_normalised: divide by the number of the candidate's tokens.
 
         Returns:
@@ -229,7 +241,7 @@ class ChatLanguageModel(nn.Module):
         """
         flat_ND, lengths = flatten_images(image_features)
         parts = flat_ND.split(lengths)
-        rows, owners = candidate_rows(self.text, samples, candidates)
+        rows, owners = candidate_rows(self.text, samples)
         scores: list[list[float]] = [[] for _ in samples]
         for begin in range(0, len(rows), _ROWS_PER_PASS):
             passed = slice(begin, begin + _ROWS_PER_PASS)
@@ -242,7 +254,7 @@ class ChatLanguageModel(nn.Module):
     def generate(
         self,
         image_features: ImageFeatures,
-        samples: Samples,
+        samples: Sequence[Sample],
         num_beams: int = 1,
         min_new_tokens: int = 0,
         max_new_tokens: int = 128,
@@ -285,7 +297,7 @@ class ChatLanguageModel(nn.Module):
         return [text.strip() for text in texts]
 
     def _rows(
-        self, samples: Samples, lengths: list[int], limit: int
+        self, samples: Sequence[Sample], lengths: list[int], limit: int
     ) -> tuple[list[Row], list[int]]:
         """Encode and cut samples; give the numbers of the images that stay."""
         rows: list[Row] = []
@@ -293,7 +305,7 @@ class ChatLanguageModel(nn.Module):
         first = 0
         for sample in samples:
             number = num_images_of(sample)
-            row = self.text.sample(sample["conversations"], number)
+            row = self._encoded(turns_of(sample), number)
             row, used = lay_out(row, lengths[first : first + number], limit)
             rows.append(row)
             kept += range(first, first + used)
@@ -302,12 +314,17 @@ class ChatLanguageModel(nn.Module):
             raise ValueError(f"{len(lengths)} images were given for samples with {first}.")
         return rows, kept
 
-    def _prompts(self, samples: Samples, lengths: list[int], limit: int) -> list[Row]:
+    def _encoded(self, turns: Sequence[Turn], num_images: int) -> Row:
+        """Encode a conversation; one that nobody answers has nothing to learn."""
+        encode = self.text.sample if turns[-1]["from"] == "gpt" else self.text.prompt
+        return encode(turns, num_images)
+
+    def _prompts(self, samples: Sequence[Sample], lengths: list[int], limit: int) -> list[Row]:
         """Encode samples up to their last answer, none of them cut."""
         rows, first = [], 0
         for sample in samples:
             number = num_images_of(sample)
-            row = self.text.prompt(sample["conversations"], number)
+            row = self.text.prompt(turns_of(sample), number)
             rows.append(spread_whole(row, lengths[first : first + number], limit))
             first += number
         return rows
@@ -348,6 +365,12 @@ class ChatLanguageModel(nn.Module):
         places, labels = next_tokens(rows)
         logits_RKV = self._logits(embeds_BLD, places)
         return log_likelihoods(logits_RKV, on_device(labels, device), length_normalised)
+
+
+def _newline(width: int) -> nn.Parameter:
+    """Draw LLaVA-NeXT's newline token, without moving the generator that other parts draw from."""
+    with torch.random.fork_rng(devices=[]):
+        return nn.Parameter(torch.randn(width) / width**0.5)
 
 
 def _end_ids(config: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401

@@ -5,8 +5,7 @@
 Shapes: R rows (candidates), K places whose next token counts in any of them, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -15,16 +14,17 @@ from tove.backbones.language.chat_tokens import (
     ChatTokenizer,
     Row,
     TokenKind,
+    answered,
     num_images_of,
+    turns_of,
 )
+from tove.protocols import Sample
 
 __all__ = ["candidate_rows", "log_likelihoods"]
 
 
 def candidate_rows(
-    text: ChatTokenizer,
-    samples: Sequence[Mapping[str, Any]],
-    candidates: Sequence[Sequence[str]],
+    text: ChatTokenizer, samples: Sequence[Sample]
 ) -> tuple[list[tuple[Row, slice]], list[int]]:
     """Encode each candidate as the last answer of its sample, the only thing that counts.
 
@@ -32,12 +32,11 @@ def candidate_rows(
         A row for each candidate with the slice of its images among all, and its sample's number.
     """
     rows, owners, first = [], [], 0
-    for i, (sample, options) in enumerate(zip(samples, candidates, strict=True)):
-        number, turns = num_images_of(sample), sample["conversations"]
+    for i, sample in enumerate(samples):
+        number, turns = num_images_of(sample), turns_of(sample)
         own = slice(first, first + number)
-        asked = turns[:-1] if turns[-1]["from"] == "gpt" else turns
-        for option in options:
-            row = text.sample([*asked, {"from": "gpt", "value": option}], number)
+        for candidate in sample["candidates"]:
+            row = text.sample(answered(turns, candidate), number)
             rows.append((_last_answer(row), own))
             owners.append(i)
         first += number

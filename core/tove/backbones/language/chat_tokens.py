@@ -10,7 +10,7 @@ What is learned is told by the characters that a token comes from.
 Shapes: L tokens of a sample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import AddedToken
 
 from tove.backbones.language.chat_formats import IMAGE, ChatFormat, Span, Turn
 from tove.errors import ConfigError
+from tove.protocols import Sample
 
 __all__ = [
     "IGNORED",
@@ -26,10 +27,12 @@ __all__ = [
     "ChatTokenizer",
     "Row",
     "TokenKind",
+    "answered",
     "lay_out",
     "next_tokens",
     "num_images_of",
     "spread_whole",
+    "turns_of",
 ]
 
 IGNORED = -100  # as everywhere in transformers
@@ -185,9 +188,24 @@ def spread_whole(row: Row, image_lengths: Sequence[int], limit: int) -> Row:
     return spread
 
 
-def num_images_of(sample: Mapping[str, Any]) -> int:
-    """Return how many images a sample has."""
-    return len(sample.get("image_paths", ()))
+def num_images_of(sample: Sample) -> int:
+    """Return how many images a sample has; one with a `prompt` is about one."""
+    return len(sample.get("image_paths", ())) if "conversations" in sample else 1
+
+
+def turns_of(sample: Sample) -> list[Turn]:
+    """Return a sample's conversation; a `prompt` asks about its image, a `target` answers."""
+    if "conversations" in sample:
+        turns: list[Turn] = sample["conversations"]
+        return turns
+    asked = [{"from": "human", "value": f"{IMAGE}\n{sample['prompt']}".strip()}]
+    return answered(asked, sample["target"]) if sample.get("target") else asked
+
+
+def answered(turns: Sequence[Turn], answer: str) -> list[Turn]:
+    """Return a conversation with another last answer, or with one where it has none."""
+    asked = turns[:-1] if turns[-1]["from"] == "gpt" else turns
+    return [*asked, {"from": "gpt", "value": answer}]
 
 
 def next_tokens(rows: Sequence[Row]) -> tuple[list[int], list[list[int]]]:

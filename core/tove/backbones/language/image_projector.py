@@ -5,8 +5,11 @@
 Shapes: D_v width of the encoder's tokens, D width of the language model.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tove.errors import ConfigError
 
 __all__ = ["ImageProjector"]
 
@@ -23,6 +26,24 @@ class ImageProjector(nn.Module):
         super().__init__()
         self.linear_1 = nn.Linear(width_in, width_out)
         self.linear_2 = nn.Linear(width_out, width_out)
+
+    @classmethod
+    def of(cls, first: nn.Linear, second: nn.Linear) -> "ImageProjector":
+        """Return the projector whose two layers there are already; they are shared, not copied.
+
+        Raises:
+            ConfigError: the first is not as wide as the second, as LLaVA's are.
+        """
+        if first.out_features != second.out_features:
+            raise ConfigError(
+                f"model.projector.hidden is {first.out_features}, but LLaVA's projector mlp2x_gelu "
+                f"has the language model's width, {second.out_features}, between its layers; leave "
+                "hidden out."
+            )
+        with torch.device("meta"):
+            projector = cls(first.in_features, second.out_features)
+        projector.linear_1, projector.linear_2 = first, second
+        return projector
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Project tokens [..., D_v] to [..., D]."""

@@ -33,7 +33,7 @@ from tove.backbones.language.llava_state import language_state, vision_state, wi
 from tove.backbones.language.llava_text import folder_tokenizer, model_card
 from tove.errors import ConfigError
 
-__all__ = ["LlavaParts", "write_llava_folder"]
+__all__ = ["LlavaParts", "check_parts", "write_llava_folder"]
 
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
 
@@ -67,7 +67,9 @@ def write_llava_folder(
         CheckpointError: the disk is full or the folder cannot be written.
     """
     folder = Path(folder).absolute()
-    _check(parts, folder)
+    check_parts(parts)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty; name another folder for the model.")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -101,7 +103,12 @@ def write_llava_folder(
     return folder
 
 
-def _check(parts: LlavaParts, folder: Path) -> None:
+def check_parts(parts: LlavaParts) -> None:
+    """Check that parts make a stock model, before they are trained.
+
+    Raises:
+        ConfigError: they do not.
+    """
     if not isinstance(parts.encoder, TransformersCLIP):
         raise ConfigError(
             f"A {type(parts.encoder).__name__} is no vision tower of stock Llava; use "
@@ -121,8 +128,6 @@ def _check(parts: LlavaParts, folder: Path) -> None:
             f"The view is {parts.view!r}, and the newline token is "
             f"{'missing' if parts.newline_D is None else 'given'}; 'anyres' alone has one."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty; name another folder for the model.")
 
 
 def _write_model(

@@ -19,20 +19,27 @@ __all__ = [
     "content_mask",
 ]
 
-_KINDS: dict[str, type] = {"crop": CropView, "pad": PadView, "anyres": AnyResView}
+_KINDS: dict[str, type] = {kind.kind: kind for kind in (CropView, PadView, AnyResView)}
 
 
 class View(Protocol):
     """How an image becomes views.
 
     Attributes:
+        kind: "crop", "pad" or "anyres".
         size: side of a view in pixels.
+        name: tells apart views of the same image.
     """
 
+    kind: str
     size: int
+    name: str
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Make the views of an RGB image."""
+
+    def most_tokens(self, grid: tuple[int, int]) -> int:
+        """Return the most tokens that an image has, a view having rows and columns `grid`."""
 
 
 def build_view(view: str | Mapping[str, Any], size: int) -> View:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tove.data.views.square import ImageViews, as_pixels
 from tove.errors import ConfigError
-from tove.modules.tiles import Size, best_grid
+from tove.modules.tiles import Size, best_grid, num_packed_tokens
 
 __all__ = ["AnyResView"]
 
@@ -35,6 +35,8 @@ class AnyResView:
         ConfigError: a grid is not two whole numbers.
     """
 
+    kind = "anyres"
+
     def __init__(
         self,
         size: int,
@@ -47,12 +49,19 @@ class AnyResView:
                 "such as [(1, 2), (2, 1), (2, 2)]."
             )
         self.size, self.colour = size, tuple(colour)
+        self.grids = [tuple(grid) for grid in grids]
+        self.name = f"{self.kind} {self.grids} {self.colour}"
         self.pinpoints: list[Size] = [(r * size, c * size) for r, c in grids]
 
     @property
     def max_views(self) -> int:
         """The most views of an image."""
         return 1 + max(h * w for h, w in self.pinpoints) // self.size**2
+
+    def most_tokens(self, grid: Size) -> int:
+        """Return the most tokens of an image: those of a grid that it fills."""
+        h, w = grid
+        return max(num_packed_tokens((r * h, c * w), (r, c), grid) for r, c in self.grids)
 
     def tiles(self, size: Size) -> Size:
         """Return the rows and columns of tiles of an image of that height and width."""

@@ -70,8 +70,14 @@ class CropView:
         size: side S in pixels.
     """
 
+    kind = "crop"
+
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.name = size, self.kind
+
+    def most_tokens(self, grid: tuple[int, int]) -> int:
+        """Return the tokens of an image."""
+        return grid[0] * grid[1]
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Return the one view; all of it shows the image."""
@@ -92,8 +98,15 @@ class PadView:
         colour: of the padding; LLaVA takes the mean pixel of the network.
     """
 
+    kind = "pad"
+
     def __init__(self, size: int, colour: tuple[int, int, int] = CLIP_MEAN_COLOUR) -> None:
         self.size, self.colour = size, tuple(colour)
+        self.name = f"{self.kind} {self.colour}"
+
+    def most_tokens(self, grid: tuple[int, int]) -> int:
+        """Return the tokens of an image."""
+        return grid[0] * grid[1]
 
     def __call__(self, image: Image.Image) -> ImageViews:
         """Return the one view."""

@@ -2,7 +2,8 @@
 
 A model that can be deployed gives the state of plain CLIP around its own encoder (`deployed`). The
 encoder is written in its library's own format, and the row is measured on what a user would load:
-the folder, read anew, in front of the projection and adapters of that state.
+the folder, read anew, in front of the projection and adapters of that state. One that talks about
+images is written as a whole as well, beside it (`llava_export`).
 """
 
 import tempfile
@@ -21,6 +22,7 @@ from tove.engine.checkpoint import save_checkpoint
 from tove.engine.planning import source_of
 from tove.engine.stages.context import StageContext, exported_encoder
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
+from tove.engine.stages.llava_export import check_llava, write_llava
 from tove.engine.stages.source import check_source
 from tove.errors import ConfigError
 from tove.protocols import Role, Row
@@ -39,7 +41,8 @@ class ExportStage:
     Args:
         name: the stage's name.
         source: the stage whose model is exported.
-        folder: where to, within the work folder; by default `NAME/export`.
+        folder: where to, within the work folder; by default `NAME/export`. A model with a
+            `ChatLanguageModel` is written to `FOLDER-llava` as well.
         row: the row's name; by default the stage's.
         role: the part that its row plays.
         reference: the row that its gain is over; by default the first baseline, else plain CLIP.
@@ -90,26 +93,30 @@ class ExportStage:
         context.files[folder] = f"{self.row}: the encoder, in its library's own format"
         retrieval = measure_retrieval(context, model, folder)
         del model  # what is measured needs the room
-        entries = {key: meta.get(key, 0) for key in ("training_images", "steps")}
-        row = self._measure(context, state, entries) | {"retrieval": retrieval}
+        row = self._measure(context, state, meta) | {"retrieval": retrieval}
         trained = meta.get("trained_parameters")
         return [row if trained is None else row | {"trainable_parameters": trained}]
 
     def _measure(
-        self, context: StageContext, state: Mapping[str, Tensor], entries: Mapping[str, int]
+        self, context: StageContext, state: Mapping[str, Tensor], source: Mapping[str, Any]
     ) -> Row:
         """Read the export as any encoder, behind it the rest of the deployed state."""
         folder = context.folder(self.name)
+        entries = {key: source.get(key, 0) for key in ("training_images", "steps")}
         exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.folder)
-        model = context.build_model({"type": "PlainCLIP", "encoder": exported})
+        own = source.get("settings", {})  # a stage may have had another language model
+        over = {key: own[key] for key in ("language", "projector") if key in own}
+        settings = {"type": "PlainCLIP", **over}
+        model = context.build_model({**settings, "encoder": exported})
         rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
         model.load_trainable(rest)
         where = Path(*[".."] * len(Path(self.name).parts), self.folder)
-        meta = context.meta(
-            model, self.name, settings={"type": "PlainCLIP"}, export=str(where), **entries
-        )
+        meta = context.meta(model, self.name, settings=settings, export=str(where), **entries)
         save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
+        llava, licences = context.work_dir / f"{self.folder}-llava", source.get("licences", [])
+        if write_llava(context, model, llava, self.row, licences):
+            context.files[llava] = f"{self.row}: the whole model, for stock transformers"
         return measure_row(
             context,
             evaluation_runner(context, self.name, model),
@@ -168,7 +175,8 @@ def rehearse_exports(context: StageContext, stage: str, model: Any) -> None:  # 
     if is_main_process():
         context.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=context.work_dir, prefix=".rehearsal.") as folder:
-            _write(model, _deployed(model, stage), Path(folder) / "export")
+            encoder = _write(model, _deployed(model, stage), Path(folder) / "export")
+            check_llava(context, getattr(model, "teacher", model), encoder)
     barrier()
 
 
@@ -188,9 +196,10 @@ def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
-def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:  # noqa: ANN401
-    """Write the encoder that a deployed state holds the weights of, in its library's format."""
+def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
+    """Write, and return, the encoder that a deployed state holds the weights of."""
     encoder: Any = deepcopy(model.plain_encoder()).requires_grad_(False)
     own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
     encoder.load_state_dict(own, strict=False)
     encoder.eval().export(folder)
+    return encoder

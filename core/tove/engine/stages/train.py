@@ -24,7 +24,7 @@ from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.resume import images_of, start_training, steps_of
 from tove.engine.stages.source import check_source
-from tove.engine.stages.text_checks import check_texts, warn_of_unknown_words
+from tove.engine.stages.text_checks import check_lengths, check_texts, warn_of_unknown_words
 from tove.engine.trainable_state import choose_trained
 from tove.errors import ConfigError
 from tove.protocols import Method, Role, Row
@@ -169,6 +169,7 @@ class TrainStage:
                 settings=context.runner_settings(self.runner),
             )
         )
+        check_lengths(model, runner.train_dataloader.dataset)
         warn_of_unknown_words(model, runner.train_dataloader.dataset)
         runner.train()
         return runner

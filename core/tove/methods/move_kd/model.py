@@ -41,7 +41,7 @@ from tove.methods.move_kd.teacher_adapter import StudentHead, make_adapter, outp
 from tove.methods.move_kd.teacher_dropping import kept_teachers
 from tove.methods.tove.merging import plain_state
 from tove.methods.tove.projector import Projector, make_projector
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.modules.resample import resample_tokens
 from tove.modules.target_norm import Standardise
 from tove.registry import MODELS
@@ -139,7 +139,12 @@ class MoVEKD(VisionLanguageModel):
         v_BND = self.projector.project_clip(t_clip_BNC)
         return Fused(v_BND, v_BND)
 
-    def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
+    def fuse(
+        self,
+        images: Tensor,
+        image_ids: Sequence[str] | None = None,
+        views: Views | None = None,
+    ) -> Fused:
         """Follow images through the student; in training the teachers' losses come along."""
         images_BCHW = to_unit_range(images)
         if not self.training:

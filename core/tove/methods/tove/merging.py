@@ -27,8 +27,8 @@ from tove.config.build import build_part
 from tove.config.validation import Range, check_known
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
 from tove.errors import ConfigError
+from tove.methods.batch import Views, read_by, view_ids
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
-from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import MODELS
 
@@ -160,6 +160,8 @@ def token_distance(
         prediction_BND: the student's.
         target_BND: the teacher's.
     """
+    if not prediction_BND.numel():  # a batch of text alone: zero, as its gradient is
+        return prediction_BND.sum()
     if loss == "readout":
         return F.mse_loss(language.read(prediction_BND), language.read(target_BND))
     return LOSSES[loss](prediction_BND, target_BND)
@@ -174,6 +176,10 @@ def plain_state(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, Te
     """
     kept = {name: tensor for name, tensor in state.items() if name.startswith(_KEPT)}
     return {**kept, **{f"encoder.{name}": p for name, p in encoder.named_parameters()}}
+
+
+def _says_something(sample: Sample) -> bool:
+    return bool(sample.get("target") or sample.get("conversations"))
 
 
 class JointMerging(nn.Module):
@@ -257,8 +263,10 @@ class Merge(BaseModel):
         images: Tensor,
         data_samples: list[Sample] | None = None,
         mode: Literal["loss", "predict", "tensor"] = "tensor",
+        content: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
-        """Run one batch; modes as in `ToVE.forward`, with the student in CLIP's place."""
+        """Run one batch; as in `VisionLanguageModel.forward`, with the student in CLIP's place."""
         samples = data_samples or []
         prediction_BND = self.predict_tokens(images)
         if mode == "predict":
@@ -266,8 +274,8 @@ class Merge(BaseModel):
         if mode == "tensor":
             return prediction_BND
         with torch.no_grad():
-            ids = [sample["image_id"] for sample in samples] or None
-            target_BND = self.teacher.fuse(images, ids).t_fuse
+            views = Views.of(content, owner)
+            target_BND = self.teacher.fuse(images, view_ids(samples), views).t_fuse
         losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
         if self.lm_weight:
             losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
@@ -279,15 +287,16 @@ class Merge(BaseModel):
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
-        labelled = [row for row, sample in enumerate(samples) if sample.get("target")]
+        labelled = [row for row, sample in enumerate(samples) if _says_something(sample)]
         # All ranks have to take part in the loss's normalisation: one without a target sends a
         # sample that counts for nothing.
         rows = labelled or [0]
-        if len(rows) < len(samples):
-            prediction_BND = prediction_BND[on_device(rows, prediction_BND.device)]
-        prompts = [samples[row].get("prompt", "") for row in rows]
-        targets = [samples[row].get("target") or None for row in rows]
-        return self.teacher.language.loss(prediction_BND, prompts, targets)
+        vision = read_by(self.teacher.images_of(prediction_BND, samples), samples, rows)
+        asked = [
+            {**s, "prompt": s.get("prompt", ""), "target": s.get("target") or None}
+            for s in (samples[row] for row in rows)
+        ]
+        return self.teacher.language.loss(vision, asked)
 
     def train(self, mode: bool = True) -> "Merge":
         """Set the student's mode; the teacher is always in eval."""

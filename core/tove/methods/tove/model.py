@@ -26,7 +26,7 @@ from tove.methods.tove.gate import TokenGate
 from tove.methods.tove.merging import JointMerging, plain_state, token_distance
 from tove.methods.tove.projector import Projector, make_projector
 from tove.methods.tove.transfer import ResidualTransfer
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.protocols import OnOtherExperts, Sample
 from tove.registry import MODELS
 
@@ -112,9 +112,14 @@ class ToVE(VisionLanguageModel):
         """Return the experts that sit this training step out."""
         return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
 
-    def fuse(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Fused:
+    def fuse(
+        self,
+        images: Tensor,
+        image_ids: Sequence[str] | None = None,
+        views: Views | None = None,
+    ) -> Fused:
         """Follow images to t_fuse; where a student trains along, its distance comes with them."""
-        fused = super().fuse(images, image_ids)
+        fused = super().fuse(images, image_ids, views)
         if self.merging is None or not self.training:
             return fused
         predicted_BND = self.plain_tokens(self.merging(to_unit_range(images)))

@@ -140,7 +140,7 @@ def test_a_batch_without_images_trains_and_reaches_the_projector(make) -> None:
 
 def test_a_long_sample_is_cut_but_never_inside_an_image(make) -> None:
     model, images = make(), features()
-    whole = model.num_tokens(SAMPLES[2], [7, 2])
+    whole = model.num_tokens(SAMPLES[2]) + 9
     before = len(model.text.prompt(SAMPLES[2]["conversations"], 2).ids) - 2 + 9
     assert model.text.sample(SAMPLES[2]["conversations"], 2).ids[-1] == 2
     model.max_tokens = whole - 1  # the end token goes
@@ -203,8 +203,9 @@ def test_generation_ends_at_the_end_token(make) -> None:
 def test_ranking_agrees_with_one_candidate_at_a_time(make) -> None:
     model, images = make(), features()
     options = [["It is a cat.", "red", "a"], ["three", "2"], ["people"]]
-    scores = model.rank(images, SAMPLES, options)
-    normalised = model.rank(images, SAMPLES, options, length_normalised=True)
+    samples = [{**s, "candidates": c} for s, c in zip(SAMPLES, options, strict=True)]
+    scores = model.rank(images, samples)
+    normalised = model.rank(images, samples, length_normalised=True)
     for own, item, candidates, line, means in zip(
         split(images), SAMPLES, options, scores, normalised, strict=True
     ):
@@ -279,7 +280,7 @@ def test_bfloat16(make) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}
     assert len(model.generate(images, SAMPLES, max_new_tokens=3)) == 3
-    assert len(model.rank(images, SAMPLES, [["a"], ["b"], ["c"]])) == 3
+    assert len(model.rank(images, [{**s, "candidates": ["a"]} for s in SAMPLES])) == 3
     with pytest.raises(ConfigError, match="lost to rounding"):
         make(dtype="bfloat16", tuning="full")
 

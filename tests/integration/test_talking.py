@@ -1,0 +1,224 @@
+"""LLaVA's two stages in miniature: trained, measured, exported, asked, ended by a signal."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image, ImageDraw
+
+import tove
+from tests.integration.conftest import REPOSITORY, tool_environment
+
+pytestmark = pytest.mark.slow
+
+SIZE = 32
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+
+
+def write_talks(root: Path) -> None:
+    """Squares of two colours: captions to align by, questions of one and two turns, some words."""
+    (root / "images").mkdir(parents=True)
+    captions, talks = [], []
+    for index in range(12):
+        colour, name = ("red", "blue")[index % 2], f"{index:02d}.png"
+        image = Image.new("RGB", (48, 32), (index * 9, 90, 90))
+        ImageDraw.Draw(image).rectangle((4 + index, 8, 16 + index, 20), fill=colour)
+        image.save(root / "images" / name)
+        about = {"id": index, "image": name}
+        captions.append(about | {"conversations": turns("<image>\nWhat is it?", f"a {colour} mat")})
+        asked = turns(
+            "<image>\nHow many mats are there?", "One", "What colour?", f"It is {colour}."
+        )
+        talks.append(about | {"conversations": asked, "relation": "colour"})
+    words = [{"id": f"w{i}", "conversations": turns("Is 2 three?", "no")} for i in range(6)]
+    both = {"id": "two", "image": ["00.png", "01.png"], "relation": "count"}
+    talks.append(both | {"conversations": turns("<image><image>\nHow many images?", "two")})
+    (root / "captions.json").write_text(json.dumps(captions))
+    (root / "talks.json").write_text(json.dumps(talks + words))
+
+
+def loader(file: str, train: bool, **dataset: Any) -> dict[str, Any]:
+    sampler = dict(type="ModalityLengthSampler") if train else dict(type="DefaultSampler")
+    data = dict(type="LlavaConversations", ann_file=file, test_mode=not train, **dataset)
+    return dict(num_workers=0, sampler=sampler, dataset=data)
+
+
+def talking_settings(root: Path, chat: Path) -> dict[str, Any]:
+    """ToVE as a prefix: the projector alone, then all that a method trains and LoRA."""
+    write_talks(root / "data")
+    return dict(
+        default_scope="tove",
+        seed=0,
+        image_size=SIZE,
+        batch_size=3,
+        data_root=str(root / "data"),
+        model=dict(
+            type="ToVE",
+            encoder=dict(type="TransformersCLIP", pretrained=str(root.parent / "clip"), layer=-2),
+            experts=dict(dino=dict(type="tiny_dino", tiny=True)),
+            language=dict(
+                type="ChatLanguageModel",
+                pretrained=str(chat),
+                tuning="lora",
+                lora=dict(r=4, target_modules=["q_proj", "v_proj"]),
+                max_tokens=400,
+            ),
+            merging=dict(weight=1.0),
+            generation=dict(max_new_tokens=6),
+        ),
+        captions_dataloader=loader("captions.json", True),
+        train_dataloader=loader("talks.json", True, view="pad"),
+        test_dataloader=loader("talks.json", False, view="pad"),
+        aligned_dataloader=loader("captions.json", False),
+        test_evaluator=[dict(type="ConversationAccuracy", match="contains")],
+        schedule=dict(steps=4, lr=1e-2, warmup=1, checkpoint_interval=2, log_interval=2),
+        stages=[
+            dict(
+                type="TrainStage",
+                name="align",
+                model=dict(language=dict(chat="plain")),
+                trains="projector",
+                data=dict(train="captions_dataloader", test="aligned_dataloader"),
+            ),
+            dict(
+                type="TrainStage",
+                name="tune",
+                source="align",
+                model=dict(language=dict(chat="v1")),
+            ),
+            dict(type="ExportStage", name="merged", source="tune"),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def talking(miniature: Path, chat_folder: Path) -> dict[str, Any]:
+    return talking_settings(miniature / "talking", chat_folder)
+
+
+@pytest.fixture(scope="module")
+def run(
+    talking: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, launch: Callable
+) -> Path:
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("talking")
+    Config(talking).dump(folder / "talk.py")
+    result = launch("tools/train.py", folder / "talk.py", "--work-dir", folder / "work")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / "work"
+
+
+def state(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return torch.load(run / name / "model.pth", weights_only=False)["state_dict"]
+
+
+def test_stage_one_trains_the_projector_and_stage_two_goes_on_from_it(run: Path):
+    first, second = state(run, "align"), state(run, "tune")
+    lora = [name for name in first if "lora_B" in name]
+    assert lora
+    assert not any(first[name].any() for name in lora)  # as they began
+    assert all(second[name].any() for name in lora)
+    steps = [json.loads(line) for line in (run / "tune/loss.jsonl").read_text().splitlines()]
+    assert {"loss_lm", "loss_balance", "loss_merge"} <= steps[0].keys()
+    rows = json.loads((run / "results.json").read_text())
+    tuned = next(row for row in rows if row["name"] == "tune")
+    scores = tuned["metrics"]["chat"]
+    assert scores["num_conversations"] == 19
+    assert {"accuracy", "accuracy_low", "accuracy_high"} <= scores.keys()
+    assert "relation/colour" in json.dumps(scores) or "colour" in json.dumps(scores)
+    assert rows[-1]["name"] == "merged"
+    assert rows[-1]["training_images"] == 12
+
+
+def test_the_exported_folder_answers_as_our_own_evaluation_did(
+    run: Path, talking: dict[str, Any], launch: Callable
+):
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    photo = Path(talking["data_root"]) / "images/07.png"
+    ours = tove.load(run, stage="merged").chat(photo, "What colour is it?")
+    folder = run / "merged/export-llava"
+    processor = AutoProcessor.from_pretrained(folder)
+    stock = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    content = [{"type": "image"}, {"type": "text", "text": "What colour is it?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    inputs = processor(images=Image.open(photo), text=text, return_tensors="pt")
+    with torch.no_grad():
+        ids = stock.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+    assert processor.decode(ids, skip_special_tokens=True).strip() == ours
+    assert "dino" in (folder / "README.md").read_text()  # a teacher, with its terms
+
+    asked = ["What colour is it?", "And how many?"]
+    told = [
+        json.loads(launch("tools/chat.py", source, photo, *asked, *more, "--json").stdout)
+        for source, more in ((run, ["--stage", "merged"]), (folder, []))
+    ]
+    ours_twice, stocks_twice = ([entry["answer"] for entry in entries] for entries in told)
+    assert len(ours_twice) == 2
+    assert ours_twice[0] == ours
+    # Stock answers on for 128 tokens where our config stops at six.
+    assert all(b.startswith(a) for a, b in zip(ours_twice[:1], stocks_twice[:1], strict=True))
+
+
+@pytest.fixture
+def started(
+    talking: dict[str, Any], tmp_path: Path
+) -> Iterator[Callable[..., tuple[subprocess.Popen, Path]]]:
+    """Start a long training of a run and give its process and its folder."""
+    processes = []
+
+    def start(**schedule: Any) -> tuple[subprocess.Popen, Path]:
+        settings = {**talking, "stages": talking["stages"][1:2]}
+        settings["stages"] = [{**settings["stages"][0], "source": None}]
+        settings["schedule"] = {**talking["schedule"], "checkpoint_interval": 10_000, **schedule}
+        config, work = tmp_path / "long.py", tmp_path / "work"
+        Config(settings).dump(config)
+        command = [sys.executable, "tools/train.py", str(config), "--work-dir", str(work)]
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=tool_environment(), stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        return process, work
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def curve(work: Path) -> list[dict[str, float]]:
+    path = work / "tune/loss.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_ends_and_the_run_goes_on_with_the_same_losses(
+    started: Callable, launch: Callable, tmp_path: Path, told: signal.Signals
+):
+    process, work = started(steps=400)
+    deadline = time.monotonic() + 120
+    while len(curve(work)) < 4:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(told)
+    assert process.wait(60) == 128 + told
+    message = process.stderr.read().splitlines()[-1]
+    assert message.startswith(f"{told.name}: the training of stage 'tune' has ended after step")
+    assert message.endswith("run the same command with --resume to go on.")
+    done = len(curve(work))
+    assert (work / "tune/last_checkpoint").read_text() == f"iter_{done}.pth"
+    assert done < 400
