@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from tove.engine.stages.train import TrainStage
     from tove.engine.trainable_state import choose_trained
     from tove.errors import CheckpointError, ConfigError, TrainingError, close_matches
+    from tove.methods.projected_experts import ProjectedExperts, make_projector
     from tove.methods.tove.expert_dropout import draw_dropped
     from tove.methods.tove.gate import TokenGate
     from tove.methods.tove.model import ToVE
-    from tove.methods.tove.projector import Projector, make_projector
     from tove.methods.tove.transfer import ResidualTransfer
     from tove.methods.vision_language_model import Fused, VisionLanguageModel
+    from tove.modules.projector import Projector
     from tove.modules.resample import resample_tokens
     from tove.protocols import CostPart, Method, OnOtherExperts, Role, Row, Sample, Stage
     from tove.registry import (
@@ -76,16 +77,14 @@ _NAMES = {
     ),
     "tove.methods.tove.expert_dropout": ("draw_dropped",),
     "tove.methods.tove.gate": ("TokenGate",),
+    "tove.methods.projected_experts": ("ProjectedExperts", "make_projector"),
     "tove.methods.tove.model": ("ToVE",),
-    "tove.methods.tove.projector": (
-        "Projector",
-        "make_projector",
-    ),
     "tove.methods.tove.transfer": ("ResidualTransfer",),
     "tove.methods.vision_language_model": (
         "Fused",
         "VisionLanguageModel",
     ),
+    "tove.modules.projector": ("Projector",),
     "tove.modules.resample": ("resample_tokens",),
     "tove.protocols": (
         "CostPart",
@@ -156,6 +155,7 @@ __all__ = [
     "Method",
     "OnOtherExperts",
     "Picture",
+    "ProjectedExperts",
     "Projector",
     "ResidualTransfer",
     "Role",

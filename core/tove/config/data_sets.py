@@ -80,7 +80,7 @@ def check_samplers(cfg: Config) -> None:
     for loader in ("val_dataloader", "test_dataloader"):
         sampler = cfg.get(loader, {}).get("sampler")
         kind = sampler.get("type") if isinstance(sampler, Mapping) else None
-        found = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+        found: Any = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
         if hasattr(found, "_infinite_indices"):
             raise ConfigError(
                 f"{loader}.sampler is {found.__name__}, which never ends, so neither would the "

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tove.methods.tove.balance import balance_loss, squared_variation
 from tove.methods.tove.gate import GateOutput, TokenGate
-from tove.methods.tove.projector import Projector
+from tove.modules.projector import Projector
 from tove.modules.resample import resample_tokens
 
 SLOTS = ("a", "b", "c", "d")

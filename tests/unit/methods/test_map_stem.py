@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from tove.evaluation.profile.parameters import count_parameters
-from tove.methods.tove.map_stem import MapStem
 from tove.methods.tove.merging import Merge
-from tove.methods.tove.projector import Projector
 from tove.modules.batch_norm import GlobalBatchNorm
+from tove.modules.map_stem import MapStem
+from tove.modules.projector import Projector
 from tove.modules.resample import resample_tokens
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec
 
@@ -208,7 +208,7 @@ def test_single_process_is_torchs_batch_norm():
 
 RANK = """
 import sys, torch, torch.distributed as dist
-from tove.methods.tove.map_stem import MapStem
+from tove.modules.map_stem import MapStem
 rank, path = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", f"file://{path}/store", rank=rank, world_size=2)
 torch.manual_seed(0)

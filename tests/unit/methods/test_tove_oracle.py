@@ -8,8 +8,8 @@ import torch
 from tove.methods.tove.balance import balance_loss
 from tove.methods.tove.gate import GateOutput, TokenGate
 from tove.methods.tove.merging import LOSSES
-from tove.methods.tove.projector import Projector
 from tove.methods.tove.transfer import ResidualTransfer
+from tove.modules.projector import Projector
 from tove.modules.resample import resample_tokens
 
 SLOTS = ("0", "1", "2")

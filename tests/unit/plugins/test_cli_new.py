@@ -56,7 +56,7 @@ def test_another_method_s_name_is_put_everywhere(elsewhere: Path, name: str) -> 
     for path, content in files.items():
         assert "my" not in path
         assert b"my" not in content.lower()
-    assert b"class SeaIce(VisionLanguageModel)" in files["src/tove_sea_ice/method.py"]
+    assert b"class SeaIce(ProjectedExperts)" in files["src/tove_sea_ice/method.py"]
     assert b'types=("MODELS.SeaIce",)' in files["src/tove_sea_ice/plugin.py"]
     assert b"check sea_ice" in files[".github/workflows/check.yml"]
 

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tove.methods.baselines.single_expert import SingleExpert
-from tove.methods.tove.model import ToVE
-from tove.methods.tove.projector import make_projector
+from tove.methods.projected_experts import ProjectedExperts
 from tove.methods.tove.transfer import ResidualTransfer
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.vision_language_model import Fused
 from tove.protocols import Role
 from tove.registry import MODELS
 
@@ -27,33 +26,23 @@ __all__ = ["ConcatChannels", "ConcatTokens"]
 
 
 @MODELS.register_module()
-class ConcatChannels(VisionLanguageModel):
+class ConcatChannels(ProjectedExperts):
     """The experts' tokens of one place as one long vector.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot.
-        language: config or module, see `tove.backbones.language.causal_lm`.
-        projector: options of `Projector`.
         transfer: options of `ResidualTransfer`.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`.
     """
 
     sections = SingleExpert.sections
     role: ClassVar[Role] = "variant"
-    slot_parts = ("hub.experts", "projector.first")
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+        super().__init__(**options)
         d_in = len(self.hub.attached) * self.projector.shared.in_features
         self.transfer = ResidualTransfer(self.language.width, d_in=d_in, **(transfer or {}))
         self.settle()
@@ -66,33 +55,20 @@ class ConcatChannels(VisionLanguageModel):
 
 
 @MODELS.register_module()
-class ConcatTokens(VisionLanguageModel):
+class ConcatTokens(ProjectedExperts):
     """The experts' tokens behind CLIP's: the language model reads them all.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot.
-        language: config or module, see `tove.backbones.language.causal_lm`.
-        projector: options of `Projector`.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`.
     """
 
-    sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
-        name: ToVE.sections[name] for name in ("projector", "token_cache")
-    }
     role: ClassVar[Role] = "variant"
-    slot_parts = ("hub.experts", "projector.first")
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+        super().__init__(**options)
         self.settle()
 
     def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:

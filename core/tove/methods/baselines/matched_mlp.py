@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tove.backbones.experts.hub import check_slots, expert_specs
+from tove.methods.projected_experts import make_projector
 from tove.methods.tove.gate import TokenGate
 from tove.methods.tove.model import ToVE
-from tove.methods.tove.projector import first_layer, make_projector
 from tove.methods.tove.transfer import ResidualTransfer
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.modules.projector import first_layer
 from tove.protocols import Role
 from tove.registry import MODELS
 

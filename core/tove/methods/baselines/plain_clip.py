@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tove.backbones.feature_cache.memory import TokenCache
-from tove.methods.tove.projector import Projector, make_projector
+from tove.methods.projected_experts import ProjectedExperts, make_projector
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
 from tove.protocols import OnOtherExperts, Role
 from tove.registry import MODELS
@@ -34,13 +33,7 @@ class PlainCLIP(VisionLanguageModel):
         data_preprocessor: see `VisionLanguageModel`.
     """
 
-    sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
-        "projector": (
-            Projector,
-            ("d_clip", "expert_widths", "grid", "expert_grids", "map_slots", "d_lang"),
-        ),
-        "token_cache": (TokenCache, ()),
-    }
+    sections = ProjectedExperts.sections
     role: ClassVar[Role] = "plain"
     on_other_experts: ClassVar[OnOtherExperts] = "keep"
 

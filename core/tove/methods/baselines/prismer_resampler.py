@@ -18,11 +18,9 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tove.backbones.feature_cache.memory import TokenCache
 from tove.config.validation import Range
-from tove.methods.tove.model import ToVE
-from tove.methods.tove.projector import make_projector
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.projected_experts import ProjectedExperts
+from tove.methods.vision_language_model import Fused
 from tove.protocols import Role
 from tove.registry import MODELS
 
@@ -83,22 +81,17 @@ class ExpertsResampler(nn.Module):
 
 
 @MODELS.register_module()
-class PrismerResampler(VisionLanguageModel):
+class PrismerResampler(ProjectedExperts):
     """Learned queries over all experts' tokens, read behind CLIP's.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot.
-        language: config or module, see `tove.backbones.language.causal_lm`.
-        projector: options of `Projector`.
         resampler: options of `ExpertsResampler`.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`.
     """
 
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
-        "projector": ToVE.sections["projector"],
         "resampler": (ExpertsResampler, ("width",)),
-        "token_cache": (TokenCache, ()),
+        **ProjectedExperts.sections,
     }
     role: ClassVar[Role] = "variant"
     detachable = True
@@ -106,15 +99,10 @@ class PrismerResampler(VisionLanguageModel):
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
         resampler: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+        super().__init__(**options)
         width = self.language.width
         self.resampler = ExpertsResampler(width, **(resampler or {}))
         self.kinds = nn.ParameterDict(

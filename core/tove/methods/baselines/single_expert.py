@@ -6,13 +6,13 @@ Shapes: B batch, N tokens on CLIP's grid, C CLIP width, D language width, M toke
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tove.errors import ConfigError, close_matches
+from tove.methods.projected_experts import ProjectedExperts
 from tove.methods.tove.model import ToVE
-from tove.methods.tove.projector import make_projector
 from tove.methods.tove.transfer import ResidualTransfer
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.vision_language_model import Fused
 from tove.protocols import Role
 from tove.registry import MODELS
 
@@ -20,42 +20,34 @@ __all__ = ["SingleExpert"]
 
 
 @MODELS.register_module()
-class SingleExpert(VisionLanguageModel):
+class SingleExpert(ProjectedExperts):
     """CLIP and one expert of the config's.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot.
-        language: config or module, see `tove.backbones.language.causal_lm`.
-        expert: the slot of the one that is used; the others are neither built nor looked up.
-        projector: options of `Projector`.
+        expert: the slot of the one that is used.
+        experts: by slot; the others are neither built nor looked up.
         transfer: options of `ResidualTransfer`.
         detached: slots that other methods of the run do without; the one that is used is not to be
             among them.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`.
     """
 
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
         name: ToVE.sections[name] for name in ("transfer", "projector", "token_cache")
     }
     role: ClassVar[Role] = "variant"
-    slot_parts = ("hub.experts", "projector.first")
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
         expert: str,
-        projector: Mapping[str, Any] | None = None,
+        experts: Mapping[str, Mapping[str, Any]],
         transfer: Mapping[str, Any] | None = None,
         detached: Sequence[str] = (),
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
         one = self.experts_of({"experts": experts, "expert": expert, "detached": detached})
-        super().__init__(encoder, language, one, **options)
+        super().__init__(experts=one, **options)
         self.expert = expert
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
         self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
         self.settle()
 

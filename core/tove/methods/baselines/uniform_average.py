@@ -8,14 +8,14 @@ Shapes: B batch, N tokens on CLIP's grid, C CLIP width, D language width, K expe
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tove.config.validation import Range
 from tove.methods.baselines.single_expert import SingleExpert
+from tove.methods.projected_experts import ProjectedExperts
 from tove.methods.tove.expert_dropout import draw_dropped
-from tove.methods.tove.projector import make_projector
 from tove.methods.tove.transfer import ResidualTransfer
-from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.methods.vision_language_model import Fused
 from tove.protocols import OnOtherExperts, Role
 from tove.registry import MODELS
 
@@ -23,38 +23,28 @@ __all__ = ["UniformAverage"]
 
 
 @MODELS.register_module()
-class UniformAverage(VisionLanguageModel):
+class UniformAverage(ProjectedExperts):
     """All experts alike, in every token.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot.
-        language: config or module, see `tove.backbones.language.causal_lm`.
-        projector: options of `Projector`.
         transfer: options of `ResidualTransfer`.
         expert_dropout: probability of a training step in which one to all experts sit out.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`.
     """
 
     sections = SingleExpert.sections
     role: ClassVar[Role] = "variant"
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
-    slot_parts = ("hub.experts", "projector.first")
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
         expert_dropout: Annotated[float, Range(0, 1, below=True)] = 0.0,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
+        super().__init__(**options)
         self.expert_dropout = expert_dropout
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
         self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
         self.settle()
 

@@ -39,8 +39,7 @@ from tove.methods.move_kd.mole_injection import inject_mole
 from tove.methods.move_kd.presets import read_switches
 from tove.methods.move_kd.teacher_adapter import StudentHead, make_adapter, output_variance
 from tove.methods.move_kd.teacher_dropping import kept_teachers
-from tove.methods.tove.merging import plain_state
-from tove.methods.tove.projector import Projector, make_projector
+from tove.methods.projected_experts import PROJECTOR, make_projector, plain_state
 from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.modules.resample import resample_tokens
 from tove.modules.target_norm import Standardise
@@ -69,10 +68,7 @@ class MoVEKD(VisionLanguageModel):
 
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
         "mole": (MoLE, ("ffn", "routing", "placement", "init", "router_gradient")),
-        "projector": (
-            Projector,
-            ("d_clip", "expert_widths", "grid", "expert_grids", "map_slots", "d_lang"),
-        ),
+        "projector": PROJECTOR,
         "token_cache": (TokenCache, ()),
     }
     teachers_only: ClassVar[bool] = True

@@ -28,6 +28,7 @@ from tove.config.validation import Range, check_known
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
 from tove.errors import ConfigError
 from tove.methods.batch import Views, read_by, view_ids
+from tove.methods.projected_experts import plain_state
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
 from tove.protocols import Sample
 from tove.registry import MODELS
@@ -39,13 +40,8 @@ __all__ = [
     "check_student",
     "fold_lora",
     "make_student",
-    "plain_state",
     "token_distance",
 ]
-
-
-# What of the teacher stands behind the student.
-_KEPT = ("projector.first.clip.", "projector.shared.", "language.")
 
 
 def _cosine(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
@@ -165,17 +161,6 @@ def token_distance(
     if loss == "readout":
         return F.mse_loss(language.read(prediction_BND), language.read(target_BND))
     return LOSSES[loss](prediction_BND, target_BND)
-
-
-def plain_state(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
-    """Return the state of plain CLIP around an encoder: P_clip and the language side stay.
-
-    Args:
-        state: of the model that the encoder learned from.
-        encoder: without LoRA layers.
-    """
-    kept = {name: tensor for name, tensor in state.items() if name.startswith(_KEPT)}
-    return {**kept, **{f"encoder.{name}": p for name, p in encoder.named_parameters()}}
 
 
 def _says_something(sample: Sample) -> bool:

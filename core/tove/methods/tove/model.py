@@ -16,15 +16,14 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
-from tove.backbones.feature_cache.memory import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.config.validation import Range
 from tove.engine.trainable_state import slot_of
+from tove.methods.projected_experts import ProjectedExperts, plain_state
 from tove.methods.tove.balance import balance_loss
 from tove.methods.tove.expert_dropout import draw_dropped
 from tove.methods.tove.gate import TokenGate
-from tove.methods.tove.merging import JointMerging, plain_state, token_distance
-from tove.methods.tove.projector import Projector, make_projector
+from tove.methods.tove.merging import JointMerging, token_distance
 from tove.methods.tove.transfer import ResidualTransfer
 from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.protocols import OnOtherExperts, Sample
@@ -34,15 +33,10 @@ __all__ = ["ToVE"]
 
 
 @MODELS.register_module()
-class ToVE(VisionLanguageModel):
+class ToVE(ProjectedExperts):
     """A gate mixes the experts' tokens, a residual transfer adds them to CLIP's.
 
     Args:
-        encoder: config or module, see `tove.backbones.clip.encoder`.
-        experts: by slot, see `tove.backbones.experts.hub.ExpertHub`.
-        language: config or module, see `tove.backbones.language.causal_lm.CausalLanguageModel`.
-        projector: dict(hidden=...) of `Projector`; hidden is the language width where it is not
-            given.
         gate: options of `TokenGate`.
         transfer: options of `ResidualTransfer`.
         balance_weight: alpha of the balance loss.
@@ -50,18 +44,14 @@ class ToVE(VisionLanguageModel):
             all of them alike, sits out.
         merging: options of `JointMerging`: the student of the merge trains along, and needs no
             stage of its own; None leaves that to a MergeStage.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`: encoder, experts, language, projector, ...
     """
 
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
         "gate": (TokenGate, ("width", "slots", "headless")),
         "transfer": (ResidualTransfer, ("d_lang", "d_in")),
-        "projector": (
-            Projector,
-            ("d_clip", "expert_widths", "grid", "expert_grids", "map_slots", "d_lang"),
-        ),
         "merging": (JointMerging, ("encoder",)),
-        "token_cache": (TokenCache, ()),
+        **ProjectedExperts.sections,
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
@@ -70,10 +60,7 @@ class ToVE(VisionLanguageModel):
 
     def __init__(
         self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
+        *,
         gate: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
         balance_weight: Annotated[float, Range(0)] = 0.01,
@@ -81,9 +68,8 @@ class ToVE(VisionLanguageModel):
         merging: Mapping[str, Any] | None = None,
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
+        super().__init__(**options)
         self.balance_weight, self.expert_dropout = balance_weight, expert_dropout
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
         self.gate = self._make_gate(gate or {})
         self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
         self.merging = None if merging is None else JointMerging(self.encoder, **merging)

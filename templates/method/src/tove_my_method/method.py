@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from tove.api import MODELS, Fused, OnOtherExperts, ToVE, VisionLanguageModel, make_projector
+from tove.api import MODELS, Fused, OnOtherExperts, ProjectedExperts
 
 from tove_my_method.report import channel_section
 
@@ -38,38 +38,24 @@ class ChannelGate(nn.Module):
 
 
 @MODELS.register_module()
-class MyMethod(VisionLanguageModel):
+class MyMethod(ProjectedExperts):
     """The sum of all experts, gated by channel, added to CLIP's tokens.
 
     Args:
-        encoder: config or module, see `VisionLanguageModel`.
-        experts: by slot, see `ExpertHub`.
-        language: config or module, see `VisionLanguageModel`.
-        projector: dict(hidden=...) of `Projector`.
         channel_gate: options of `ChannelGate`.
-        **options: those of `VisionLanguageModel`.
+        **options: those of `ProjectedExperts`: encoder, experts, language, projector, ...
     """
 
     # What a config's dicts are checked against, with the arguments that the model itself gives.
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
         "channel_gate": (ChannelGate, ("width",)),
-        **{name: ToVE.sections[name] for name in ("projector", "token_cache")},
+        **ProjectedExperts.sections,
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
-    slot_parts = ("hub.experts", "projector.first")
 
-    def __init__(
-        self,
-        encoder: dict | nn.Module,
-        experts: Mapping[str, Mapping[str, Any]],
-        language: dict | nn.Module,
-        projector: Mapping[str, Any] | None = None,
-        channel_gate: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(encoder, language, experts, **options)
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+    def __init__(self, channel_gate: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
         self.channel_gate = ChannelGate(self.language.width, **(channel_gate or {}))
         self.settle()
 

@@ -18,17 +18,16 @@ D a token's width, H hidden width, L language width (d_lang).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tove.backbones.experts.hub import ExpertHub
 from tove.config.validation import Range
-from tove.methods.tove.map_stem import MapStem
+from tove.modules.map_stem import MapStem
 from tove.modules.resample import resample_tokens
 
-__all__ = ["Projector", "first_layer", "make_projector"]
+__all__ = ["Projector", "first_layer"]
 
 
 def first_layer(
@@ -124,28 +123,3 @@ class Projector(nn.Module):
                 "so call project_clip alone."
             )
         return self.shared(mixed_BNH)
-
-
-def make_projector(
-    encoder: Any,  # noqa: ANN401 - any encoder
-    language: Any,  # noqa: ANN401 - any language model
-    hub: ExpertHub,
-    options: Mapping[str, Any] | None = None,
-) -> Projector:
-    """Make the projector from an encoder and the hub's experts to a language model.
-
-    Args:
-        encoder: has `width` and `grid`.
-        language: has `width`.
-        hub: the experts that get a first layer each.
-        options: dict(hidden=...); hidden is the language width where it is not given.
-    """
-    return Projector(
-        encoder.width,
-        hub.widths,
-        encoder.grid,
-        hub.grids,
-        (options or {}).get("hidden") or language.width,
-        language.width,
-        [slot for slot, spec in hub.specs.items() if spec.tokens.kind == "map"],
-    )
