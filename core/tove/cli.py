@@ -1,17 +1,19 @@
 """What the command-line tools do once their arguments are read.
 
 An error that the user can mend is printed as its one sentence and gives exit status 2; with
-TOVE_TRACEBACK=1 the traceback comes along. A training that a signal has ended gives 128 and its
-number.
+TOVE_TRACEBACK=1 the traceback comes along. Any other is a traceback and gives 1. What a signal has
+ended gives 128 and its number.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +28,79 @@ from tove.errors import ConfigError, Preempted
 __all__ = ["ask", "caption", "chat", "compare", "test", "train"]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
+_A_FAULT = (
+    "error: this is a fault of tove_plugins, or of code that a config or a plugin brings; if the "
+    "lines above name none of yours, please report them."
+)
 
 
-def train(args: argparse.Namespace) -> int:
+def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    """Give a command its exit status, and its errors a sentence where a user can mend them."""
+
+    @wraps(work)
+    def command(args: argparse.Namespace) -> int:
+        try:
+            work(args)
+            sys.stdout.flush()
+        except Preempted as ended:
+            print(ended, file=sys.stderr)
+            return ended.exit_status
+        except KeyboardInterrupt:
+            print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
+            return 128 + signal.SIGINT
+        except BrokenPipeError:  # `... | head`: whoever read has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except Exception as error:
+            told = _sentence(error)
+            if told is None or os.environ.get("TOVE_TRACEBACK") == "1":
+                traceback.print_exc()
+            print(f"error: {told}" if told else _A_FAULT, file=sys.stderr)
+            return 2 if told else 1
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        return 0
+
+    return command
+
+
+def _sentence(error: Exception) -> str | None:
+    """Return what a user can do about an error; None for one that is nobody's but a program's."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
+        return None
+    text = str(error)
+    if not (text.startswith("Caught ") and "Traceback (most recent call last)" in text):
+        return text
+    # That of a loader's worker comes as its whole traceback.
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip()
+
+
+@_command
+def train(args: argparse.Namespace) -> None:
     """Run the stages of a config; see `tools/train.py` for the arguments."""
+    from tove.data.prepare import prepare_data
+    from tove.engine.pipeline import StagedRunner
+    from tove.engine.preflight import check_config
 
-    def work() -> None:
-        from tove.data.prepare import prepare_data
-        from tove.engine.pipeline import StagedRunner
-        from tove.engine.preflight import check_config
-
-        cfg = load_config(args.config, args.cfg_options, args.work_dir)
-        distributed = init_processes(args.launcher, args.local_rank)
-        checkpoint = Path(args.checkpoint) if args.checkpoint else None
-        check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
-        runner = StagedRunner(
-            cfg,
-            resume=args.resume,
-            only=args.stage,
-            checkpoint=args.checkpoint,
-            amp=args.amp,
-            distributed=distributed,
-        )
-        prepare_data(cfg)
-        if not args.stage:  # one stage alone may do without the data of the others
-            _look_over(cfg, runner.console)
-        runner.run()
-
-    return _guarded(work)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    distributed = init_processes(args.launcher, args.local_rank)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else None
+    check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
+    runner = StagedRunner(
+        cfg,
+        resume=args.resume,
+        only=args.stage,
+        checkpoint=args.checkpoint,
+        amp=args.amp,
+        distributed=distributed,
+    )
+    prepare_data(cfg)
+    if not args.stage:  # one stage alone may do without the data of the others
+        _look_over(cfg, runner.console)
+    runner.run()
 
 
 def _look_over(cfg: Config, console: Console) -> None:
@@ -67,59 +114,54 @@ def _look_over(cfg: Config, console: Console) -> None:
         console.print(f"note: {remark}", highlight=False, markup=False)
 
 
-def test(args: argparse.Namespace) -> int:
+@_command
+def test(args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
+    from tove.data.prepare import prepare_data
+    from tove.engine.preflight import check_config
+    from tove.engine.stages.evaluate import evaluate_checkpoint
 
-    def work() -> None:
-        from tove.data.prepare import prepare_data
-        from tove.engine.preflight import check_config
-        from tove.engine.stages.evaluate import evaluate_checkpoint
-
-        cfg = load_config(args.config, args.cfg_options, args.work_dir)
-        distributed = init_processes(args.launcher, args.local_rank)
-        check_config(cfg, checkpoint=Path(args.checkpoint))
-        prepare_data(cfg)
-        evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
-
-    return _guarded(work)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    distributed = init_processes(args.launcher, args.local_rank)
+    check_config(cfg, checkpoint=Path(args.checkpoint))
+    prepare_data(cfg)
+    evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
 
 
-def compare(args: argparse.Namespace) -> int:
+@_command
+def compare(args: argparse.Namespace) -> None:
     """Set finished runs side by side; see `tools/compare.py` for the arguments."""
+    from tove.engine.rows import make_console
+    from tove.report.compare.aggregate import (
+        choose_metric,
+        cost_table,
+        entries_of,
+        remarks,
+        score_table,
+        write_csv,
+        write_json,
+    )
+    from tove.report.compare.figure import write_comparison
+    from tove.report.compare.runs import read_runs, settings_of
 
-    def work() -> None:
-        from tove.engine.rows import make_console
-        from tove.report.compare.aggregate import (
-            choose_metric,
-            cost_table,
-            entries_of,
-            remarks,
-            score_table,
-            write_csv,
-            write_json,
-        )
-        from tove.report.compare.figure import write_comparison
-        from tove.report.compare.runs import read_runs, settings_of
-
-        console = make_console()
-        runs = read_runs(args.work_dirs)
-        settings, metric = settings_of(runs, args.pool), choose_metric(runs, args.metric)
-        entries = entries_of(settings, metric)
-        for path, write in ((args.json, write_json), (args.csv, write_csv)):
-            if path:
-                write(path, entries, metric)
-        write_comparison(args.plot, entries, metric)
-        for table in (score_table(entries, metric), cost_table(entries)):
-            if table:
-                console.print(table)
-        for remark in remarks(settings):
-            console.print(remark, highlight=False)
-        console.print(f"{args.plot}: cost against gain", highlight=False)
-
-    return _guarded(work)
+    console = make_console()
+    runs = read_runs(args.work_dirs)
+    settings, metric = settings_of(runs, args.pool), choose_metric(runs, args.metric)
+    entries = entries_of(settings, metric)
+    for path, write in ((args.json, write_json), (args.csv, write_csv)):
+        if path:
+            write(path, entries, metric)
+    write_comparison(args.plot, entries, metric)
+    for table in (score_table(entries, metric), cost_table(entries)):
+        if table:
+            console.print(table)
+    for remark in remarks(settings):
+        console.print(remark, highlight=False)
+    console.print(f"{args.plot}: cost against gain", highlight=False)
 
 
-def caption(args: argparse.Namespace) -> int:
+@_command
+def caption(args: argparse.Namespace) -> None:
     """Describe photos; see `tools/caption.py` for the arguments."""
 
     def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
@@ -129,10 +171,11 @@ def caption(args: argparse.Namespace) -> int:
             for image, text in zip(args.images, texts, strict=True)
         ]
 
-    return _guarded(lambda: _use(args, answers, "caption"))
+    _use(args, answers, "caption")
 
 
-def ask(args: argparse.Namespace) -> int:
+@_command
+def ask(args: argparse.Namespace) -> None:
     """Answer a question about a photo; see `tools/ask.py` for the arguments."""
 
     def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
@@ -143,10 +186,11 @@ def ask(args: argparse.Namespace) -> int:
         asked = {"image": args.image, "question": args.question}
         return [{**asked, "answer": found.text, "scores": dict(found.scores)}]
 
-    return _guarded(lambda: _use(args, answers, "answer"))
+    _use(args, answers, "answer")
 
 
-def chat(args: argparse.Namespace) -> int:
+@_command
+def chat(args: argparse.Namespace) -> None:
     """Talk about a photo; see `tools/chat.py` for the arguments."""
 
     def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`, or alike
@@ -158,7 +202,7 @@ def chat(args: argparse.Namespace) -> int:
             found.append({"image": args.image, "question": question, "answer": answer})
         return found
 
-    return _guarded(lambda: _use(args, answers, "answer", _talker))
+    _use(args, answers, "answer", _talker)
 
 
 def _trained(args: argparse.Namespace) -> Any:  # noqa: ANN401
@@ -202,33 +246,3 @@ def _use(
         print(f"{entry['image']}: {entry[shown]}")
         for text, score in sorted(entry.get("scores", {}).items(), key=lambda pair: -pair[1]):
             print(f"  {text}: {score:.3f}")
-
-
-def _guarded(work: Callable[[], None]) -> int:
-    """Run, and turn an error of our own packages into one sentence."""
-    try:
-        work()
-    except Preempted as ended:
-        print(ended, file=sys.stderr)
-        return ended.exit_status
-    except Exception as error:
-        own = type(error).__module__.partition(".")[0] in _OWN_PACKAGES
-        if not own:
-            raise
-        if os.environ.get("TOVE_TRACEBACK") == "1":
-            traceback.print_exc()
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        return 2
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    return 0
-
-
-def _sentence(error: Exception) -> str:
-    """Give an error's message; that of a loader's worker comes as its whole traceback."""
-    text = str(error)
-    if not (text.startswith("Caught ") and "Traceback (most recent call last)" in text):
-        return text
-    kind = type(error).__name__
-    return text.rpartition(f"{kind}: ")[2].strip()

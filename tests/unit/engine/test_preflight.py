@@ -306,21 +306,6 @@ def test_a_missing_config_file_is_told():
         load_config("nowhere.py")
 
 
-def test_a_worker_s_error_is_its_sentence(capsys):
-    from tove.cli import _guarded
-    from tove.data import TooManyCorruptImages
-
-    def fail() -> None:
-        raise TooManyCorruptImages(
-            "Caught TooManyCorruptImages in DataLoader worker process 0.\nOriginal Traceback (most "
-            "recent call last):\n  File x\ntove.data.loading.TooManyCorruptImages: 3 images of "
-            "'data' could not be read.\n"
-        )
-
-    assert _guarded(fail) == 2
-    assert capsys.readouterr().err == "error: 3 images of 'data' could not be read.\n"
-
-
 def test_experts_that_are_detached_need_not_be_known(settings, write_config):
     settings["model"]["experts"]["depth"] = dict(type="not_installed")
     settings["model"]["detached"] = ["depth"]

@@ -111,10 +111,8 @@ class TrainStage:
 
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
-        schedule, over = (
-            context.schedule(self.name, self.schedule, self.runner),
-            self._overlay(context),
-        )
+        schedule = context.schedule(self.name, self.schedule, self.runner)
+        over = self._overlay(context)
         model = context.build_model(over)
         earlier = start_training(context, self.name, model, self.source)
         if self.trains is not None:

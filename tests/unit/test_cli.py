@@ -1,0 +1,72 @@
+"""How a command ends: by a sentence where a user can mend it, by a traceback where nobody can."""
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tove.cli import _command
+from tove.data import TooManyCorruptImages
+from tove.errors import ConfigError
+
+FROM_A_WORKER = (
+    "Caught TooManyCorruptImages in DataLoader worker process 0.\nOriginal Traceback (most "
+    "recent call last):\n  File x\ntove.data.loading.TooManyCorruptImages: 3 images of "
+    "'data' could not be read.\n"
+)
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "work/vis_data")
+
+
+def end(error: BaseException) -> int:
+    @_command
+    def fail(args: argparse.Namespace) -> None:
+        raise error
+
+    return fail(argparse.Namespace())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ConfigError("Set `seed`."), 2, "error: Set `seed`.\n"),
+        (TooManyCorruptImages(FROM_A_WORKER), 2, "error: 3 images of 'data' could not be read.\n"),
+        (FULL, 2, "error: work/vis_data: No space left on device.\n"),
+        (KeyboardInterrupt(), 130, "interrupted; --resume goes on where a training had saved\n"),
+    ],
+)
+def test_what_a_user_can_mend_is_a_sentence(
+    error: BaseException, status: int, told: str, capsys: pytest.CaptureFixture
+):
+    assert end(error) == status
+    assert capsys.readouterr().err == told
+
+
+def test_a_fault_is_a_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture):
+    assert end(ZeroDivisionError("division by zero")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last)")
+    assert told.endswith("please report them.\n")
+
+
+def test_the_traceback_of_a_sentence_comes_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("TOVE_TRACEBACK", "1")
+    assert end(ConfigError("Set `seed`.")) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
+    (tmp_path / "many.py").write_text(
+        "from tove.cli import _command\n"
+        "@_command\ndef many(args):\n    [print('line', i) for i in range(100_000)]\n"
+        "import sys; sys.exit(many(None))"
+    )
+    command = f"{sys.executable} {tmp_path / 'many.py'} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["line 0", "141"]
+    assert "Traceback" not in done.stderr
