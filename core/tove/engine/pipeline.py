@@ -228,7 +228,7 @@ class StagedRunner:
         if self.context.rows:
             self.console.print(results_table(self.context.rows, self.metrics))
             scored = {name for row in self.context.rows for name in row["metrics"]}
-            for name in self.metrics:
+            for name in self.cfg.get("table_metrics", ()):
                 if name not in scored:
                     what = f"table_metrics names '{name}', which no row has."
                     self.console.print(f"{what} {close_matches(name, scored)}", highlight=False)

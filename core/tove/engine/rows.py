@@ -41,7 +41,7 @@ __all__ = [
     "write_rows",
 ]
 
-TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr")
+TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr", "chat/accuracy")
 """What tables show where a config does not say `table_metrics`."""
 COST_COLUMNS = {
     "trainable_parameters": "trainable",
