@@ -8,7 +8,7 @@ Shapes: B samples, V views of all samples (B where each has the one), N tokens o
 width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from tove.modules.device import on_device
 from tove.modules.tiles import Size, pack_images
 from tove.protocols import Sample, VisionTokens
 
-__all__ = ["Fused", "Views", "read_by", "tokens_of_images", "view_ids"]
+__all__ = ["Fused", "Views", "encoded", "read_by", "tokens_of_images", "view_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,17 @@ def view_ids(data_samples: Sequence[Sample] | None) -> list[str] | None:
         for path, image in zip(paths, sample["views"], strict=True):
             names += [f"{kind} {path} {number}" for number in range(image["num_views"])]
     return names
+
+
+def encoded(network: Callable[[Tensor], Tensor], images_VCHW: Tensor) -> Tensor:
+    """Run a network that trains, [V, N, C].
+
+    Of a batch without an image it sees a blank one, whose tokens are left out: encoders refuse
+    empty batches, and its parameters take part in the backward pass of every process.
+    """
+    if len(images_VCHW):
+        return network(images_VCHW)
+    return network(images_VCHW.new_zeros(1, *images_VCHW.shape[1:]))[:0]
 
 
 def tokens_of_images(

@@ -29,7 +29,7 @@ from tove.config.build import build_part
 from tove.engine.fingerprints import fingerprints
 from tove.engine.trainable_state import keep_frozen_weights_out, load_initial, load_trainable
 from tove.methods.answers import answer
-from tove.methods.batch import Fused, Views, tokens_of_images, view_ids
+from tove.methods.batch import Fused, Views, encoded, tokens_of_images, view_ids
 from tove.modules.tiles import Size
 from tove.protocols import CostPart, OnOtherExperts, Role, Sample, VisionTokens
 from tove.registry import ENCODERS, LANGUAGE_MODELS
@@ -164,8 +164,7 @@ class VisionLanguageModel(BaseModel):
     def encode(self, images_VCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
         """Return the encoder's tokens [V, N, C] of images in [0, 1]; cached where it is frozen."""
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
-            trained: Tensor = self.encoder(images_VCHW)
-            return trained
+            return encoded(self.encoder, images_VCHW)
         shape = self.encoder.grid, self.encoder.width
         return self._frozen("clip", self.encoder, shape, images_VCHW, image_ids)
 

@@ -27,7 +27,7 @@ from tove.config.build import build_part
 from tove.config.validation import Range, check_known
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
 from tove.errors import ConfigError
-from tove.methods.batch import Views, read_by, view_ids
+from tove.methods.batch import Views, encoded, read_by, view_ids
 from tove.methods.projected_experts import plain_state
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
 from tove.protocols import Sample
@@ -236,7 +236,7 @@ class Merge(BaseModel):
 
     def predict_tokens(self, images: Tensor) -> Tensor:
         """Give P_clip(CLIP'(image)), [B, N, D], of images [B, 3, H, W]."""
-        return self.teacher.plain_tokens(self.student(to_unit_range(images)))
+        return self.teacher.plain_tokens(encoded(self.student, to_unit_range(images)))
 
     def fuse(self, images: Tensor, image_ids: list[str] | None = None) -> Fused:
         """Give what the language model reads once experts, gate and MLP_t are gone."""

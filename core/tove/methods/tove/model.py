@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tove.backbones.preprocess import to_unit_range
 from tove.config.validation import Range
 from tove.engine.trainable_state import slot_of
+from tove.methods.batch import encoded
 from tove.methods.projected_experts import ProjectedExperts, plain_state
 from tove.methods.tove.balance import balance_loss
 from tove.methods.tove.expert_dropout import draw_dropped
@@ -108,7 +109,7 @@ class ToVE(ProjectedExperts):
         fused = super().fuse(images, image_ids, views)
         if self.merging is None or not self.training:
             return fused
-        predicted_BND = self.plain_tokens(self.merging(to_unit_range(images)))
+        predicted_BND = self.plain_tokens(encoded(self.merging, to_unit_range(images)))
         pair = predicted_BND, fused.t_fuse.detach()
         distance = token_distance(self.merging.loss, self.language, *pair)
         return replace(fused, losses={"loss_merge": self.merging.weight * distance})
