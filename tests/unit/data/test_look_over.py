@@ -109,3 +109,24 @@ def test_progress_is_shown_on_the_console_given(config):
     look_over(config, Console(file=out, force_terminal=True, width=100))
     assert "looking over train_dataloader: statements.jsonl" in out.getvalue()
     assert "5/5" in out.getvalue()
+
+
+def test_images_of_conversations_are_looked_for(config, tmp_path):
+    asked = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Red."}]
+    records = [dict(id=i, image=f"{i}.png", conversations=asked) for i in range(3)]
+    records += [dict(id="w", conversations=[{**asked[0], "value": "Who?"}, asked[1]])]
+    (tmp_path / "talks.json").write_text(json.dumps(records))
+    talks = dict(type="LlavaConversations", ann_file="talks.json")
+    config.train_dataloader.dataset = Config(dict(d=talks)).d
+    fill_in(config)
+    assert look_over(config) == ([], [])
+    (tmp_path / "images/1.png").rename(tmp_path / "images/1.gif")
+    (tmp_path / "images/2.png").unlink()
+    problems, remarks = look_over(config)
+    assert not problems
+    assert "1 missing, first" in remarks[0]
+    assert "1 under another suffix" in remarks[0]
+    config.train_dataloader.dataset.corrupt_limit = 0
+    (problem,) = look_over(config).problems
+    assert "more than corrupt_limit=0" in problem
+    assert "2.png" in problem

@@ -1,6 +1,8 @@
 import gc
 import json
+import os
 import random
+import signal
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from tove.engine.hooks import AtomicCheckpointHook, LossCurveHook, ProvenanceHook, ReseedHook
+from tove.engine.hooks import (
+    AtomicCheckpointHook,
+    LossCurveHook,
+    PreemptionHook,
+    ProvenanceHook,
+    ReseedHook,
+)
 from tove.engine.seeding import agreed_generator
-from tove.errors import CheckpointError, TrainingError
+from tove.errors import CheckpointError, Preempted, TrainingError
 
 
 def draw() -> tuple:
@@ -185,3 +193,30 @@ def test_a_resumed_checkpoint_is_held_against_the_experts_and_what_is_frozen():
     for words, meta in changed:
         with pytest.raises(CheckpointError, match=words):
             hook.after_load_checkpoint(runner, dict(meta=meta))
+
+
+def test_a_signal_is_heard_at_the_end_of_the_step_and_left_alone_after_the_training(tmp_path: Path):
+    before = signal.getsignal(signal.SIGUSR1)
+    curve, saves = LossCurveHook(interval=50), AtomicCheckpointHook(interval=50)
+    hook = PreemptionHook(curve)
+    runner = saving_runner(tmp_path)
+    runner.__dict__.update(fake_runner(tmp_path, 0).__dict__, hooks=[curve, saves, hook])
+    runner.message_hub.update_info = lambda *_: None
+    for each in runner.hooks:
+        each.before_train(runner)
+
+    def step(number: int) -> None:
+        runner.iter = number
+        for each in (curve, hook):
+            each.after_train_iter(runner, number, outputs=dict(loss=torch.tensor(1.0)))
+
+    step(0)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(
+        Preempted, match=r"SIGUSR1: .* ended after step 2 of 7 and is saved"
+    ) as ended:
+        step(1)
+    assert ended.value.exit_status == 128 + signal.SIGUSR1
+    assert (tmp_path / "last_checkpoint").read_text() == "iter_2.pth"
+    assert len((tmp_path / "loss.jsonl").read_text().splitlines()) == 2
+    assert signal.getsignal(signal.SIGUSR1) is before

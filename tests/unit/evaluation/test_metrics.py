@@ -265,3 +265,31 @@ def test_a_single_image_is_told_to_have_no_cider(log) -> None:
     log.clear()
     evaluate(CaptionScore(), [caption("1", "a man"), caption("2", "a dog")])
     assert not log
+
+
+@pytest.mark.parametrize(("match", "right"), [("exact", 2), ("contains", 3)])
+def test_answers_in_words_are_compared_by_their_words_and_told_by_kind(match, right) -> None:
+    said = [("Two.", "two"), ("the Red ball", "red ball"), ("It is red, I think", "red"), ("", "3")]
+    said.append(("reddish", "red"))
+    samples = [
+        dict(
+            task="conversation",
+            image_id="a",
+            source_id=number,
+            relation="colour" if number else "count",
+            conversations=[
+                {"from": "human", "value": "What?"},
+                {"from": "gpt", "value": reference},
+            ],
+            prediction=answer,
+        )
+        for number, (answer, reference) in enumerate(said)
+    ]
+    metric = METRICS.build(dict(type="ConversationAccuracy", match=match))
+    scores = evaluate(metric, [*samples, statement(1, 1, 1)])
+    assert scores["chat/accuracy"] == right / 5
+    assert scores["chat/num_conversations"] == 5
+    assert scores["chat/relation/count"] == 1
+    assert scores["chat/relation/colour"] == (right - 1) / 4
+    assert scores["chat/accuracy_low"] < scores["chat/accuracy"] < scores["chat/accuracy_high"]
+    assert list(metric.item_scores) == [f"a | What? | {number}" for number in range(5)]
