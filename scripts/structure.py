@@ -36,10 +36,9 @@ def guard_lines(tree: ast.Module) -> set[int]:
     """Return the numbers of the lines that refuse something."""
     lines: set[int] = set()
     for node in ast.walk(tree):
-        refuses = isinstance(node, ast.ExceptHandler) or (
-            isinstance(node, ast.If) and not node.orelse
-        )
-        if refuses and isinstance(node.body[-1], ast.Raise):
+        if not isinstance(node, ast.ExceptHandler | ast.If) or getattr(node, "orelse", None):
+            continue
+        if isinstance(node.body[-1], ast.Raise):
             lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return lines
 
