@@ -98,7 +98,13 @@ def _check_files(loader: str, dataset: Mapping[str, Any]) -> None:
         )
     file = dataset.get("ann_file")
     if file and not (root / file).is_file():
+        mend = (
+            f"this tiny world was written by an earlier version, perhaps; delete {root}, and the "
+            "next run writes it anew"
+            if (root / "scenes.json").is_file()
+            else "it belongs there in the format that docs/data.md describes"
+        )
         raise ConfigError(
-            f"The annotation file {root / file} ({loader}) is missing; it belongs there in "
-            "the format that docs/data.md describes, or name another as ann_file."
+            f"The annotation file {root / file} ({loader}) is missing; {mend}, or name another as "
+            "ann_file."
         )

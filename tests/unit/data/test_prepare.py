@@ -56,3 +56,16 @@ def test_settings_of_a_world_that_were_cut_are_a_sentence(tmp_path, text):
 def test_settings_out_of_range_are_told(tmp_path, settings):
     with pytest.raises(ConfigError, match=rf"^scenes\.{next(iter(settings))} is "):
         prepare_data(world(tmp_path / "world", **settings))
+
+
+def test_a_world_from_before_there_were_conversations_is_to_be_written_anew(tmp_path):
+    cfg = world(tmp_path / "world")
+    prepare_data(cfg)
+    file = "annotations/conversations_train.json"
+    cfg.train_dataloader = dict(
+        dataset=dict(type="LlavaConversations", data_root=cfg.data_root, ann_file=file)
+    )
+    prepare_data(cfg)
+    (tmp_path / "world" / file).unlink()
+    with pytest.raises(ConfigError, match=r"earlier version, .*; delete .*world, and the next run"):
+        prepare_data(cfg)

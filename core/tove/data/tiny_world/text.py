@@ -179,7 +179,7 @@ def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def _named(things: list[Thing]) -> list[Thing]:
+def named(things: list[Thing]) -> list[Thing]:
     """Those seen clearly whose name fits no other thing in view."""
     names = [t.name for t in things]
     return [t for t in things if t.clear and names.count(t.name) == 1]
@@ -222,7 +222,7 @@ _SYMMETRIC = {"on the same side as": _same_side, "overlaps": _overlaps}
 
 def _pairs(things: list[Thing], relation: str, label: bool = True) -> list[tuple[Thing, Thing]]:
     """Ordered pairs for which the relation holds (or clearly does not)."""
-    pairs = permutations(_named(things), 2)
+    pairs = permutations(named(things), 2)
     if relation in _ORDER:
         holds = _ORDER[relation]
         return [(a, b) for a, b in pairs if (holds(a, b) if label else holds(b, a))]
@@ -295,9 +295,9 @@ def questions_of(things: list[Thing], number: int, rng: random.Random) -> list[Q
             questions.append(Question(text, NUMBERS[count], "count"))
     for relation in _ORDER:
         pairs = _pairs(things, relation)
-        for b in _named(things):
+        for b in named(things):
             answers = [a for a, other in pairs if other is b]
-            if len(answers) == 1 and len(things) == len(_named(things)):
+            if len(answers) == 1 and len(things) == len(named(things)):
                 text = f"what {PHRASES[relation]} the {b.name} ?"
                 questions.append(Question(text, f"the {answers[0].name}", relation))
     return rng.sample(questions, min(number, len(questions)))

@@ -5,6 +5,8 @@
     root/annotations/captions_{split}.json            COCO captions
     root/annotations/statements_{split}.jsonl         VSR
     root/annotations/questions_{split}.jsonl          {"image", "question", "answer", "relation"}
+    root/annotations/conversations_{split}.json       LLaVA's JSON, and the questions' kinds
+    root/annotations/conversations_pretrain.json      LLaVA's JSON: captions of unlabelled/
     root/annotations/depth_test.npz                   {file stem: [16, 16] log depth}
 
 The splits are scenes of different seeds: no scene is in two of them, and none was seen by the
@@ -28,6 +30,11 @@ import torch
 from PIL import Image
 
 from tove.config.validation import Range
+from tove.data.tiny_world.dialogue import (
+    caption_conversation,
+    conversations_about,
+    words_conversation,
+)
 from tove.data.tiny_world.rendered import Pool, make_pool, seeded
 from tove.data.tiny_world.text import (
     Thing,
@@ -42,6 +49,8 @@ __all__ = ["SPLITS", "stream_of", "write_scenes"]
 
 SPLITS = ("train", "val", "test", "unlabelled")
 _CHUNK = 256
+_DIALOGUE = 1  # names the random numbers of conversations
+_SCENES_PER_TEXT = 4
 _MARK = ".unfinished"  # tells our leftovers from a folder of the user's
 
 
@@ -140,12 +149,15 @@ def _write_split(
     captions: dict[str, list[dict]] = {"images": [], "annotations": []}
     lines: list[str] = []
     questions: list[str] = []
+    records: list[dict] = []
     depths: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(2) as pool:
         for first, chunk in _chunks(stream, count):
             names = [f"{prefix}{first + i:06d}.png" for i in range(len(chunk))]
             arrays = chunk.images.permute(0, 2, 3, 1).numpy()
             saved = pool.map(_save, arrays, [root / folder / name for name in names])
+            for i, name in enumerate(names):
+                records += _conversations(chunk.things[i], f"{folder}/{name}", stream, first + i)
             if split != "unlabelled":
                 for i, name in enumerate(names):
                     rng = seeded(stream, first + i)
@@ -155,9 +167,11 @@ def _write_split(
                     depths[Path(name).stem] = chunk.depth[i].numpy().astype(np.float16)
             list(saved)
             advance(len(chunk))
+    annotations = root / "annotations"
+    file = f"conversations_{'pretrain' if split == 'unlabelled' else split}.json"
+    (annotations / file).write_text(json.dumps(records))
     if split == "unlabelled":
         return
-    annotations = root / "annotations"
     (annotations / f"captions_{split}.json").write_text(json.dumps(captions))
     (annotations / f"statements_{split}.jsonl").write_text("".join(lines))
     (annotations / f"questions_{split}.jsonl").write_text("".join(questions))
@@ -203,3 +217,15 @@ def _questions(things: list[Thing], name: str, rng: random.Random) -> list[str]:
         + "\n"
         for q in questions_of(things, 4, rng)
     ]
+
+
+def _conversations(things: list[Thing], image: str, stream: int, index: int) -> list[dict]:
+    """Write a scene's records of LLaVA's JSON; every fourth scene brings one without an image."""
+    name = Path(image).stem
+    if image.startswith("unlabelled/"):
+        return [caption_conversation(ordered_caption(things), image, name)]
+    rng = seeded(stream, index, _DIALOGUE)  # numbers of its own: all else stays as it was
+    records = conversations_about(things, image, name, rng)
+    if index % _SCENES_PER_TEXT == 0:
+        records.append(words_conversation(f"{name}-words", rng))
+    return records
