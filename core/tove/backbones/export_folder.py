@@ -8,6 +8,7 @@ a later export may replace, and tells which of the checkpoint's layers the token
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ __all__ = ["MARK", "image_processor", "same_tokens", "unit_statistics", "write_w
 
 MARK = "export.json"
 _TOLERANCE = 1e-4
+_TEMPORARY = re.compile(r"(old\.)?[a-z0-9_]{8}")  # as mkdtemp ends a name
 
 
 def write_whole(
@@ -51,6 +53,9 @@ def write_whole(
     _check(encoder, folder)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+            if _TEMPORARY.fullmatch(left.name.removeprefix(f".{folder.name}.")):
+                shutil.rmtree(left)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}

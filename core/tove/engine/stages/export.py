@@ -19,6 +19,7 @@ from torch import Tensor
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.retrieval import retrieval_of_export
 from tove.engine.checkpoint import save_checkpoint
+from tove.engine.digests import digests_of
 from tove.engine.planning import source_of
 from tove.engine.stages.context import StageContext, exported_encoder
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
@@ -111,7 +112,14 @@ class ExportStage:
         rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
         model.load_trainable(rest)
         where = Path(*[".."] * len(Path(self.name).parts), self.folder)
-        meta = context.meta(model, self.name, settings=settings, export=str(where), **entries)
+        meta = context.meta(
+            model,
+            self.name,
+            settings=settings,
+            export=str(where),
+            export_digests=digests_of(*[context.work_dir / self.folder] * 2),
+            **entries,
+        )
         save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
         llava, licences = context.work_dir / f"{self.folder}-llava", source.get("licences", [])
