@@ -45,6 +45,8 @@ def _write_once(root: Path, scenes: Mapping[str, Any], write: Callable[..., Any]
         return
     try:
         with locked(root.with_name(f".{root.name}.lock"), f"The tiny world in {root}"):
+            if (root / "annotations").is_dir():  # another run has just written it
+                return
             if root.is_dir() and any(root.iterdir()):
                 raise ConfigError(
                     f"The tiny world was to be written to {root}, but that folder holds other "

@@ -102,9 +102,9 @@ class ExportStage:
         self, context: StageContext, state: Mapping[str, Tensor], source: Mapping[str, Any]
     ) -> Row:
         """Read the export as any encoder, behind it the rest of the deployed state."""
-        folder = context.folder(self.name)
+        folder, export = context.folder(self.name), context.work_dir / self.folder
         entries = {key: source.get(key, 0) for key in ("training_images", "steps")}
-        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.folder)
+        exported = exported_encoder(context.cfg.model.encoder, export)
         own = source.get("settings", {})  # a stage may have had another language model
         over = {key: own[key] for key in ("language", "projector") if key in own}
         settings = {"type": "PlainCLIP", **over}
@@ -117,7 +117,7 @@ class ExportStage:
             self.name,
             settings=settings,
             export=str(where),
-            export_digests=digests_of(*[context.work_dir / self.folder] * 2),
+            export_digests=digests_of(export, [export]),
             **entries,
         )
         save_checkpoint(folder / "model.pth", model, meta)
