@@ -59,22 +59,22 @@ def measure(folder: Path, num: int, seed: int) -> Result:
     result, chance = Result("killed before a change of names, then --resume"), random.Random(seed)
     settings = miniature(folder / "miniature", ["transfer"])
     settings["schedule"].update(steps=4)
-    log, finished, tally = folder / "log", folder / "finished", folder / "tally"
-    code, said = do(lambda: run(settings, finished), log)
+    finished, tally = folder / "finished", folder / "tally"
+    code, said = do(lambda: run(settings, finished))
     assert code == 0, said
     for way, (changed, resume) in _ways(settings).items():
         whole, work = folder / f"whole {way}", folder / "work"
         shutil.copytree(finished, whole)
-        code, said = do(_counting(partial(run, changed, whole, resume), 0, tally), log)
+        code, said = do(_counting(partial(run, changed, whole, resume), 0, tally))
         assert code == 0, said
         points = range(1, int(tally.read_text()) + 1)
         for point in sorted(chance.sample(points, min(num, len(points)))):
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(finished, work)
-            code, said = do(_counting(partial(run, changed, work, resume), point, tally), log)
+            code, said = do(_counting(partial(run, changed, work, resume), point, tally))
             assert code == KILLED, said
             hollow = _is_hollow(work / "transfer")
-            code, said = do(partial(run, changed, work), log)
+            code, said = do(partial(run, changed, work))
             held = not hollow and code == 0 and outcome(work) == outcome(whole)
             case = f"{way}, point {point} of {len(points)}: hollow {hollow}, exit {code}, {said}"
             result.count(held, case, way)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from harness import Result, Settings, do, main, miniature, outcome, run
 
@@ -32,6 +33,10 @@ def _same(a: Any, b: Any) -> bool:  # anything that a checkpoint holds
         return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return isinstance(b, type(a)) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+    if hasattr(a, "__dict__"):  # what mmengine keeps of a training
+        return type(a) is type(b) and _same(vars(a), vars(b))
     return bool(a == b)
 
 
@@ -48,12 +53,12 @@ def _compare(work: Path, file: Path) -> Any:
     return read_run(work).rows
 
 
-def _resume(settings: Settings, log: Path) -> Use:
+def _resume(settings: Settings) -> Use:
     def use(work: Path, file: Path) -> Any:
         copy = work.with_name("copy")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(work, copy)
-        code, said = do(lambda: run(settings, copy), log)
+        code, said = do(lambda: run(settings, copy))
         if code == 2:
             raise ConfigError(said)
         return outcome(copy) if code == 0 else {}
@@ -64,10 +69,10 @@ def _resume(settings: Settings, log: Path) -> Use:
 def measure(folder: Path, num: int, seed: int) -> Result:
     result, chance = Result("one bit flipped in a file of a finished run"), random.Random(seed)
     settings = miniature(folder / "miniature")
-    work, log = folder / "work", folder / "log"
-    code, said = do(lambda: run(settings, work), log)
+    work = folder / "work"
+    code, said = do(lambda: run(settings, work))
     assert code == 0, said
-    resume = _resume(settings, log)
+    resume = _resume(settings)
     uses = dict(zip(PLACES, (_read, _read, _load, resume, _compare), strict=True))
     for number in range(num):
         kind = list(PLACES)[number % len(PLACES)]

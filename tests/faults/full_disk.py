@@ -19,14 +19,13 @@ STAGES = ("transfer", "merge", "merged")
 def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -> Result:
     result, sizes = Result("no file may be larger than some bytes"), random.Random(seed)
     settings = miniature(folder / "miniature", stages)
-    log = folder / "log"
-    code, said = do(lambda: run(settings, folder / "whole"), log)
+    code, said = do(lambda: run(settings, folder / "whole"))
     assert code == 0, said
     expected = outcome(folder / "whole")
     for number in range(num):
         work, most = folder / f"work{number}", int(10 ** sizes.uniform(1, 5))
-        stopped, first = do(lambda work=work, most=most: _limited(settings, work, most), log)
-        code, said = do(lambda work=work: run(settings, work), log)
+        stopped, first = do(lambda work=work, most=most: _limited(settings, work, most))
+        code, said = do(lambda work=work: run(settings, work))
         told = stopped == 0 or (stopped == 2 and "Free space or mend" in first)
         held = told and code == 0 and outcome(work) == expected
         case = f"{most} bytes: exit {stopped}, {first}; then exit {code}, {said}"

@@ -80,30 +80,31 @@ def run(settings: Settings, work: Path, resume: bool = True) -> None:
     StagedRunner(cfg, resume=resume).run()
 
 
-def start(work: Callable[[], object], log: Path) -> int:
-    """Do something in a forked process whose output goes to a file; return its id.
+def start(work: Callable[[], object], log: Path | None = None, said: int | None = None) -> int:
+    """Do something in a forked process; return its id.
 
-    It exits with 0, with 2 where it said one sentence (the log's last line), else with 1.
+    It exits with 0, with 2 where it said one sentence, which goes to the descriptor `said`, else
+    with 1. What it prints goes to the file `log`; None drops it.
     """
     pid = os.fork()
     if pid:
         return pid
-    code = 1
+    code, last = 1, ""
     try:
-        with log.open("a") as stream:
+        with open(log or os.devnull, "a") as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
         try:
             code = work() or 0
         except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
+            code, last = 2, str(error)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
+            last = traceback.format_exc()
+        print(last, flush=True)
+        if said is not None:
+            os.write(said, last[-4000:].encode())
     finally:
         os._exit(code)
 
@@ -113,11 +114,13 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def do(work: Callable[[], object], log: Path) -> tuple[int, str]:
-    """Do something in a forked process; return its exit code and the last line that it wrote."""
-    code = wait(start(work, log))
-    lines = log.read_text(errors="replace").splitlines()
-    return code, lines[-1] if lines else ""
+def do(work: Callable[[], object]) -> tuple[int, str]:
+    """Do something in a forked process; return its exit code and what it said of an error."""
+    reading, writing = os.pipe()
+    code = wait(start(work, said=writing))
+    os.close(writing)
+    with open(reading) as stream:
+        return code, stream.read()
 
 
 def kill(pid: int, seconds: float) -> bool:

@@ -13,15 +13,15 @@ STAGES = ("transfer", "detach", "merge", "merged")
 def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -> Result:
     result, moments = Result("SIGKILL at a random moment, then --resume"), random.Random(seed)
     settings = miniature(folder / "miniature", stages)
-    log, begun = folder / "log", time.perf_counter()
-    code, said = do(lambda: run(settings, folder / "whole"), log)
+    begun = time.perf_counter()
+    code, said = do(lambda: run(settings, folder / "whole"))
     assert code == 0, said
     seconds, expected = time.perf_counter() - begun, outcome(folder / "whole")
     for number in range(num):
         work = folder / f"work{number}"
         moment = moments.uniform(0.02, 0.95) * seconds
-        killed = kill(start(lambda work=work: run(settings, work), log), moment)
-        code, said = do(lambda work=work: run(settings, work), log)
+        killed = kill(start(lambda work=work: run(settings, work)), moment)
+        code, said = do(lambda work=work: run(settings, work))
         held = code == 0 and outcome(work) == expected
         case = f"killed after {moment:.2f} of {seconds:.2f} s: exit {code}, {said}"
         result.count(held, case, "killed in time" if killed else "ended before")

@@ -20,22 +20,24 @@ def _scenes(root: Path) -> None:
 
 
 def _at_once(result: Result, case: str, folder: Path, work: object) -> None:
-    logs = [folder / f"{case} {number}.log" for number in range(2)]
-    codes = [wait(pid) for pid in [start(work, log) for log in logs]]
-    said = [log.read_text() for log in logs if "is being written by process" in log.read_text()]
-    result.count(sorted(codes) == [0, 2] and len(said) == 1, f"{case}: {codes}", case)
+    reading, writing = os.pipe()
+    codes = [wait(pid) for pid in [start(work, said=writing) for _ in range(2)]]
+    os.close(writing)
+    with open(reading) as stream:
+        said = stream.read()
+    held = sorted(codes) == [0, 2] and said.count("is being written by process") == 1
+    result.count(held, f"{case}: {codes}, {said}", case)
 
 
 def _ended(result: Result, folder: Path, settings: Settings, sign: int, case: str) -> None:
     """Count one run ended by a signal while it holds the lock, and one after it."""
-    lock, log = folder / ".lock", folder.with_suffix(".log")
-    pid = start(lambda: run(settings, folder), log)
+    lock, pid = folder / ".lock", start(lambda: run(settings, folder))
     while not (folder / "transfer/config.json").exists():
         time.sleep(0.01)
     os.kill(pid, sign)
     code = wait(pid)
     left = lock.exists() == (sign == signal.SIGKILL)
-    again, said = do(lambda: run(settings, folder), log)
+    again, said = do(lambda: run(settings, folder))
     held = code != 0 and left and again == 0 and not lock.exists()
     result.count(held, f"{case}: exit {code}, then {again}, {said}", case)
 
@@ -51,8 +53,6 @@ def measure(folder: Path, num: int, seed: int) -> Result:
         killed, ended = folder / f"killed{number}", folder / f"ended{number}"
         _ended(result, killed, settings, signal.SIGKILL, "SIGKILL")
         _ended(result, ended, settings, signal.SIGTERM, "SIGTERM")
-        for log in folder.glob("one *.log"):
-            log.unlink()
     return result
 
 

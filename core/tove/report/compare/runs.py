@@ -85,9 +85,11 @@ def read_run(folder: Path) -> Run:
 
 
 def _is_of_its_stage(folder: Path, row: Row) -> bool:
-    """Tell whether a stage, where its folder is there too, has the same row."""
+    """Tell whether a stage has the same row; results that were copied alone have no stages."""
     own = folder / str(row.get("stage", "")) / "rows.json"
-    return not own.is_file() or row in read_rows(own)
+    if own.is_file():
+        return row in read_rows(own)
+    return own.parent.is_dir() or not any(folder.glob("*/done.json"))
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
