@@ -68,7 +68,7 @@ def _resume(settings: Settings) -> Use:
 
 def measure(folder: Path, num: int, seed: int) -> Result:
     result, chance = Result("one bit flipped in a file of a finished run"), random.Random(seed)
-    settings = miniature(folder / "miniature")
+    settings = miniature(folder / "miniature", ["transfer", "detach", "merge", "merged"])
     work = folder / "work"
     code, said = do(lambda: run(settings, work))
     assert code == 0, said

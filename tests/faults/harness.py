@@ -4,7 +4,9 @@ Processes are forked: torch is imported once, and what kills one of them is a re
 """
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -109,15 +111,42 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
         os._exit(code)
 
 
+def call(settings: Settings, work: Path) -> int:
+    """Do what tools/train.py does with a config of these settings.
+
+    Raises:
+        ConfigError: the sentence that it ended with.
+    """
+    from tove.cli import train
+
+    config, said = work.with_suffix(".py"), io.StringIO()
+    Config(deepcopy(settings)).dump(config)
+    options = dict.fromkeys(("cfg_options", "stage", "checkpoint", "resume", "amp"))
+    more = dict(config=str(config), work_dir=str(work), launcher="none", local_rank=0)
+    with contextlib.redirect_stderr(said):
+        code = train(argparse.Namespace(**options, **more))
+    if code == 2:
+        raise ConfigError(said.getvalue().rpartition("error: ")[2])
+    return code
+
+
+def count_told(result: Result, case: str, settings: Settings, work: Path) -> None:
+    """Count a call with a mistake in it; it holds if it is told in a sentence before a stage."""
+    code, said = do(lambda: call(settings, work))
+    began = [path.parent.name for path in work.glob("*/config.json")]
+    held = code == 2 and not began and len(said.strip().splitlines()) == 1
+    result.count(held, f"{case}: exit {code}, stages begun: {began}, {said[-300:]}")
+
+
 def wait(pid: int) -> int:
     """Return a process's exit code; of a killed one -9."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def do(work: Callable[[], object]) -> tuple[int, str]:
+def do(work: Callable[[], object], log: Path | None = None) -> tuple[int, str]:
     """Do something in a forked process; return its exit code and what it said of an error."""
     reading, writing = os.pipe()
-    code = wait(start(work, said=writing))
+    code = wait(start(work, log, writing))
     os.close(writing)
     with open(reading) as stream:
         return code, stream.read()
