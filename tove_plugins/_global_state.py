@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +104,7 @@ def _put_settings(before: Mapping[str, tuple[Any, Callable[[Any], Any]]]) -> Non
             put(value)
 
 
-def _drop_blanket_filters(before: list[Any]) -> None:
+def _drop_blanket_filters(before: Sequence[Any]) -> None:
     """Remove the filters that are new and hold for every warning."""
     kept = [f for f in warnings.filters if f in before or f[1:] != (None, Warning, None, 0)]
     if kept != warnings.filters:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import Result, Settings, do, main, miniature, outcome, run
+from harness import Result, Settings, do, main, miniature, outcome, parse_args, run
 
 CALLS = ("replace", "rename", "unlink", "link")
 KILLED = 9
@@ -82,4 +82,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, 1000)
+    main(measure, parse_args(), 1000)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Result, Settings, do, main, miniature, outcome, run
+from harness import Result, Settings, do, main, miniature, outcome, parse_args, run
 
 import tove
 from tove.engine.checkpoint import read_checkpoint
@@ -98,4 +98,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, 80)
+    main(measure, parse_args(), 80)

@@ -5,7 +5,7 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import Result, Settings, do, main, miniature, outcome, run
+from harness import Result, Settings, do, main, miniature, outcome, parse_args, run
 
 
 def _limited(settings: Settings, work: Path, most: int) -> None:
@@ -34,4 +34,4 @@ def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -
 
 
 if __name__ == "__main__":
-    main(measure, 20)
+    main(measure, parse_args(), 20)

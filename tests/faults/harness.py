@@ -170,16 +170,20 @@ def outcome(work: Path) -> dict[str, Any]:
     }
 
 
-def main(measure: Callable[..., Result], num: int) -> None:
-    """Measure, print the row, write it as JSON."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line of a script."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--num", type=int, default=num, help=f"how many; by default {num}")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num", type=int, help="how many cases")
+    parser.add_argument("--seed", type=int, default=0, help="draws moments, bits and sizes")
     parser.add_argument("--json", type=Path, help="where the result is written as JSON")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(measure: Callable[..., Result], args: argparse.Namespace, num: int) -> None:
+    """Measure `num` cases unless the command line says how many; print the row, write it."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), args.num, args.seed)
+        result = measure(Path(folder), args.num or num, args.seed)
     result.notes["seconds"] = round(time.perf_counter() - begun)
     print(result.row())
     for failure in result.failures:

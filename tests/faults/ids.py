@@ -10,7 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from harness import Result, Settings, do, main, miniature
+from harness import Result, Settings, do, main, miniature, parse_args
 from mmengine.config import Config
 from rich.console import Console
 
@@ -119,4 +119,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, len(REFUSED) + len(COUNTED))
+    main(measure, parse_args(), len(REFUSED) + len(COUNTED))

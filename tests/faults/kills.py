@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import Result, do, kill, main, miniature, outcome, run, start
+from harness import Result, do, kill, main, miniature, outcome, parse_args, run, start
 
 STAGES = ("transfer", "detach", "merge", "merged")
 
@@ -29,4 +29,4 @@ def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -
 
 
 if __name__ == "__main__":
-    main(measure, 20)
+    main(measure, parse_args(), 20)

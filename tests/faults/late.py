@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
-from harness import Result, Settings, count_told, main, miniature
+from harness import Result, Settings, count_told, main, miniature, parse_args
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
 Change = Callable[[Settings, Path, Path], object]
@@ -109,4 +109,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, len(CASES))
+    main(measure, parse_args(), len(CASES))

@@ -4,7 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from harness import Result, count_told, main, miniature
+from harness import Result, count_told, main, miniature, parse_args
 
 CASES: dict[str, Any] = {
     **{f"model.expert_dropout={v}": v for v in (1, 1.5, -0.5, float("nan"), "x")},
@@ -52,4 +52,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, len(CASES))
+    main(measure, parse_args(), len(CASES))

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from harness import Result, Settings, do, main, miniature, run, start, wait
+from harness import Result, Settings, do, main, miniature, parse_args, run, start, wait
 from mmengine.config import Config
 
 from tove.data.prepare import prepare_data
@@ -57,4 +57,4 @@ def measure(folder: Path, num: int, seed: int) -> Result:
 
 
 if __name__ == "__main__":
-    main(measure, 5)
+    main(measure, parse_args(), 5)
