@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tove.atomic_io import writing
 from tove.errors import ConfigError
 
-__all__ = ["MARK", "image_processor", "same_tokens", "unit_statistics", "write_whole"]
+__all__ = ["MARK", "check_free", "image_processor", "same_tokens", "unit_statistics", "write_whole"]
 
 MARK = "export.json"
 _TOLERANCE = 1e-4
@@ -75,6 +75,15 @@ def _check(encoder: nn.Module, folder: Path) -> None:
             "The encoder has LoRA layers, which no stock library would load; export "
             "Merge.merged_encoder(), which folds them in."
         )
+    check_free(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Check that an export may be written to a folder.
+
+    Raises:
+        ConfigError: it holds something else than an earlier export.
+    """
     if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder} holds files that are not an earlier export; name another folder for it."

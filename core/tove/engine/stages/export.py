@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.retrieval import retrieval_of_export
+from tove.backbones.export_folder import check_free
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.digests import digests_of
 from tove.engine.planning import source_of
@@ -75,6 +76,7 @@ class ExportStage:
                 f"stages.{self.name}.folder is '{self.folder}', which is the folder of a stage; "
                 "name another."
             )
+        check_free(context.work_dir / self.folder)
         encoder = ENCODERS.get(context.cfg.model.encoder["type"])
         if not hasattr(encoder, "read_export"):
             raise ConfigError(
