@@ -4,9 +4,7 @@ Processes are forked: torch is imported once, and what kills one of them is a re
 """
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import signal
@@ -111,7 +109,7 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
         os._exit(code)
 
 
-def call(settings: Settings, work: Path) -> int:
+def call(settings: Settings, work: Path) -> None:
     """Do what tools/train.py does with a config of these settings.
 
     Raises:
@@ -119,15 +117,16 @@ def call(settings: Settings, work: Path) -> int:
     """
     from tove.cli import train
 
-    config, said = work.with_suffix(".py"), io.StringIO()
+    config = work.with_suffix(".py")
     Config(deepcopy(settings)).dump(config)
     options = dict.fromkeys(("cfg_options", "stage", "checkpoint", "resume", "amp"))
     more = dict(config=str(config), work_dir=str(work), launcher="none", local_rank=0)
-    with contextlib.redirect_stderr(said):
-        code = train(argparse.Namespace(**options, **more))
-    if code == 2:
-        raise ConfigError(said.getvalue().rpartition("error: ")[2])
-    return code
+    try:
+        train(argparse.Namespace(**options, **more))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("tove", "tove_plugins"):
+            raise
+        raise ConfigError(str(error)) from error
 
 
 def count_told(result: Result, case: str, settings: Settings, work: Path) -> None:
