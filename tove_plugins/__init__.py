@@ -24,6 +24,7 @@ from tove_plugins._errors import (
     MethodNotAvailable,
     MethodSpecError,
 )
+from tove_plugins._global_state import kept_global_state
 from tove_plugins._hooks import (
     ENTRY_POINT_GROUP,
     METHOD_ENTRY_POINT_GROUP,
@@ -68,6 +69,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "import_method",
+    "kept_global_state",
     "resolve_expert",
     "resolve_resource",
     "sha256_of",

@@ -1,20 +1,22 @@
 """Run a stranger's code so that neither an exit, a print nor a hang of it reaches the host.
 
 A hang that returns to the interpreter is ended by a signal. One that never does, in C code or in
-another thread than the main one, cannot be ended without harm; it is named on stderr.
+another thread than the main one, cannot be ended without harm; it is named on stderr, as is what
+crashes the process. `os._exit` raises.
 """
 
 import faulthandler
 import io
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import FrameType, FunctionType
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-__all__ = ["Outcome", "TookTooLong", "contained"]
+__all__ = ["Outcome", "SuddenExit", "TookTooLong", "contained"]
 
 T = TypeVar("T")
 
@@ -24,6 +26,10 @@ GRACE_SECONDS = 1.0  # for the signal to end what it can end
 
 class TookTooLong(BaseException):
     """The time limit passed. Not an Exception, so that `except Exception` cannot swallow it."""
+
+
+class SuddenExit(BaseException):
+    """`os._exit` was called, which would have ended the host without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,14 @@ def contained(function: Callable[[], T], seconds: float, hang: str) -> Outcome[T
         function: What to call.
         seconds: The limit; it holds in the main thread on systems with `SIGALRM`, for code that
             returns to the interpreter now and then.
-        hang: What to say on stderr of a call that the limit could not end.
+        hang: What to say on stderr of a call that the limit could not end, or that crashes.
     """
     stdout = io.StringIO()
     call = _frame_that_says(hang)
     try:
-        with redirect_stdout(stdout), _hang_report(seconds), _time_limit(seconds):
-            value = call(function)
+        with redirect_stdout(stdout), _hang_report(seconds), _crash_report(), _no_sudden_exit():
+            with _time_limit(seconds):
+                value = call(function)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and TookTooLong are none of Exception
@@ -80,6 +87,36 @@ def _hang_report(seconds: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _crash_report() -> Iterator[None]:
+    """Dump the frames to stderr when the body crashes the process, by a segmentation fault say."""
+    if faulthandler.is_enabled():  # the host's own
+        yield
+        return
+    faulthandler.enable(STDERR, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
+@contextmanager
+def _no_sudden_exit() -> Iterator[None]:
+    """Raise in the body where it calls `os._exit`; a process that it forks may."""
+    real, host, inside = os._exit, os.getpid(), True
+
+    def refuse(status: int) -> NoReturn:
+        if inside and os.getpid() == host:
+            raise SuddenExit(f"os._exit({status})")
+        real(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit, inside = real, False
 
 
 @contextmanager

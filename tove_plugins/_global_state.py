@@ -1,76 +1,135 @@
 """What an expert's code may change for the whole process, put back after it ran.
 
-A stranger's `torch.set_grad_enabled(False)`, `torch.set_default_dtype(...)` or
-`torch.manual_seed(0)` at import or in a factory would break or bias a run far away from it.
+A stranger's `torch.set_grad_enabled(False)`, `torch.set_num_threads(1)` or `torch.manual_seed(0)`
+at import, in a factory or in a forward pass would break or bias a run far away from it.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["kept_global_state", "torch_settings"]
 
-__all__ = ["kept_global_state"]
+# Of torch, for a body that imports it first; the number of threads is the machine's.
+_DEFAULTS = {
+    "the grad mode": True,
+    "the default dtype": "float32",
+    "the use of deterministic algorithms": False,
+    "the precision of float32 products": "highest",
+    "cudnn.benchmark": False,
+    "cudnn.deterministic": False,
+    "cudnn.enabled": True,
+}
+
+
+Access = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Generator:
-    """A process's generator of random numbers: how its state is read, put back, and used once."""
+    """A process's generator of random numbers: its state, how it is put back, and used once."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
     draw: Callable[[], object]
+    plain: Callable[[Any], object]  # of a state, what two states are compared by
 
 
 @contextmanager
 def kept_global_state() -> Iterator[None]:
-    """Put grad mode, default dtype and the CPU's random states back after the body.
+    """Put torch's settings, the CPU's random states and the environment back after the body.
 
     A body that drew random numbers leaves each generator one number on, whatever it drew: two
     experts with random weights are to differ. torch is not imported for this; where the body
     imports it first, its modes are put to torch's own defaults.
+    Variables and filters of warnings that the body adds stay, for that is how a library talks to
+    its own parts; a filter that silences all warnings goes.
     """
-    modes = _torch_modes()
-    saved = [(generator, generator.get()) for generator in _generators()]
+    settings = {words: (read(), put) for words, (read, put) in torch_settings().items()}
+    states = [(generator, generator.get()) for generator in _generators()]
+    environment, filters = os.environ.copy(), warnings.filters[:]
     try:
         yield
     finally:
-        _put_modes(*modes)
-        for generator, state in saved:
-            after = generator.draw()
-            generator.put(state)
-            if generator.draw() == after:  # the body drew none: leave no trace of this either
+        _put_settings(settings)
+        for generator, state in states:
+            if generator.plain(generator.get()) != generator.plain(state):
                 generator.put(state)
+                generator.draw()
+        if os.environ.copy() != environment:
+            os.environ.update(environment)
+        if warnings.filters != filters:
+            _drop_blanket_filters(filters)
 
 
-def _torch_modes() -> tuple[bool, torch.dtype | None]:
-    torch = sys.modules.get("torch")
-    return (True, None) if torch is None else (torch.is_grad_enabled(), torch.get_default_dtype())
+def torch_settings() -> dict[str, Access]:
+    """Return how each of torch's settings is read and put back; none before torch is imported."""
+    if (torch := sys.modules.get("torch")) is None or not hasattr(torch, "set_default_device"):
+        return {}
+    cudnn = torch.backends.cudnn
+
+    def of_cudnn(name: str) -> Access:
+        return lambda: getattr(cudnn, name), lambda value: setattr(cudnn, name, value)
+
+    return {
+        "the grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+        "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "the default device": (torch.get_default_device, torch.set_default_device),
+        "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+        "the use of deterministic algorithms": (
+            torch.are_deterministic_algorithms_enabled,
+            torch.use_deterministic_algorithms,
+        ),
+        "the precision of float32 products": (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+        ),
+        **{f"cudnn.{name}": of_cudnn(name) for name in ("benchmark", "deterministic", "enabled")},
+    }
 
 
-def _put_modes(grad: bool, dtype: torch.dtype | None) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(torch.float32 if dtype is None else dtype)
+def _put_settings(before: Mapping[str, tuple[Any, Callable[[Any], Any]]]) -> None:
+    for words, (read, put) in torch_settings().items():
+        value = before[words][0] if before else _DEFAULTS.get(words)
+        if value == "float32":
+            value = sys.modules["torch"].float32
+        if value is not None and read() != value:
+            put(value)
+
+
+def _drop_blanket_filters(before: Sequence[Any]) -> None:
+    """Remove the filters that are new and hold for every warning."""
+    kept = [f for f in warnings.filters if f in before or f[1:] != (None, Warning, None, 0)]
+    if kept != warnings.filters:
+        # In place, and through the module's own call, for what it has cached.
+        warnings.filters[:] = kept  # type: ignore[index]
+        warnings.simplefilter("default", append=True)
+        warnings.filters.pop()  # type: ignore[attr-defined]
 
 
 def _generators() -> Iterator[_Generator]:
     """Yield those of the libraries that are imported; of others there is no state to keep."""
-    yield _Generator(random.getstate, random.setstate, random.random)
+    yield _Generator(random.getstate, random.setstate, random.random, lambda state: state)
     if numpy := sys.modules.get("numpy"):
         chance = numpy.random
-        yield _Generator(chance.get_state, chance.set_state, chance.random)
+
+        def plain(state: Any) -> object:  # noqa: ANN401 - numpy's tuple, an array within
+            return (state[1].tobytes(), *state[2:])
+
+        yield _Generator(chance.get_state, chance.set_state, chance.random, plain)
     if torch := sys.modules.get("torch"):
         chance = torch.default_generator
 
         def draw() -> int:
             return int(torch.randint(2**62, (1,), generator=chance, device="cpu").item())
 
-        yield _Generator(torch.get_rng_state, torch.set_rng_state, draw)
+        yield _Generator(
+            torch.get_rng_state, torch.set_rng_state, draw, lambda state: state.numpy().tobytes()
+        )

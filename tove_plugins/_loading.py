@@ -10,8 +10,9 @@ from typing import Any
 import pluggy
 
 from tove_plugins._catalog import Status
-from tove_plugins._contain import TookTooLong, contained
+from tove_plugins._contain import SuddenExit, TookTooLong, contained
 from tove_plugins._errors import SpecError
+from tove_plugins._global_state import kept_global_state
 from tove_plugins._hooks import PROJECT
 from tove_plugins._kinds import KINDS, Kind
 from tove_plugins._requirements import distribution_asks_for_newer_sdk
@@ -50,8 +51,8 @@ def load_plugin(source: PluginSource, seconds: float) -> LoadedPlugin:
     """Load a plugin; whatever it does, the result says so and nothing is raised."""
     had_torch = "torch" in sys.modules
     hang = (
-        f"plugin '{source.name}' of {source.distribution} {source.version} hangs while it is "
-        f"discovered; stop this process and set TOVE_BLOCK_PLUGINS={source.name}"
+        f"plugin '{source.name}' of {source.distribution} {source.version} hangs or crashes while "
+        f"it is discovered; stop this process and set TOVE_BLOCK_PLUGINS={source.name}"
     )
     outcome = contained(lambda: _collect_specs(source.kind, source.entry_point), seconds, hang)
     if outcome.value is None:
@@ -73,6 +74,11 @@ def load_plugin(source: PluginSource, seconds: float) -> LoadedPlugin:
 
 
 def _collect_specs(kind: Kind[Any], entry_point: EntryPoint) -> list[Any]:
+    with kept_global_state():
+        return _called(kind, entry_point)
+
+
+def _called(kind: Kind[Any], entry_point: EntryPoint) -> list[Any]:
     # One manager a plugin: a plain shared one stops at the first broken plugin.
     manager = pluggy.PluginManager(PROJECT)
     for one in KINDS:  # a module may bring experts and methods, each by an entry point
@@ -143,6 +149,8 @@ def _sentence(error: BaseException | None, kind: Kind[Any]) -> str:
     name = type(error).__name__
     if isinstance(error, SystemExit):
         return f"It called sys.exit({text}) while it was discovered."
+    if isinstance(error, SuddenExit):
+        return f"It called {text} while it was discovered."
     if isinstance(error, TookTooLong):
         return f"Loading was stopped: {text} (TOVE_PLUGIN_TIMEOUT sets the limit)."
     if isinstance(error, SpecError):

@@ -29,6 +29,7 @@ FLOORS = (
     {"backbones", "data"},
     {"evaluation", "modules"},
     {"config"},
+    {"locks"},
     {"atomic_io"},
     {"protocols", "registry", "errors", "command_line"},
 )

@@ -1,39 +1,19 @@
 """Settings that hold for the whole process: what they are, which changed, and putting them back."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from tove_plugins._global_state import torch_settings
+
 __all__ = ["changed", "kept_settings", "settings"]
 
-
-Access = tuple[Callable[[], Any], Callable[[Any], Any]]
-
-
-def _of_cudnn(name: str) -> Access:
-    cudnn = torch.backends.cudnn
-    return lambda: getattr(cudnn, name), lambda value: setattr(cudnn, name, value)
-
-
-# What is told of a setting, how it is read and how it is put back.
-_SETTINGS: dict[str, Access] = {
-    "the grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "the default device": (torch.get_default_device, torch.set_default_device),
-    # It tells seeding from drawing, which a random build does; put back with the generator.
+# It tells seeding from drawing, which a random build does; put back with the generator.
+_SETTINGS = {
+    **torch_settings(),
     "the seed of torch's random numbers": (torch.initial_seed, lambda _: None),
-    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "the use of deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "the precision of float32 products": (
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-    ),
-    **{f"cudnn.{name}": _of_cudnn(name) for name in ("benchmark", "deterministic", "enabled")},
 }
 
 

@@ -8,6 +8,7 @@ a later export may replace, and tells which of the checkpoint's layers the token
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from tove.atomic_io import writing
 from tove.errors import ConfigError
 
-__all__ = ["MARK", "image_processor", "same_tokens", "unit_statistics", "write_whole"]
+__all__ = ["MARK", "check_free", "image_processor", "same_tokens", "unit_statistics", "write_whole"]
 
 MARK = "export.json"
 _TOLERANCE = 1e-4
+_TEMPORARY = re.compile(r"(old\.)?[a-z0-9_]{8}")  # as mkdtemp ends a name
 
 
 def write_whole(
@@ -51,6 +53,9 @@ def write_whole(
     _check(encoder, folder)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+            if _TEMPORARY.fullmatch(left.name.removeprefix(f".{folder.name}.")):
+                shutil.rmtree(left)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}
@@ -70,6 +75,15 @@ def _check(encoder: nn.Module, folder: Path) -> None:
             "The encoder has LoRA layers, which no stock library would load; export "
             "Merge.merged_encoder(), which folds them in."
         )
+    check_free(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Check that an export may be written to a folder.
+
+    Raises:
+        ConfigError: it holds something else than an earlier export.
+    """
     if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder} holds files that are not an earlier export; name another folder for it."

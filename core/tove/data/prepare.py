@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
 
 from tove.config.data_sets import data_sets
 from tove.config.validation import check_arguments, check_known
 from tove.data.annotations import read_json
 from tove.errors import ConfigError
+from tove.locks import locked
+from tove.modules.collectives import on_main
 
 __all__ = ["prepare_data"]
 
@@ -32,31 +33,38 @@ def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
         check_known(scenes, _SCENES, "scenes")
     if scenes and Path(scenes.data_root) == Path(cfg.data_root):
         root = Path(scenes.data_root).expanduser()
-        if is_main_process() and not (root / "annotations").is_dir():
+        on_main(lambda: _write_once(root, scenes, write or _write_scenes))
+        _check_scenes(root, scenes)
+    for loader, dataset in data_sets(cfg):
+        _check_files(loader, dataset)
+
+
+def _write_once(root: Path, scenes: Mapping[str, Any], write: Callable[..., Any]) -> None:
+    """Write the world if it is not there; two runs that start at once do not both do so."""
+    if (root / "annotations").is_dir():
+        return
+    try:
+        with locked(root.with_name(f".{root.name}.lock"), f"The tiny world in {root}"):
+            if (root / "annotations").is_dir():  # another run has just written it
+                return
             if root.is_dir() and any(root.iterdir()):
                 raise ConfigError(
                     f"The tiny world was to be written to {root}, but that folder holds other "
                     "files; empty it, or set both data_root and scenes.data_root to another."
                 )
-            settings = {key: value for key, value in scenes.items() if key != "data_root"}
-            (write or _write_scenes)(root, **settings)
-        barrier()
-        _check_scenes(root, scenes)
-    for loader, dataset in data_sets(cfg):
-        _check_files(loader, dataset)
+            write(root, **{key: value for key, value in scenes.items() if key != "data_root"})
+    except OSError as error:
+        raise ConfigError(
+            f"The tiny world cannot be written to {root} ({error}); make room there, or set both "
+            "data_root and scenes.data_root to a folder that can be written to."
+        ) from error
 
 
 def _write_scenes(root: Path, **settings: int) -> None:
     from tove.data.tiny_world.write import write_scenes
 
     check_arguments(write_scenes, settings, "scenes", filled=("root",))
-    try:
-        write_scenes(root, **settings)
-    except OSError as error:
-        raise ConfigError(
-            f"The tiny world cannot be written to {root} ({error}); make room there, or set both "
-            "data_root and scenes.data_root to a folder that can be written to."
-        ) from error
+    write_scenes(root, **settings)
 
 
 def _check_scenes(root: Path, scenes: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
 
 import io
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"There is no checkpoint at {path}; run the stage that writes it, or correct the path."
         )
     try:
+        _check_archive(path)
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for damaged and for foreign files
@@ -86,6 +88,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _check_archive(path: Path) -> None:
+    """Hold every part of an archive against its checksum, which torch writes and never looks at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
 def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint of an interrupted training that can be read; None for none.
 
@@ -94,11 +104,11 @@ def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     A damaged one costs the steps since the one before it.
 
     Raises:
-        CheckpointError: not one of them can be read.
+        CheckpointError: there are some, and not one of them can be read.
     """
-    if not (folder / "last_checkpoint").exists():
-        return None
     paths = sorted(folder.glob("iter_*.pth"), key=step_of, reverse=True)
+    if not paths or not (folder / "last_checkpoint").exists():
+        return None
     damaged: list[str] = []
     for path in paths:
         try:

@@ -106,7 +106,8 @@ class LossCurveHook(Hook):
         self.path = Path(runner.work_dir) / self.filename
         if not is_main_process():
             return
-        lines = self.path.read_text().splitlines() if runner.iter and self.path.exists() else []
+        there = runner.iter and self.path.exists()
+        lines = self.path.read_text(errors="replace").splitlines() if there else []
         kept = [line for line in lines if _iteration(line) <= runner.iter]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 

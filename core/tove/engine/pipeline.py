@@ -3,10 +3,12 @@
 work_dir/<stage>/     checkpoints, loss.jsonl, rows.json, config.json, done.json
 work_dir/results.json the rows of all finished stages, in order
 work_dir/config.py    the whole config
+work_dir/.lock        who writes there now, see `tove.locks`
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import init_default_scope
 
-from tove.atomic_io import is_full_disk, unwritable, write_text
+from tove.atomic_io import is_full_disk, unwritable, write_text, writing
 from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
 from tove.engine.planning import needed_slots, run_experts, run_overlay, source_of
@@ -22,10 +24,14 @@ from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_sc
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.state import StageRecord
 from tove.errors import ConfigError, close_matches
+from tove.locks import locked
+from tove.modules.collectives import on_main
 from tove.protocols import Row, Stage
 from tove.registry import SCOPE, STAGES
 
-__all__ = ["StagedRunner"]
+__all__ = ["LOCK", "StagedRunner"]
+
+LOCK = ".lock"
 
 
 class StagedRunner:
@@ -77,15 +83,36 @@ class StagedRunner:
         )
 
     def run(self) -> list[Row]:
-        """Run the stages, print the table, and give the rows."""
+        """Run the stages, print the table, and give the rows.
+
+        Raises:
+            ConfigError: another run writes into the folder, what is kept is of other settings or
+                not whole, or whatever a stage refuses.
+        """
         init_default_scope(SCOPE)
         stages = [self._build(entry) for entry in self.entries]
+        # A stage that repeats gives no rows: alone it leaves those there are, and their config, and
+        # may look at a folder that another run writes.
+        if any(stage.repeats and stage.name == self.only for stage in stages):
+            return self._run(stages, shows_only=True)
+        with ExitStack() as held:
+            on_main(lambda: self._lock(held))
+            return self._run(stages)
+
+    def _lock(self, held: ExitStack) -> None:
+        """Keep other runs out of the work folder."""
+        path = self.work_dir / LOCK
+        with writing(path):
+            held.enter_context(locked(path, f"The work folder {self.work_dir}"))
+
+    def _run(self, stages: Sequence[Stage], shows_only: bool = False) -> list[Row]:
         records = [self._record(*pair) for pair in zip(stages, self.entries, strict=True)]
-        # A stage that repeats gives no rows: alone it leaves those there are, and their config.
-        if not any(stage.repeats and stage.name == self.only for stage in stages):
+        for stage, record in zip(stages, records, strict=True):
+            self._check_whole(stage, record)
+        if not shows_only:
             for stage, record in zip(stages, records, strict=True):
                 self._check_kept(stage, record)
-            self._write_config()
+            on_main(self._write_config)
         if self.context.terms:
             self.console.print(licence_table(self.context.terms))
         for stage, record in zip(stages, records, strict=True):
@@ -97,7 +124,8 @@ class StagedRunner:
                 self.context.files |= record.files()
             else:
                 self._run_stage(stage, record)
-        self._write_results()
+        if not shows_only:
+            self._write_results()
         self._summary()
         return self.context.rows
 
@@ -133,6 +161,12 @@ class StagedRunner:
         earlier = self.entries[names.index(source)]
         return [earlier, *self._sources(earlier)]
 
+    def _check_whole(self, stage: Stage, record: StageRecord) -> None:
+        """Look at what a finished stage left, unless the stage is to begin again."""
+        again = not self.resume and self.only in (None, stage.name)
+        if record.started and record.finished and not (again or stage.repeats):
+            on_main(record.check_whole)
+
     def _check_kept(self, stage: Stage, record: StageRecord) -> None:
         """Refuse a stage whose rows or checkpoints would be kept and are of other settings."""
         if stage.repeats or not record.started:
@@ -157,9 +191,7 @@ class StagedRunner:
         source = self._source_model(stage)
         if source and record.started and record.is_of_another_model(source):
             barrier()  # every rank has looked
-            if is_main_process():
-                record.clear()
-            barrier()
+            on_main(record.clear)
             self.console.print(f"{stage.name}: {source} is another model now; it begins again")
         return record.finished
 
@@ -171,15 +203,14 @@ class StagedRunner:
     def _meet_other_experts(self, stage: Stage, record: StageRecord) -> None:
         """Prepare a stage that has begun for experts that came, went or changed since."""
         answer = self._with_other_experts(stage)
+        source = self._source_model(stage)
+        prepare = {
+            "keep": lambda: record.keep(source),
+            "begin again": record.clear,
+            "carry over": record.set_aside,
+        }
         barrier()
-        if is_main_process():
-            if answer == "keep":
-                record.begin(afresh=False, source=self._source_model(stage))
-            elif answer == "begin again":
-                record.clear()
-            else:
-                record.set_aside()
-        barrier()
+        on_main(prepare[answer])
         words = {
             "keep": "runs no expert, so it stays as it is",
             "begin again": "depends on all of them, so it begins again",
@@ -189,11 +220,9 @@ class StagedRunner:
 
     def _run_stage(self, stage: Stage, record: StageRecord) -> None:
         self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")
+        afresh = not (self.resume and record.started)
         barrier()
-        if is_main_process():
-            begun = self.resume and record.started
-            record.begin(afresh=not begun, source=self._source_model(stage))
-        barrier()
+        on_main(lambda: record.begin(afresh, source=self._source_model(stage)))
         start = time.perf_counter()
         earlier, self.context.files = self.context.files, {}
         try:
@@ -203,12 +232,11 @@ class StagedRunner:
                 raise unwritable(record.folder, error) from error
             raise
         seconds = time.perf_counter() - start
-        if is_main_process():
-            record.finish(rows, seconds, self.context.files)
-        barrier()
+        on_main(lambda: record.finish(rows, seconds, self.context.files))
         self.context.rows += rows
         self.context.files |= earlier
-        self._write_results()
+        if not stage.repeats:
+            self._write_results()
         self.console.print(f"{stage.name}: took {seconds:.0f} s")
         for row in rows:
             shown = [(m, row["metrics"][m]) for m in self.metrics if m in row["metrics"]]
@@ -220,8 +248,9 @@ class StagedRunner:
             write_rows(self.work_dir / "results.json", self.context.rows)
 
     def _write_config(self) -> None:
-        if is_main_process():
-            write_text(self.work_dir / "config.py", self.cfg.pretty_text)
+        if not self.resume and self.only is None:  # the rows there are of an earlier config
+            (self.work_dir / "results.json").unlink(missing_ok=True)
+        write_text(self.work_dir / "config.py", self.cfg.pretty_text)
 
     def _summary(self) -> None:
         """Print the table and the files."""

@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tove.atomic_io import write_text
+from tove.data.annotations import read_json
 from tove.protocols import Role, Row
 
 __all__ = [
     "COST_COLUMNS",
     "REFERENCE_ROLES",
     "TABLE_METRICS",
+    "WRITTEN",
     "make_console",
     "nested_metrics",
     "read_rows",
@@ -41,6 +43,8 @@ __all__ = [
     "write_rows",
 ]
 
+WRITTEN = "what a run wrote there; it is damaged: put it back, or run without --resume and --stage"
+"""What a JSON file of a run should be, for the message about one that cannot be read."""
 TABLE_METRICS = ("vsr/accuracy", "caption/CIDEr", "chat/accuracy")
 """What tables show where a config does not say `table_metrics`."""
 COST_COLUMNS = {
@@ -113,8 +117,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_rows` wrote; a missing file has no rows."""
-    return json.loads(path.read_text()) if path.exists() else []
+    """Read what `write_rows` wrote; a missing file has no rows.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    return read_json(str(path), WRITTEN) if path.exists() else []
 
 
 def make_console(quiet: bool = False) -> Console:

@@ -8,14 +8,17 @@ adds what it trains, and whoever loads its checkpoint has that too: by name.
 
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tove.data.annotations import read_json
 from tove.engine.sharding import whole
 from tove.errors import CheckpointError, ConfigError, close_matches
-from tove_plugins import resolve_resource
+from tove_plugins import resolve_resource, sha256_of
 
 __all__ = [
     "choose_trained",
@@ -167,7 +170,7 @@ def load_initial(model: nn.Module, source: str) -> None:
             f"model.init_from names {source!r}, but there is no file {path}; correct the path, or "
             "set model.init_from=None to start from scratch."
         )
-    initial, own = load_file(path), model.state_dict()
+    initial, own = _read_initial(path), model.state_dict()
     parts = getattr(model, "slot_parts", ())
     wrong = _foreign(own, initial, parts) or _misshapen(own, initial)
     if wrong:
@@ -177,6 +180,20 @@ def load_initial(model: nn.Module, source: str) -> None:
             "the file was made with."
         )
     model.load_state_dict({n: t for n, t in initial.items() if n in own}, strict=False)
+
+
+def _read_initial(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, which has no checksum: the card beside it may tell its digest."""
+    card = path.with_suffix(".json")
+    told = read_json(str(card), "a card that tells of weights") if card.is_file() else {}
+    try:
+        if told.get("sha256") not in (None, sha256_of(path)):
+            raise SafetensorError(f"its digest is not the one that {card} tells")
+        return load_file(path)
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path} (model.init_from) is damaged or was replaced ({error}); put it back."
+        ) from error
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,12 +1,16 @@
-"""Sums over the processes of a run, and what becomes of their gradients."""
+"""Sums over the processes of a run and their gradients; what one process does for all of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import broadcast_object_list, is_main_process
 from torch import Tensor
 
-__all__ = ["global_sum", "mean_over_ranks", "num_ranks", "sum_over_ranks"]
+from tove.errors import ConfigError
+
+__all__ = ["global_sum", "mean_over_ranks", "num_ranks", "on_main", "sum_over_ranks"]
 
 
 def num_ranks() -> int:
@@ -48,3 +52,20 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum over ranks, for what goes on to differ between them: gradients are summed as well."""
     total: Tensor = _SumOverRanks.apply(x)
     return total
+
+
+def on_main(work: Callable[[], object]) -> None:
+    """Do something on the main process alone, while the others wait.
+
+    Raises:
+        ConfigError: on every process, what it refused.
+    """
+    refusal: list[ConfigError | None] = [None]
+    if is_main_process():
+        try:
+            work()
+        except ConfigError as error:
+            refusal = [error]
+    broadcast_object_list(refusal)
+    if refusal[0] is not None:
+        raise refusal[0]

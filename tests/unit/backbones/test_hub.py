@@ -184,3 +184,27 @@ def test_slot_names_that_cannot_be_are_refused(slot, experts):
 def test_unknown_expert_is_a_sentence():
     with pytest.raises(ExpertNotAvailable, match="no_such_expert"):
         ExpertHub({"a": {"type": "no_such_expert"}})
+
+
+class Acting(torch.nn.Module):
+    """An expert whose forward changes what is not its own."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        return torch.zeros(len(images_BCHW), 9, 6, dtype=torch.float32)
+
+
+def test_a_forward_pass_changes_nothing_for_the_run(expert_types):
+    frozen = FrozenExpert("depth", expert_types["coarse"].spec, Acting())
+    drawn = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        assert not frozen(IMAGES).requires_grad
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 2  # a seed of the expert's own would give the same number at every step
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert not torch.are_deterministic_algorithms_enabled()

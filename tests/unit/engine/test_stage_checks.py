@@ -63,6 +63,13 @@ def test_an_encoder_that_no_export_holds(settings: Settings, tmp_path: Path, not
         check(settings, tmp_path)
 
 
+def test_an_export_s_folder_that_holds_something_else(settings: Settings, tmp_path: Path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"export holds files that are not an earlier export"):
+        check(settings, tmp_path)
+
+
 @pytest.mark.parametrize("stage", ["detach", "merge"])
 def test_a_source_that_no_earlier_stage_is(settings: Settings, tmp_path: Path, stage: str):
     entry = next(entry for entry in settings["stages"] if entry["name"] == stage)

@@ -1,8 +1,10 @@
 """An expert's code changes nothing for the process that builds it."""
 
+import os
 import random
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from tove_plugins import build_expert, resolve_expert
+from tove_plugins import build_expert, discover, resolve_expert
+from tove_plugins.testing._settings import kept_settings
 
 FACTORY = """
 import random
@@ -37,6 +40,25 @@ def tove_experts():
 MODES = {
     "grad": "torch.set_grad_enabled(False)",
     "dtype": "torch.set_default_dtype(torch.float64)",
+}
+SETTINGS = {
+    "threads": ("torch.set_num_threads(3)", torch.get_num_threads),
+    "deterministic": (
+        "torch.use_deterministic_algorithms(True)",
+        torch.are_deterministic_algorithms_enabled,
+    ),
+    "precision": (
+        "torch.set_float32_matmul_precision('medium')",
+        torch.get_float32_matmul_precision,
+    ),
+    "cudnn": ("torch.backends.cudnn.benchmark = True", lambda: torch.backends.cudnn.benchmark),
+    "device": ("torch.set_default_device('meta')", torch.get_default_device),
+    "variable": ("import os; os.environ['HOME'] = '/elsewhere'", lambda: os.environ["HOME"]),
+    "no variable": ("import os; del os.environ['HOME']", lambda: os.environ["HOME"]),
+    "warnings": (
+        "import warnings; warnings.simplefilter('ignore')",
+        lambda: ("ignore", None, Warning, None, 0) in warnings.filters,
+    ),
 }
 SEEDS = {
     "torch": "torch.manual_seed(0)",
@@ -81,6 +103,48 @@ def test_modes_of_torch_are_the_caller_s_again(
     with torch.no_grad():
         build()
         assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_the_caller_s_again(
+    expert: Callable[..., None], place: str, name: str
+) -> None:
+    change, read = SETTINGS[name]
+    before = read()
+    with warnings.catch_warnings(), kept_settings():
+        warnings.simplefilter("error")
+        expert(**{place: change})
+        build()
+        assert read() == before
+
+
+def test_filters_of_a_library_s_own_warnings_and_its_variables_stay(
+    expert: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OF_A_LIBRARY", raising=False)
+    expert(
+        at_import="import os, warnings; warnings.filterwarnings('ignore', 'old name'); "
+        "os.environ['OF_A_LIBRARY'] = '1'"
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        build()
+        warnings.warn("old name", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in told] == ["another"]
+    assert os.environ["OF_A_LIBRARY"] == "1"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_plugin_s_own_import_changes_nothing(install: Callable[..., str], name: str) -> None:
+    change, read = SETTINGS[name]
+    before = read()
+    with warnings.catch_warnings(), kept_settings():
+        warnings.simplefilter("error")
+        install("acting", f"import torch; {change}\n{PLUGIN}")
+        assert "e" in discover().experts
+        assert read() == before
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -24,7 +24,7 @@ from tove.backbones.experts.registration import expert_options, expert_spec
 from tove.backbones.preprocess import Preprocess, keep_dtype
 from tove.errors import ConfigError
 from tove.registry import EXPERTS, SCOPE
-from tove_plugins import ExpertSpec
+from tove_plugins import ExpertSpec, kept_global_state
 
 __all__ = ["ExpertHub", "FrozenExpert", "check_slots", "expert_specs"]
 
@@ -102,7 +102,7 @@ class FrozenExpert(nn.Module):
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
-        with settled:
+        with settled, kept_global_state():
             tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))

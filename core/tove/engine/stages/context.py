@@ -22,6 +22,7 @@ from tove.config.overlay import merged_settings, plain_settings
 from tove.config.upgrade import upgraded_model
 from tove.config.validation import check_arguments, check_model, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
+from tove.engine.digests import lost_files
 from tove.engine.fingerprints import check_frozen
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import method_settings
@@ -255,8 +256,7 @@ class StageContext:
         meta = checkpoint["meta"]
         made_with = upgraded_model(meta.get("settings", {}))
         if "export" in meta:
-            folder = path.parent / meta["export"]
-            made_with["encoder"] = exported_encoder(self.cfg.model.encoder, folder)
+            made_with["encoder"] = self._encoder_beside(path, meta)
         made_with = method_settings(made_with, over or {})
         if slots is None:
             slots = [] if self.kind_of(made_with).teachers_only else attached_slots(checkpoint)
@@ -270,6 +270,17 @@ class StageContext:
         ):
             model.cache = TokenCache(model.cache.max_bytes / 1e9)  # of an encoder of its own
         return model, meta
+
+    def _encoder_beside(self, path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of the export that a checkpoint's projection belongs to."""
+        folder = path.parent / meta["export"]
+        lost = lost_files(folder, meta.get("export_digests", {}))
+        if lost:
+            raise CheckpointError(
+                f"{path} belongs to the encoder in {folder}, which is not as it was written: "
+                f"{', '.join(lost[:4])}. Put it back, or run the stage '{meta['stage']}' again."
+            )
+        return exported_encoder(self.cfg.model.encoder, folder)
 
     def meta(self, model: Method, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the meta of a checkpoint of `model`."""

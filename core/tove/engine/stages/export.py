@@ -18,7 +18,9 @@ from torch import Tensor
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.retrieval import retrieval_of_export
+from tove.backbones.export_folder import check_free
 from tove.engine.checkpoint import save_checkpoint
+from tove.engine.digests import digests_of
 from tove.engine.planning import source_of
 from tove.engine.stages.context import StageContext, exported_encoder
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
@@ -74,6 +76,7 @@ class ExportStage:
                 f"stages.{self.name}.folder is '{self.folder}', which is the folder of a stage; "
                 "name another."
             )
+        check_free(context.work_dir / self.folder)
         encoder = ENCODERS.get(context.cfg.model.encoder["type"])
         if not hasattr(encoder, "read_export"):
             raise ConfigError(
@@ -101,9 +104,9 @@ class ExportStage:
         self, context: StageContext, state: Mapping[str, Tensor], source: Mapping[str, Any]
     ) -> Row:
         """Read the export as any encoder, behind it the rest of the deployed state."""
-        folder = context.folder(self.name)
+        folder, export = context.folder(self.name), context.work_dir / self.folder
         entries = {key: source.get(key, 0) for key in ("training_images", "steps")}
-        exported = exported_encoder(context.cfg.model.encoder, context.work_dir / self.folder)
+        exported = exported_encoder(context.cfg.model.encoder, export)
         own = source.get("settings", {})  # a stage may have had another language model
         over = {key: own[key] for key in ("language", "projector") if key in own}
         settings = {"type": "PlainCLIP", **over}
@@ -111,7 +114,14 @@ class ExportStage:
         rest = {name: t for name, t in state.items() if not name.startswith(_ENCODER)}
         model.load_trainable(rest)
         where = Path(*[".."] * len(Path(self.name).parts), self.folder)
-        meta = context.meta(model, self.name, settings=settings, export=str(where), **entries)
+        meta = context.meta(
+            model,
+            self.name,
+            settings=settings,
+            export=str(where),
+            export_digests=digests_of(export, [export]),
+            **entries,
+        )
         save_checkpoint(folder / "model.pth", model, meta)
         context.files[folder / "model.pth"] = f"{self.row}: projection and adapters"
         llava, licences = context.work_dir / f"{self.folder}-llava", source.get("licences", [])

@@ -2,7 +2,8 @@
 
 config.json   the settings that the stage's outcome depends on, flat, and the digest of the model
               that it takes from another stage; written when it starts
-done.json     the same settings' fingerprint, and the seconds it took; written when it ends
+done.json     the same settings' fingerprint, the seconds it took, and the digests of what it left;
+              written when it ends, removed first
 rows.json     its rows
 earlier.pth   the model that it ended with before the experts changed; what it goes on from
 """
@@ -12,14 +13,17 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from tove.atomic_io import remove_unfinished, write_text
 from tove.config.overlay import flatten
+from tove.data.annotations import read_json
 from tove.engine.checkpoint import resumable_checkpoint
-from tove.engine.rows import read_rows, write_rows
-from tove.errors import ConfigError
+from tove.engine.digests import digests_of, lost_files
+from tove.engine.rows import WRITTEN, read_rows, write_rows
+from tove.errors import CheckpointError, ConfigError
 from tove_plugins import sha256_of
 
 __all__ = [
@@ -32,9 +36,26 @@ _MODEL, _SETTINGS = "model.pth", "config.json"
 _CHECKPOINT = "checkpoint"  # the setting that the user's --checkpoint is noted as
 _SOURCE_MODEL = "source_model"  # the digest of the model that another stage had left for this one
 
+_DONE = "done.json"
+# The mark of the end and the settings go first: a crash among them leaves what has not begun.
+_OWN_FILES = (
+    _DONE,
+    _SETTINGS,
+    "last_checkpoint",
+    "iter_*.pth",
+    _MODEL,
+    "slim_*.pth",
+    "rows.json",
+    "loss.jsonl",
+    "images_seen.txt",
+    "ranking.json",
+    "items/*.json",
+    EARLIER,
+)
+_SPARE = "slim_*.pth"  # may be deleted once the stage has ended: no stage reads them
+_LEFT = (_MODEL, "rows.json", "loss.jsonl", "images_seen.txt", "ranking.json", "items/*.json")
+
 _EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?|slots(\..*)?")
-# In this order, so that a crash among them leaves a stage that has not ended, with its settings.
-_OWN_FILES = ("last_checkpoint", "loss.jsonl", "rows.json", _MODEL, EARLIER, "done.json")
 
 
 class StageRecord:
@@ -55,12 +76,12 @@ class StageRecord:
     @property
     def fingerprint(self) -> str:
         """Digest of the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return _digest(self.settings)
 
     @property
     def finished(self) -> bool:
         """Whether the stage ended in this folder."""
-        return (self.folder / "done.json").exists()
+        return (self.folder / _DONE).exists()
 
     @property
     def started(self) -> bool:
@@ -103,8 +124,33 @@ class StageRecord:
         )
 
     def _began_with(self) -> dict[str, Any]:
-        began: dict[str, Any] = json.loads((self.folder / _SETTINGS).read_text())
+        began: dict[str, Any] = read_json(str(self.folder / _SETTINGS), WRITTEN)
         return began
+
+    def _ended_with(self) -> dict[str, Any]:
+        done: dict[str, Any] = read_json(str(self.folder / _DONE), WRITTEN)
+        return done
+
+    def check_whole(self) -> None:
+        """Check that what a finished stage left is still there and as it was.
+
+        Raises:
+            CheckpointError: a file is gone or damaged.
+        """
+        done, began = self._ended_with(), self._began_with()
+        began.pop(_SOURCE_MODEL, None)
+        # Those of now as well: `keep` may have been killed between the two files.
+        fits = done.get("fingerprint") in (_digest(began), self.fingerprint)
+        lost = [] if fits else [f"{self.folder / _SETTINGS} has changed"]
+        left = done.get("digests", {"rows.json": ""})  # an older version noted none
+        spared = {n for n in left if fnmatch(n, _SPARE) and not (self.folder / n).exists()}
+        lost += lost_files(self.folder, {n: d for n, d in left.items() if n not in spared})
+        if lost:
+            raise CheckpointError(
+                f"Stage '{self.name}' has finished, but not all that it left is whole: "
+                f"{', '.join(lost[:4])}. Put it back; or delete {self.folder / _DONE} and resume, "
+                "and the stage goes on from its last checkpoint, or begins again without one."
+            )
 
     def is_of_another_model(self, source: Path) -> bool:
         """Tell whether the stage began from another model than another stage has left by now.
@@ -132,27 +178,39 @@ class StageRecord:
             noted[_SOURCE_MODEL] = sha256_of(source)
         write_text(self.folder / _SETTINGS, json.dumps(noted, indent=1, sort_keys=True))
 
+    def keep(self, source: Path | None = None) -> None:
+        """Note the settings of now for a stage whose outcome they do not change."""
+        if self.finished:
+            self._write_done({**self._ended_with(), "fingerprint": self.fingerprint})
+        self.begin(afresh=False, source=source)
+
     def clear(self) -> None:
         """Remove what an earlier run of the stage left."""
         self._remove(_OWN_FILES)
-        (self.folder / _SETTINGS).unlink(missing_ok=True)
 
     def set_aside(self) -> None:
         """Make what the stage has learned the model that it goes on from, and open it again.
 
         That is its model where it had finished, and the last checkpoint of an interrupted training.
         """
+        self._remove([_DONE])
         learned = self.folder / _MODEL
         if not learned.exists():
             found = resumable_checkpoint(self.folder)
             learned = found[0] if found else self.folder / EARLIER
+        # Before and after the renaming one call finds what the one before it had found.
+        for path in self.folder.glob("iter_*.pth"):
+            if path != learned:
+                path.unlink()
         if learned.exists():
             os.replace(learned, self.folder / EARLIER)
-        self._remove(name for name in _OWN_FILES if name != EARLIER)
+        kept = (_SETTINGS, EARLIER, "images_seen.txt")  # what is learned was learned from these
+        self._remove(name for name in _OWN_FILES if name not in kept)
 
-    def _remove(self, names: Iterable[str]) -> None:
-        for path in (*self.folder.glob("iter_*.pth"), *(self.folder / name for name in names)):
-            path.unlink(missing_ok=True)
+    def _remove(self, patterns: Iterable[str]) -> None:
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def finish(
         self, rows: Sequence[Mapping[str, Any]], seconds: float, files: Mapping[Path, str]
@@ -165,20 +223,29 @@ class StageRecord:
             files: that the user is told about, with what each is.
         """
         write_rows(self.folder / "rows.json", rows)
+        left = [path for pattern in _LEFT for path in self.folder.glob(pattern)]
         done = {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "seconds": round(seconds, 1),
             "files": {os.path.relpath(path, self.folder): what for path, what in files.items()},
+            "digests": digests_of(self.folder, [*left, *files]),
         }
-        write_text(self.folder / "done.json", json.dumps(done, indent=1) + "\n")
+        self._write_done(done)
+
+    def _write_done(self, done: Mapping[str, Any]) -> None:
+        write_text(self.folder / _DONE, json.dumps(done, indent=1) + "\n")
 
     def files(self) -> dict[Path, str]:
         """Give the files of a finished stage that the user is told about."""
-        done = json.loads((self.folder / "done.json").read_text())
-        listed = {Path(os.path.normpath(self.folder / p)): w for p, w in done["files"].items()}
+        told = self._ended_with().get("files", {})
+        listed = {Path(os.path.normpath(self.folder / p)): w for p, w in told.items()}
         return {path: what for path, what in listed.items() if path.exists()}
 
     def rows(self) -> list[dict[str, Any]]:
         """Give the rows of a finished stage."""
         return read_rows(self.folder / "rows.json")
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

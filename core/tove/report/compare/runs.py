@@ -69,13 +69,27 @@ def read_run(folder: Path) -> Run:
         rows = read_rows(results)
         cfg = Config.fromfile(config, import_custom_modules=False).to_dict()
         lacking = {key for row in rows for key in _NEEDED if key not in row}
+        foreign = [row["name"] for row in rows if not _is_of_its_stage(folder, row)]
     except Exception as error:  # the config is Python: it can fail in any way
         raise ConfigError(f"{folder} cannot be read as a run ({error}); run it again.") from error
     if lacking:
         raise ConfigError(f"{results} has rows without {', '.join(sorted(lacking))}; run it again.")
+    if foreign:
+        raise ConfigError(
+            f"{results} and the rows.json of a stage differ in the row '{foreign[0]}': one of them "
+            "is damaged or was changed; resume the run, which looks at both."
+        )
     if not rows:
         raise ConfigError(f"{folder} has no row in {results.name}; let it finish a stage.")
     return Run(folder, cfg, rows)
+
+
+def _is_of_its_stage(folder: Path, row: Row) -> bool:
+    """Tell whether a stage has the same row; results that were copied alone have no stages."""
+    own = folder / str(row.get("stage", "")) / "rows.json"
+    if own.is_file():
+        return row in read_rows(own)
+    return own.parent.is_dir() or not any(folder.glob("*/done.json"))
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:

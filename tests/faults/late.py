@@ -1,0 +1,112 @@
+"""What a later stage would stumble over is told before the first one trains."""
+
+import shutil
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+from harness import Result, Settings, count_told, main, miniature, parse_args
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+Change = Callable[[Settings, Path, Path], object]
+
+
+def _write(name: str, text: str) -> Change:
+    return lambda settings, data, work: (data / name).write_text(text)
+
+
+def _spoil(name: str) -> Change:
+    def spoil(settings: Settings, data: Path, work: Path) -> None:
+        for path in (data / name).parent.glob(Path(name).name):
+            path.write_bytes(b"no image")
+
+    return spoil
+
+
+def _remove(name: str) -> Change:
+    def remove(settings: Settings, data: Path, work: Path) -> None:
+        for path in (data / name).parent.glob(Path(name).name):
+            path.unlink()
+
+    return remove
+
+
+def _weights(settings: Settings, data: Path, work: Path) -> None:
+    path = data / "weights.safetensors"
+    path.write_text(POINTER)
+    settings["model"]["experts"]["depth"] = dict(type="tiny_depth", weights=str(path))
+
+
+def _initial(settings: Settings, data: Path, work: Path) -> None:
+    path = data / "initial.safetensors"
+    path.write_text(POINTER)
+    settings["model"]["init_from"] = str(path)
+
+
+def _export(settings: Settings, data: Path, work: Path) -> None:
+    (work / "export").mkdir(parents=True)
+    (work / "export/thesis.tex").touch()
+
+
+def _report(**options: object) -> Change:
+    def add(settings: Settings, data: Path, work: Path) -> None:
+        settings["stages"].append(dict(type="ReportStage", name="report"))
+        settings["report"] = options
+
+    return add
+
+
+def _stage(name: str, **options: object) -> Change:
+    def change(settings: Settings, data: Path, work: Path) -> None:
+        next(s for s in settings["stages"] if s["name"] == name).update(options)
+
+    return change
+
+
+CASES: dict[str, Change] = {
+    "val statements are no JSON": _write("annotations/statements_val.jsonl", "{"),
+    "val statements are empty": _write("annotations/statements_val.jsonl", ""),
+    "test captions are no COCO": _write("annotations/captions_test.json", "[]"),
+    "test statements have a label .3": _write(
+        "annotations/statements_test.jsonl",
+        '{"image": "test_000.png", "caption": "a", "label": .3}',
+    ),
+    "test statements are missing": _remove("annotations/statements_test.jsonl"),
+    "val images are missing": _remove("images/val_*.png"),
+    "test images cannot be read": _spoil("images/test_*.png"),
+    "unlabelled images cannot be read": _spoil("unlabelled/*.png"),
+    "there are no unlabelled images": _remove("unlabelled/*.png"),
+    "an LFS pointer as an expert's weights": _weights,
+    "an LFS pointer as init_from": _initial,
+    "the export's folder holds something else": _export,
+    "the export's folder is a stage's": _stage("merged", folder="transfer"),
+    "report.num_maps='x'": _report(num_maps="x"),
+    "report.no_such=1": _report(no_such=1),
+    "generation.num_beams='x'": lambda s, d, w: s["model"].update(generation={"num_beams": "x"}),
+    "the unlabelled sampler": lambda s, d, w: s["unlabelled_dataloader"]["sampler"].update(
+        type="NoSampler"
+    ),
+    "the test sampler never ends": lambda s, d, w: s["test_dataloader"]["sampler"].update(
+        type="InfiniteSampler"
+    ),
+    "a metric's option": lambda s, d, w: s["test_evaluator"][1].update(num_resample=3),
+    "a budget of 5 of 2 experts": _stage("detach", budget=5),
+    "a ranking of no name": _stage("detach", rule="gates"),
+    "a student of no kind": lambda s, d, w: s["merging"]["model"].update(student="all"),
+}
+
+
+def measure(folder: Path, num: int, seed: int) -> Result:
+    result = Result("what only a later stage reads is wrong")
+    settings = miniature(folder / "miniature")
+    for number, (case, change) in enumerate(list(CASES.items())[:num]):
+        data, work, changed = folder / f"data{number}", folder / f"work{number}", deepcopy(settings)
+        shutil.copytree(settings["data_root"], data)
+        changed["data_root"] = str(data)
+        change(changed, data, work)
+        count_told(result, case, changed, work)
+    return result
+
+
+if __name__ == "__main__":
+    main(measure, parse_args(), len(CASES))
