@@ -221,8 +221,11 @@ def _check_token_norm(where: str, expert: Mapping[str, Any], model: Mapping[str,
     kind = expert.get("token_norm")
     check_value(kind, TokenNorm | None, f"{where}.token_norm")
     kind = kind or model.get("token_norm")
-    if kind:
-        make_token_norm(kind, expert_spec(expert).spec.tokens.width)
+    try:
+        if kind:
+            make_token_norm(kind, expert_spec(expert).spec.tokens.width)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def check_placement(where: str, settings: Mapping[str, Any]) -> None:
