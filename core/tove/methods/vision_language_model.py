@@ -75,7 +75,7 @@ class VisionLanguageModel(BaseModel):
         experts: Mapping[str, Mapping[str, Any]] | None = None,
         detached: Sequence[str] = (),
         token_cache: Mapping[str, Any] | None = None,
-        token_norm: TokenNorm = "none",
+        token_norm: TokenNorm = "standardise",
         init_from: str | None = None,
         generation: Mapping[str, Any] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
