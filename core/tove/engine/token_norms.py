@@ -33,19 +33,21 @@ def fit_token_norms(
         seed: of the choice of samples.
         kept: slots that keep what an earlier model was trained with.
     """
-    hub = getattr(model, "hub", None)
-    slots = [slot for slot in hub.fitted_norms() if slot not in kept] if hub is not None else []
+    if not hasattr(model, "hub"):  # a method of its own making
+        return
+    slots = [slot for slot in model.hub.fitted_norms() if slot not in kept]
     if slots:
-        hub.fit_norms(slots, _sample(model, loader, seed))
+        model.hub.fit_norms(slots, _sample(model, loader, seed))
 
 
 def _sample(model: Any, loader: DataLoader, seed: int) -> Iterator[Tensor]:  # noqa: ANN401
     """Yield this rank's images of the sample, [B, 3, H, W] in [0, 1]."""
     rank, ranks = get_dist_info()
-    drawn = torch.randperm(len(loader.dataset), generator=torch.Generator().manual_seed(seed))
+    dataset: Any = loader.dataset
+    drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     own = drawn[:_SAMPLES][rank::ranks]
     for indices in own.split(loader.batch_size or 1):
-        batch = loader.collate_fn([loader.dataset[index] for index in indices.tolist()])
+        batch = loader.collate_fn([dataset[index] for index in indices.tolist()])
         images_BCHW = to_unit_range(model.data_preprocessor(batch)["images"])
         if len(images_BCHW):  # samples may be texts alone
             yield images_BCHW

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +194,9 @@ class ExpertHub(nn.Module):
         place = cfg.get("device"), cfg.get("dtype")
         return FrozenExpert(slot, self.specs[slot], expert, *place, self._norms[slot])
 
+    def _expert(self, slot: str) -> FrozenExpert:
+        return cast(FrozenExpert, self.experts[slot])
+
     def _check_known(self, slots: Collection[str]) -> None:
         unknown = [slot for slot in slots if slot not in self.slots]
         if unknown:
@@ -234,11 +237,11 @@ class ExpertHub(nn.Module):
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
         """Run one expert: images in [0, 1] to its own tokens [B, M, D], as a cache keeps them."""
         self.forward_counts[slot] += 1
-        return self.experts[slot].raw(images_BCHW)
+        return self._expert(slot).raw(images_BCHW)
 
     def normalise(self, slot: str, tokens_BMD: Tensor) -> Tensor:
         """Return an expert's own tokens [B, M, D] at the scale at which methods read them."""
-        normalised_BMD: Tensor = self.experts[slot].norm(tokens_BMD)
+        normalised_BMD: Tensor = self._expert(slot).norm(tokens_BMD)
         return normalised_BMD
 
     def forward(self, images_BCHW: Tensor, skip: Collection[str] = ()) -> dict[str, Tensor]:
@@ -248,7 +251,7 @@ class ExpertHub(nn.Module):
 
     def fitted_norms(self) -> dict[str, FittedNorm]:
         """Return the normalisations that need the statistics of a sample, by attached slot."""
-        norms = {slot: self.experts[slot].norm for slot in self.attached}
+        norms = {slot: self._expert(slot).norm for slot in self.attached}
         return {slot: norm for slot, norm in norms.items() if isinstance(norm, FittedNorm)}
 
     @torch.no_grad()
@@ -269,7 +272,7 @@ class ExpertHub(nn.Module):
         }
         for images_BCHW in batches:
             for slot, norm in norms.items():
-                sums[slot] += norm.moments(self.experts[slot].raw(images_BCHW))
+                sums[slot] += norm.moments(self._expert(slot).raw(images_BCHW))
         for slot, norm in norms.items():
             norm.fit(sum_over_ranks(sums[slot]) if num_ranks() > 1 else sums[slot])
 
