@@ -443,6 +443,11 @@ class NumpyWeights(Right):
         self.patch.weight.data = torch.tensor(noise, dtype=torch.float32)
 
 
+class Zeros(Right):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).relu() * 0
+
+
 FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (ClassTokenKept, "shape_and_grid", "class or register tokens"),
     (MapNotFlattened, "shape_and_grid", "Flatten the map"),
@@ -466,6 +471,7 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (ShiftedAlongRows, "spatial_order", "rows and columns off"),
     (CropsOneSide, "spatial_order", "sees the bottom of the image: it is cropped"),
     (Blind, "spatial_order", "do not see the image"),
+    (Zeros, "token_scale", "All tokens of all images are the same (RMS 0)"),
     (NormalisesAgain, "normalisation", "normalises again, with ImageNet's"),
     (TakesTheMeanAgain, "normalisation", "plus (-0.5, -0.5, -0.5)"),
     (DividesBy255, "normalisation", "divides by 255"),
@@ -503,6 +509,7 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (SetsDefaultDtype, "global_state", "the default dtype from torch.float32 to torch.float64"),
     (TurnsGradOff, "global_state", "the grad mode from True to False"),
 ]
+ALSO = {Blind: {"token_scale"}, Zeros: {"spatial_order"}}  # tokens that never change lie nowhere
 BUILT = (NumpyWeights, SeedsBuild, SetsDefaultDtype, TurnsGradOff)  # the fault is in building
 
 
@@ -524,7 +531,41 @@ def test_each_fault_is_named_by_the_right_check(
     failed = {result.name: result.message for result in results if result.outcome == "failed"}
     assert words in failed.get(check, ""), failed
     if fault not in RANDOM:
-        assert set(failed) == {check}
+        assert set(failed) == {check} | ALSO.get(fault, set())
+
+
+class Loud(Right):
+    """As some backbones: a few channels far larger than all others, and a scale of hundreds."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        factors = torch.full((WIDTH,), 60.0)
+        factors[[3, 17]] = 6e3
+        return super().forward(images) * factors.to(images)
+
+
+def test_scale_and_outlier_channels_are_told() -> None:
+    torch.manual_seed(0)
+    checks = ["token_scale"]
+    (loud,) = check_expert(Loud().eval(), make_spec(), checks=checks)
+    assert loud.outcome == "passed"
+    assert "of 32 channels 2 (3, 17) have an RMS above 10 times" in loud.message
+    torch.manual_seed(0)
+    expert = Right().eval()
+    (plain,) = check_expert(expert, make_spec(), checks=checks)
+    assert plain.message.endswith("; no outlier channel.")
+    scaled = Scaled(expert, 1e6)
+    (large,) = check_expert(scaled, make_spec(), checks=checks)
+    told = [r.message.split("mean token norm ")[1].split(";")[0] for r in (plain, large)]
+    assert float(told[1]) == pytest.approx(1e6 * float(told[0]), rel=1e-2)
+
+
+class Scaled(nn.Module):
+    def __init__(self, expert: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.expert, self.factor = expert, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factor * self.expert(images)
 
 
 def test_an_odd_batch_is_tried() -> None:

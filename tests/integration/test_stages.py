@@ -184,9 +184,13 @@ def test_the_loss_curve_and_checkpoints_are_complete(finished_run: dict[str, Any
 
 def test_the_frozen_weights_stay_out_of_checkpoints(finished_run: dict[str, Any]):
     checkpoint = read_checkpoint(finished_run["work"] / "transfer" / "model.pth")
-    total = sum(tensor.numel() for tensor in checkpoint["state_dict"].values())
+    state = checkpoint["state_dict"]
+    total = sum(tensor.numel() for name, tensor in state.items() if ".norm." not in name)
     assert total == rows_of(finished_run)["tove"]["trainable_parameters"]
-    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values())
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    assert all(
+        state[f"hub.experts.{slot}.norm.shift"].any() for slot in checkpoint["meta"]["attached"]
+    )
 
 
 def _other_weights(folder: Path, kind: type, source: Path) -> str:

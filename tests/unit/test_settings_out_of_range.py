@@ -13,7 +13,6 @@ from tove.methods.move_kd.model import MoVEKD
 from tove.methods.move_kd.presets import read_switches
 from tove.methods.tove.merging import Merge
 from tove.methods.tove.model import ToVE
-from tove.modules.target_norm import Standardise
 
 SHARE = "a number (0 or more and below 1)"
 PARTS = dict(encoder={}, experts={}, language={})
@@ -36,7 +35,6 @@ WRONG = [
     (MoVEKD, PARTS, "mole.num_experts", 0, "a whole number (1 or more)"),
     (MoVEKD, PARTS, "mole.rank", 0, "a whole number (1 or more)"),
     (MoVEKD, PARTS, "mole.dropout", 1.0, SHARE),
-    (Standardise, {"width": 3}, "momentum", 0, "a number (above 0 and 1 or less) or None"),
     (CausalLanguageModel, {"pretrained": "p"}, "fusion", "cross", "'cross_attention', 'prefix'"),
     (CausalLanguageModel, {"pretrained": "p"}, "loss_mean", "batch", "'tokens', 'samples'"),
     (CausalLanguageModel, {"pretrained": "p"}, "label_smoothing", 1.0, SHARE),

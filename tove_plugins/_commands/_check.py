@@ -127,7 +127,7 @@ def _require_device(name: str) -> None:
 def _told(check: "Check", result: "CheckResult", earlier: "list[CheckResult]") -> str:
     """Give what follows the check's name: its outcome and a sentence."""
     if result.outcome == "passed":
-        sentence = check.protects
+        sentence = result.message or check.protects
     elif result.message in {one.message for one in earlier}:
         sentence = "For the same reason as above."
     elif result.outcome == "failed":

@@ -10,6 +10,7 @@ from tove_plugins.testing import (  # noqa: F401 - they fill the registry
     _global_state,
     _library,
     _normalisation,
+    _scale,
     _spatial,
     _static,
 )

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Stage = Literal["static", "built"]
+Function = Callable[[Any], str | None]
 
 
 class ExpertCheckError(AssertionError):
@@ -39,7 +40,7 @@ class Check:
         protects: A sentence on what goes wrong in a run without it.
         does: What it does to find out.
         mend: What the author of what fails it should do.
-        function: Raises AssertionError with a sentence where it is at fault.
+        function: Raises AssertionError with a sentence where it is at fault; may return a note.
     """
 
     name: str
@@ -47,11 +48,11 @@ class Check:
     protects: str
     does: str
     mend: str
-    function: Callable[[Any], None]
+    function: Function
 
-    def __call__(self, subject: Any) -> None:  # noqa: ANN401 - a `Subject`, or a method's
-        """Check a subject."""
-        self.function(subject)
+    def __call__(self, subject: Any) -> str | None:  # noqa: ANN401 - a `Subject`, or a method's
+        """Check a subject; return what is to be told of one that passes, if anything."""
+        return self.function(subject)
 
 
 class CheckList:
@@ -65,10 +66,10 @@ class CheckList:
         self.first = first
         self._checks: dict[str, Check] = {}
 
-    def register(self, stage: Stage) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    def register(self, stage: Stage) -> Callable[[Function], Function]:
         """Register a function `check_NAME`, documented as the module says."""
 
-        def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        def add(function: Function) -> Function:
             name = function.__name__.removeprefix("check_")
             protects, _, rest = (inspect.getdoc(function) or "").partition("\n\n")
             does, _, mend = rest.partition("\n\nMend: ")

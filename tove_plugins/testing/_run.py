@@ -29,7 +29,10 @@ GPU_IS_NOT_HERE = (
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check said of an expert: its name, "passed", "failed" or "skipped", a sentence."""
+    """What a check said of an expert: its name, "passed", "failed" or "skipped", a sentence.
+
+    A check that passes has a sentence where it reports something.
+    """
 
     name: str
     outcome: Literal["passed", "failed", "skipped"]
@@ -140,7 +143,7 @@ def run_check(
     if broken and check.stage == "built":
         return CheckResult(check.name, "skipped", _why_not(broken[0]))
     try:
-        check(subject)
+        note = check(subject)
     except SkipCheck as reason:
         return CheckResult(check.name, "skipped", str(reason))
     except AssertionError as failure:
@@ -151,7 +154,7 @@ def run_check(
         raise
     except BaseException as error:  # an expert that raises, or exits, fails the check that met it
         return CheckResult(check.name, "failed", _told(error))
-    return CheckResult(check.name, "passed")
+    return CheckResult(check.name, "passed", note or "")
 
 
 def _why_not(first: CheckResult) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from tove import registry
 from tove.backbones.experts.licences import check_licences
-from tove.backbones.experts.registration import expert_options
+from tove.backbones.experts.registration import expert_options, expert_spec
 from tove.backbones.vit import check_image_size
 from tove.config import environment
 from tove.config.data_sets import check_samplers, data_sets, fill_in, loaders_of
@@ -38,6 +38,7 @@ from tove.config.validation import (
 from tove.engine.method_packages import import_named_methods
 from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
+from tove.modules.token_norm import TokenNorm, make_token_norm
 from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
 
 __all__ = ["check_config", "check_placement"]
@@ -180,6 +181,7 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
     for slot, expert in model.get("experts", {}).items():
         if slot in needed:
             _check_expert(slot, expert, cfg if slot in runs else Config())
+            _check_token_norm(f"model.experts.{slot}", expert, model)
 
 
 def _check_weights(where: str, source: str | None) -> None:
@@ -213,6 +215,17 @@ def _check_expert(slot: str, expert: Mapping[str, Any], policy: Config) -> None:
         check_build(name, **expert_options(expert))
     except (ExpertBuildError, FileNotFoundError) as error:
         raise ExpertBuildError(f"model.experts.{slot}: {error}") from error
+
+
+def _check_token_norm(where: str, expert: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    kind = expert.get("token_norm")
+    check_value(kind, TokenNorm | None, f"{where}.token_norm")
+    kind = kind or model.get("token_norm")
+    try:
+        if kind:
+            make_token_norm(kind, expert_spec(expert).spec.tokens.width)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def check_placement(where: str, settings: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from tove.engine.trainable_state import keep_frozen_weights_out, load_initial, l
 from tove.methods.answers import answer
 from tove.methods.batch import Fused, Views, encoded, tokens_of_images, view_ids
 from tove.modules.tiles import Size
+from tove.modules.token_norm import TokenNorm
 from tove.protocols import CostPart, OnOtherExperts, Role, Sample, VisionTokens
 from tove.registry import ENCODERS, LANGUAGE_MODELS
 
@@ -46,6 +47,8 @@ class VisionLanguageModel(BaseModel):
         experts: by slot, see `ExpertHub`.
         detached: slots that are not built, looked up or run.
         token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
+        token_norm: what brings the experts' tokens to one scale, see `tove.modules.token_norm`; an
+            expert's own `token_norm` goes before it.
         init_from: safetensors file with some of the trained parameters to start from.
         generation: options of the language model's `generate`, for captions.
         data_preprocessor: mmengine's; the default only moves a batch to the device, without
@@ -72,6 +75,7 @@ class VisionLanguageModel(BaseModel):
         experts: Mapping[str, Mapping[str, Any]] | None = None,
         detached: Sequence[str] = (),
         token_cache: Mapping[str, Any] | None = None,
+        token_norm: TokenNorm = "standardise",
         init_from: str | None = None,
         generation: Mapping[str, Any] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -84,7 +88,7 @@ class VisionLanguageModel(BaseModel):
         # Frozen parts draw random weights before theirs are loaded: put the generator back, so that
         # all methods of one seed start from the same projection.
         with torch.random.fork_rng(devices=[]):
-            self.hub = ExpertHub(experts or {}, detached)
+            self.hub = ExpertHub(experts or {}, detached, token_norm)
         self.slots = self.hub.slots
         cfgs = (experts or {}).items()
         self._sources = {slot: sorted(cfg.items(), key=str) for slot, cfg in cfgs}
@@ -94,7 +98,9 @@ class VisionLanguageModel(BaseModel):
 
         Now, and not when a checkpoint is written: a teacher's trained parts are frozen by then.
         """
-        keep_frozen_weights_out(self)
+        norms = self.hub.fitted_norms()
+        statistics = [f"hub.experts.{s}.norm.{n}" for s in norms for n in norms[s].state_dict()]
+        keep_frozen_weights_out(self, also=statistics)
         self.frozen = fingerprints(encoder=self.plain_encoder(), language=self.language)
         self.train(self.training)
         if self._init_from is not None:
@@ -171,9 +177,14 @@ class VisionLanguageModel(BaseModel):
     def frozen_tokens(
         self, slot: str, images_VCHW: Tensor, image_ids: Sequence[str] | None = None
     ) -> Tensor:
-        """Return an expert's tokens [V, M_k, D_k] of images in [0, 1], from the cache if known."""
+        """Return an expert's tokens [V, M_k, D_k] of images in [0, 1], normalised.
+
+        A cache has them as the expert gave them, for the models that share it may normalise them
+        by other statistics.
+        """
         shape = self.hub.grids[slot], self.hub.widths[slot]
-        return self._frozen(slot, partial(self.hub.run, slot), shape, images_VCHW, image_ids)
+        raw_VMD = self._frozen(slot, partial(self.hub.run, slot), shape, images_VCHW, image_ids)
+        return self.hub.normalise(slot, raw_VMD)
 
     @torch.no_grad()
     def _frozen(

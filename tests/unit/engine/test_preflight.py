@@ -86,6 +86,21 @@ MISTAKES = {
         ConfigError,
         r"model\.experts\.depth\.device is 'cuda:99', which cannot be used here: ",
     ),
+    "token_norm": (
+        swap(token_norm="standardize"),
+        ConfigError,
+        r"model\.token_norm is 'standardize', but it must be one of 'none', 'standardise'",
+    ),
+    "expert's token_norm": (
+        set_expert(type="tiny_depth", token_norm="layernorm"),
+        ConfigError,
+        r"model\.experts\.depth\.token_norm is 'layernorm'",
+    ),
+    "a token_norm that its width does not allow": (
+        set_expert(type="edge_dexined", tiny=True, token_norm="layer_norm"),
+        ConfigError,
+        r"model\.experts\.depth: token_norm='layer_norm' makes zeros of tokens of width 1",
+    ),
     "a licence that is refused, before its weights are looked for": (
         lambda s: (
             set_expert(type="depth_anything_v2_base")(s),

@@ -65,7 +65,8 @@ def test_each_trains_all_that_it_trains_and_checkpoints_hold_no_more(make_varian
     losses["loss_lm"].backward()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert all(model.get_parameter(name).grad is not None for name in trained)
-    assert set(model.state_dict()) == trained
+    fitted = {n for n in model.state_dict() if ".norm." in n and n.startswith("hub.experts.")}
+    assert set(model.state_dict()) - fitted == trained
     again = make_variant(kind, seed=1)
     again.load_trainable(model.state_dict())
     images = torch.rand(2, 3, 40, 40)

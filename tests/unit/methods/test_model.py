@@ -182,10 +182,11 @@ def test_predict_answers_each_task(make_model, batch):
 @pytest.mark.parametrize("get", [get_state_dict, lambda model: model.state_dict()])
 def test_checkpoints_hold_only_what_trains(make_model, get):
     model = make_model()
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert set(get(model)) == trained
+    own = {name for name, p in model.named_parameters() if p.requires_grad}
+    own |= {f"hub.experts.{s}.norm.{n}" for s in ("coarse", "fine") for n in ("scale", "shift")}
+    assert set(get(model)) == own
     model.requires_grad_(False)  # a teacher keeps what it learned
-    assert set(get(model)) == trained
+    assert set(get(model)) == own
     assert {name.split(".")[0] for name in get(torch.nn.ModuleDict({"m": model}))} == {"m"}
 
 

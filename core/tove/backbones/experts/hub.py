@@ -1,6 +1,6 @@
 """The hub of frozen vision experts: every expert sees the same view and gives its own tokens.
 
-    t_k = expert_k(normalise_k(resize_k(image)))          no_grad, eval, on the expert's device
+    t_k = norm_k(expert_k(normalise_k(resize_k(image))))  no_grad, eval, on the expert's device
 
 An expert is a plugin that an `ExpertSpec` describes; the hub plans from specs alone and never asks
 a loaded model. A slot that is detached does not run; one that is detached from the start is not
@@ -11,10 +11,10 @@ D its width.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from tove.backbones.experts.provenance import expert_provenance
 from tove.backbones.experts.registration import expert_options, expert_spec
 from tove.backbones.preprocess import Preprocess, keep_dtype
 from tove.errors import ConfigError
+from tove.modules.collectives import num_ranks, sum_over_ranks
+from tove.modules.token_norm import FittedNorm, TokenNorm, make_token_norm
 from tove.registry import EXPERTS, SCOPE
 from tove_plugins import ExpertSpec, kept_global_state
 
@@ -60,6 +62,10 @@ class FrozenExpert(nn.Module):
         device: where it stays whatever the model does; None follows the model.
         dtype: of its weights, which stays as well, under autocast too; None is float32, or what
             autocast makes of it.
+        token_norm: what is done to the tokens' scale.
+
+    Attributes:
+        norm: the module that does it, on the device of what reads the tokens.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class FrozenExpert(nn.Module):
         expert: nn.Module,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        token_norm: TokenNorm = "none",
     ) -> None:
         super().__init__()
         self.slot, self.spec, self.checked = slot, spec, False
@@ -79,6 +86,7 @@ class FrozenExpert(nn.Module):
         self.preprocess = Preprocess(
             image.size, image.mean, image.std, image.value_range, image.interpolation
         ).to(self.device)
+        self.norm = make_token_norm(token_norm, spec.tokens.width)
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenExpert":
@@ -88,6 +96,7 @@ class FrozenExpert(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "FrozenExpert":  # noqa: ANN401
         """Follow the model's `.to(...)` except in what the config has settled."""
         if self.device is not None:
+            self.norm._apply(fn, recurse)
             return self
         return super()._apply(fn if self.dtype is None else keep_dtype(fn), recurse)
 
@@ -96,9 +105,14 @@ class FrozenExpert(nn.Module):
         weights = chain(self.expert.parameters(), self.expert.buffers())
         return next((w.dtype for w in weights if w.is_floating_point()), self.dtype)
 
-    @torch.no_grad()
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give tokens [B, M, D], on the images' device, of images in [0, 1]."""
+        """Give normalised tokens [B, M, D], on the images' device, of images in [0, 1]."""
+        tokens_BMD: Tensor = self.norm(self.raw(images_BCHW))
+        return tokens_BMD
+
+    @torch.no_grad()
+    def raw(self, images_BCHW: Tensor) -> Tensor:
+        """Give tokens [B, M, D] as the expert itself does, of images in [0, 1]."""
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
@@ -141,8 +155,10 @@ class ExpertHub(nn.Module):
     """Experts by slot.
 
     Args:
-        experts: by slot, dict(type=NAME, device=None, dtype=None, **options of the factory).
+        experts: by slot, dict(type=NAME, device=None, dtype=None, token_norm=None, **options of
+            the factory).
         detached: slots that are not looked up, built or run.
+        token_norm: of the slots whose own is None.
 
     Attributes:
         slots: all configured slots, in the config's order.
@@ -152,10 +168,14 @@ class ExpertHub(nn.Module):
     """
 
     def __init__(
-        self, experts: Mapping[str, Mapping[str, Any]], detached: Collection[str] = ()
+        self,
+        experts: Mapping[str, Mapping[str, Any]],
+        detached: Collection[str] = (),
+        token_norm: TokenNorm = "none",
     ) -> None:
         super().__init__()
         check_slots(experts)
+        self._norms = {s: cfg.get("token_norm") or token_norm for s, cfg in experts.items()}
         self.slots = tuple(experts)
         self.forward_counts: Counter[str] = Counter()
         self._cfgs = {slot: dict(cfg) for slot, cfg in experts.items()}
@@ -171,7 +191,11 @@ class ExpertHub(nn.Module):
         cfg = self._cfgs[slot]
         options = expert_options(cfg)
         expert = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
-        return FrozenExpert(slot, self.specs[slot], expert, cfg.get("device"), cfg.get("dtype"))
+        place = cfg.get("device"), cfg.get("dtype")
+        return FrozenExpert(slot, self.specs[slot], expert, *place, self._norms[slot])
+
+    def _expert(self, slot: str) -> FrozenExpert:
+        return cast(FrozenExpert, self.experts[slot])
 
     def _check_known(self, slots: Collection[str]) -> None:
         unknown = [slot for slot in slots if slot not in self.slots]
@@ -211,17 +235,51 @@ class ExpertHub(nn.Module):
         self._detached.discard(slot)
 
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
-        """Run one expert: images in [0, 1] to its tokens [B, M, D]."""
+        """Run one expert: images in [0, 1] to its own tokens [B, M, D], as a cache keeps them."""
         self.forward_counts[slot] += 1
-        return self.experts[slot](images_BCHW)
+        return self._expert(slot).raw(images_BCHW)
+
+    def normalise(self, slot: str, tokens_BMD: Tensor) -> Tensor:
+        """Return an expert's own tokens [B, M, D] at the scale at which methods read them."""
+        normalised_BMD: Tensor = self._expert(slot).norm(tokens_BMD)
+        return normalised_BMD
 
     def forward(self, images_BCHW: Tensor, skip: Collection[str] = ()) -> dict[str, Tensor]:
-        """Run the attached experts but those in `skip`; tokens by slot, on their own grids."""
-        return {slot: self.run(slot, images_BCHW) for slot in self.attached if slot not in skip}
+        """Run the attached experts but those in `skip`; normalised tokens by slot."""
+        slots = [slot for slot in self.attached if slot not in skip]
+        return {slot: self.normalise(slot, self.run(slot, images_BCHW)) for slot in slots}
+
+    def fitted_norms(self) -> dict[str, FittedNorm]:
+        """Return the normalisations that need the statistics of a sample, by attached slot."""
+        norms = {slot: self._expert(slot).norm for slot in self.attached}
+        return {slot: norm for slot, norm in norms.items() if isinstance(norm, FittedNorm)}
+
+    @torch.no_grad()
+    def fit_norms(self, slots: Collection[str], batches: Iterable[Tensor]) -> None:
+        """Take the statistics of these slots' tokens; all ranks get the same.
+
+        Args:
+            slots: of `fitted_norms`.
+            batches: images [B, 3, H, W] in [0, 1], this rank's part of the sample; maybe none.
+
+        Raises:
+            ConfigError: no rank has an image.
+        """
+        norms = {slot: self.fitted_norms()[slot] for slot in slots}
+        sums = {
+            slot: norm.moments(next(norm.buffers()).new_zeros(0, self.widths[slot]))
+            for slot, norm in norms.items()
+        }
+        for images_BCHW in batches:
+            for slot, norm in norms.items():
+                sums[slot] += norm.moments(self._expert(slot).raw(images_BCHW))
+        for slot, norm in norms.items():
+            norm.fit(sum_over_ranks(sums[slot]) if num_ranks() > 1 else sums[slot])
 
     def provenance(self) -> dict[str, dict[str, Any]]:
-        """Say, per slot that is built, which expert, from which package, with which weights."""
+        """Say, per slot that is built, which expert, from where, how its tokens are normalised."""
         for slot in self.specs:  # once: every checkpoint has it, and digests read whole files
             if slot not in self._provenance:
-                self._provenance[slot] = expert_provenance(self._cfgs[slot])
+                told = expert_provenance(self._cfgs[slot])
+                self._provenance[slot] = {**told, "token_norm": self._norms[slot]}
         return {slot: dict(self._provenance[slot]) for slot in self.specs}

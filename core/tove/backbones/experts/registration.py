@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 RESEARCH = "research code"
-PLACEMENT = ("device", "dtype", "licence", "_scope_")
+PLACEMENT = ("device", "dtype", "token_norm", "licence", "_scope_")
 """What a slot's config says to the hub and not to the expert."""
 
 

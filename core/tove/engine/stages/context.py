@@ -100,6 +100,10 @@ class StageContext:
         """Return the checkpoint that a stage starts from: the user's, or what `name` wrote."""
         return self.checkpoint or self.folder(name) / "model.pth"
 
+    def resumes(self, name: str) -> bool:
+        """Tell whether a stage goes on within an interrupted training."""
+        return self.resume and (self.folder(name) / "last_checkpoint").exists()
+
     def schedule(
         self,
         stage: str,

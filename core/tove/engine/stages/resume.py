@@ -16,7 +16,7 @@ from tove.engine.stages.context import StageContext, load_checkpoint_into
 from tove.engine.stages.state import EARLIER
 from tove.protocols import Method
 
-__all__ = ["images_of", "start_training", "steps_of"]
+__all__ = ["images_of", "kept_slots", "start_training", "steps_of"]
 
 Meta = dict[str, Any]
 
@@ -36,7 +36,8 @@ def start_training(
         source: the stage whose model it goes on from; None starts from scratch.
 
     Returns:
-        The meta, with `path`, of the model that the stage started from; empty if from scratch.
+        The meta, with `path` and the `carry` of experts, of the model that the stage started from;
+        empty if from scratch.
 
     Raises:
         CheckpointError: a checkpoint is damaged, or what belongs to no expert does not fit.
@@ -56,7 +57,13 @@ def start_training(
     load_checkpoint_into(model, {**earlier, "state_dict": state}, path)
     if is_main_process():
         print(f"{stage}: starts from {path}; {carry}", flush=True)
-    return {**earlier["meta"], "path": path}
+    return {**earlier["meta"], "path": path, "carry": carry}
+
+
+def kept_slots(earlier: Meta) -> tuple[str, ...]:
+    """Return the slots that go on with what they learned in an earlier model."""
+    kept: tuple[str, ...] = earlier["carry"].kept if earlier else ()
+    return kept
 
 
 def steps_of(earlier: Meta) -> int:

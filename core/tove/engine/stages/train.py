@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from tove.atomic_io import write_text
 from tove.config.keys import TRAINING_SETTINGS
@@ -22,9 +24,10 @@ from tove.engine.sharding import is_sharded
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.export import rehearse_exports
-from tove.engine.stages.resume import images_of, start_training, steps_of
+from tove.engine.stages.resume import images_of, kept_slots, start_training, steps_of
 from tove.engine.stages.source import check_source
 from tove.engine.stages.text_checks import check_lengths, check_texts, warn_of_unknown_words
+from tove.engine.token_norms import fit_token_norms
 from tove.engine.trainable_state import choose_trained
 from tove.errors import ConfigError
 from tove.protocols import Method, Role, Row
@@ -124,7 +127,10 @@ class TrainStage:
             runner = evaluation_runner(context, self.name, model, self.data["test"])
         else:
             rehearse_exports(context, self.name, model)
-            runner = self._train(context, model, schedule, over)
+            loader = Runner.build_dataloader(context.loader(self.data["train"]), seed=context.seed)
+            if not context.resumes(self.name):
+                fit_token_norms(model, loader, context.seed, kept_slots(earlier))
+            runner = self._train(context, model, schedule, over, loader)
             seen |= images_seen(runner, schedule.steps)
         steps = steps_of(earlier) + schedule.steps
         entries = {"training_images": len(seen), "steps": steps}
@@ -146,7 +152,12 @@ class TrainStage:
         return [row]
 
     def _train(
-        self, context: StageContext, model: Method, schedule: Schedule, over: Mapping[str, Any]
+        self,
+        context: StageContext,
+        model: Method,
+        schedule: Schedule,
+        over: Mapping[str, Any],
+        loader: DataLoader,
     ) -> StageRunner:
         validates = bool(schedule.val_interval)
         runner = build_stage_runner(
@@ -156,7 +167,7 @@ class TrainStage:
                 seed=context.seed,
                 meta=lambda: context.meta(model, self.name, settings=over),
                 schedule=schedule,
-                train_dataloader=context.loader(self.data["train"]),
+                train_dataloader=loader,
                 test_dataloader=context.evaluation_loader(self.data["test"]),
                 evaluator=context.evaluator(),
                 val_dataloader=context.evaluation_loader(self.data["val"]) if validates else None,
@@ -167,8 +178,8 @@ class TrainStage:
                 settings=context.runner_settings(self.runner),
             )
         )
-        check_lengths(model, runner.train_dataloader.dataset)
-        warn_of_unknown_words(model, runner.train_dataloader.dataset)
+        check_lengths(model, loader.dataset)
+        warn_of_unknown_words(model, loader.dataset)
         runner.train()
         return runner
 

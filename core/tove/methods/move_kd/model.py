@@ -42,7 +42,7 @@ from tove.methods.move_kd.teacher_dropping import kept_teachers
 from tove.methods.projected_experts import PROJECTOR, make_projector, plain_state
 from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.modules.resample import resample_tokens
-from tove.modules.target_norm import Standardise
+from tove.modules.token_norm import TokenNorm
 from tove.registry import MODELS
 
 __all__ = ["MoVEKD"]
@@ -63,6 +63,7 @@ class MoVEKD(VisionLanguageModel):
             student without one.
         student: what of the student's own weights trains: none ("frozen": its MoLE alone), or
             all that the tokens depend on ("full").
+        token_norm: of the teachers' tokens before they are compared; the paper's are as they come.
         **options: those of `VisionLanguageModel`.
     """
 
@@ -72,8 +73,8 @@ class MoVEKD(VisionLanguageModel):
         "token_cache": (TokenCache, ()),
     }
     teachers_only: ClassVar[bool] = True
-    slot_parts = ("hub.experts", "adapters", "norms")
-    beside_fusion = (*VisionLanguageModel.beside_fusion, "clip", "adapters", "norms")
+    slot_parts = ("hub.experts", "adapters")
+    beside_fusion = (*VisionLanguageModel.beside_fusion, "clip", "adapters")
 
     def __init__(
         self,
@@ -85,19 +86,15 @@ class MoVEKD(VisionLanguageModel):
         switches: Mapping[str, Any] | None = None,
         mole: Mapping[str, Any] | None = None,
         student: Literal["frozen", "full"] = "frozen",
+        token_norm: TokenNorm = "none",
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
-        super().__init__(encoder, language, experts, **options)
+        super().__init__(encoder, language, experts, token_norm=token_norm, **options)
         self.switches = read_switches(preset, switches)
         if mole is None and student == "frozen":
             raise ConfigError(
                 "MoVEKD's student has neither MoLE nor weights of its own to train; give "
                 "model.mole=dict(...), or model.student='full'."
-            )
-        if self.switches.target_norm == "phi_s":
-            raise ConfigError(
-                "target_norm='phi_s' is fitted on a sample before the training, which no stage "
-                "does yet; set switches=dict(target_norm='standardise')."
             )
         self.clip = deepcopy(self.encoder)  # the teacher: the student as it was
         self.projector = make_projector(self.encoder, self.language, ExpertHub({}), projector)
@@ -122,13 +119,11 @@ class MoVEKD(VisionLanguageModel):
             )
 
     def _make_adapters(self) -> None:
-        """Make what brings each teacher to the student, and its targets' normalisation."""
+        """Make what brings each teacher to the student."""
         own = self.encoder.width, self.encoder.grid
         theirs = {s: (self.hub.widths[s], self.hub.grids[s]) for s in self.hub.attached}
         kind = self.switches.adapter
         self.adapters = nn.ModuleDict({s: make_adapter(kind, t, own) for s, t in theirs.items()})
-        normed = theirs if self.switches.target_norm == "standardise" else {}
-        self.norms = nn.ModuleDict({s: Standardise(width) for s, (width, _) in normed.items()})
 
     def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
         """Return what the student alone gives: P(v)."""
@@ -164,8 +159,6 @@ class MoVEKD(VisionLanguageModel):
         seen = {"variance/student": output_variance(v_BNC)}
         for slot in self.hub.attached:
             tokens_BMK = self.frozen_tokens(slot, images_BCHW, image_ids)
-            if slot in self.norms:
-                tokens_BMK = self.norms[slot](tokens_BMK)
             prediction, target = self._pair(slot, v_BNC, tokens_BMK)
             predicted.append(prediction)
             targets.append(target)

@@ -40,7 +40,6 @@ class Switches:
         padding: "distilled" or "masked", of patches that are borders.
         geometry: "shared" is one crop or pad for all teachers, "released" each one's own.
         any_resolution: "views" takes each view as an image of its own; "refused" as the release.
-        target_norm: of the teachers' tokens before they are compared.
         teacher_dropping: probability of dropping a teacher that is not the furthest; 0 is never.
     """
 
@@ -61,7 +60,6 @@ class Switches:
     padding: Literal["masked", "distilled"] = "distilled"
     geometry: Literal["shared", "released"] = "shared"
     any_resolution: Literal["views", "refused"] = "refused"
-    target_norm: Literal["none", "standardise", "phi_s"] = "none"
     teacher_dropping: Annotated[float, Range(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
