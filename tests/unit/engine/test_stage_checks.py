@@ -70,6 +70,17 @@ def test_an_export_s_folder_that_holds_something_else(settings: Settings, tmp_pa
         check(settings, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("export", "the folder of the export of 'merged'"), ("detach", "the folder of a stage")],
+)
+def test_an_export_s_folder_is_its_own(settings: Settings, tmp_path: Path, folder: str, words: str):
+    again = dict(type="ExportStage", name="again", source="merge", folder=folder)
+    settings["stages"].append(again)
+    with pytest.raises(ConfigError, match=words):
+        check(settings, tmp_path)
+
+
 @pytest.mark.parametrize("stage", ["detach", "merge"])
 def test_a_source_that_no_earlier_stage_is(settings: Settings, tmp_path: Path, stage: str):
     entry = next(entry for entry in settings["stages"] if entry["name"] == stage)
