@@ -80,8 +80,14 @@ def test_the_lock_of_an_ended_process(lock: Path, sign: int):
 
 def test_a_process_that_the_holder_forks_neither_gives_it_back_nor_hears_of_it(lock: Path):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def stay() -> None:
+        lock.with_name("running").touch()
+        time.sleep(60)
+
     with locked(lock, "The folder"):
-        child = forked(lambda: time.sleep(60))
+        child = forked(stay)
+        until(lock.with_name("running"))  # Python forgets signals that come while it forks
         os.kill(child, signal.SIGTERM)
         assert code_of(child) == -signal.SIGTERM
 

@@ -67,7 +67,7 @@ def expert_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     before, after = then.get("options", now.get("options")), now.get("options")
     if before != after:
         return f"the options of '{now.get('name')}' were {before} and are {after}"
-    before, after = _token_norm(then, now), now.get("token_norm")
+    before, after = _token_norm(then, now), now.get("token_norm", "none")
     if before != after:
         return f"the tokens of '{now.get('name')}' had token_norm='{before}' and have '{after}'"
     return ""
@@ -84,7 +84,7 @@ def _mend(slot: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return f"Set model.experts.{slot}.type={then.get('name')}"
     if then.get("options", now.get("options")) != now.get("options"):
         return f"Give model.experts.{slot} the options it had"
-    if _token_norm(then, now) != now.get("token_norm"):
+    if _token_norm(then, now) != now.get("token_norm", "none"):
         return f"Set model.experts.{slot}.token_norm={_token_norm(then, now)}"
     return f"Install {_source(then)} or give model.experts.{slot}.weights the file it had"
 

@@ -110,6 +110,9 @@ def test_relations_are_in_the_order_of_the_gain_over_the_baseline(short_run, tmp
         given = {f"vsr/relation/{key}": {"value": pair[side]} for key, pair in scores.items()}
         rows[0]["metrics"] = {"vsr/accuracy": rows[0]["metrics"]["vsr/accuracy"], **given}
         (work / stage / "rows.json").write_text(json.dumps(rows))
+        done = json.loads((work / stage / "done.json").read_text())
+        done["digests"] = {}  # what is set here by hand is not what the stage wrote
+        (work / stage / "done.json").write_text(json.dumps(done))
     html = run(settings, work, only="report")
     told = [cells["relation"] for cells in table_with(html, "relation")]
     assert told[:4] == ["behind", "on", "left", "above"]
