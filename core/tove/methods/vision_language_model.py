@@ -23,7 +23,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from tove.backbones.experts.hub import ExpertHub
-from tove.backbones.feature_cache.memory import TokenCache
+from tove.backbones.feature_cache.sources import frozen_sources, only_read
+from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.config.build import build_part
 from tove.engine.fingerprints import fingerprints
@@ -45,7 +46,7 @@ class VisionLanguageModel(BaseModel):
         language: config or module, a `tove.protocols.LanguageModel`.
         experts: by slot, see `ExpertHub`.
         detached: slots that are not built, looked up or run.
-        token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
+        token_cache: options of `TokenCache`, which keeps frozen tokens in memory or on disk.
         init_from: safetensors file with some of the trained parameters to start from.
         generation: options of the language model's `generate`, for captions.
         data_preprocessor: mmengine's; the default only moves a batch to the device, without
@@ -84,10 +85,9 @@ class VisionLanguageModel(BaseModel):
         # Frozen parts draw random weights before theirs are loaded: put the generator back, so that
         # all methods of one seed start from the same projection.
         with torch.random.fork_rng(devices=[]):
-            self.hub = ExpertHub(experts or {}, detached)
+            self.hub = ExpertHub(experts or {}, detached, only_read(self.cache, experts or {}))
         self.slots = self.hub.slots
-        cfgs = (experts or {}).items()
-        self._sources = {slot: sorted(cfg.items(), key=str) for slot, cfg in cfgs}
+        self.sources = frozen_sources(self.encoder, self.hub, experts or {}, self.cache)
 
     def settle(self) -> None:
         """End a model's construction: what trains now is its own, all else is frozen and named.
@@ -188,11 +188,10 @@ class VisionLanguageModel(BaseModel):
         if not len(images_VCHW):
             (rows, columns), width = shape
             return images_VCHW.new_empty(0, rows * columns, width)
-        if self.cache is None or image_ids is None:
+        if self.cache is None:
             return network(images_VCHW)
-        # A cache may be shared by models that have another expert in a slot, or see another view.
-        key = f"{source} {self._sources.get(source)} {tuple(images_VCHW.shape[2:])}"
-        return self.cache.get_or_compute(key, image_ids, images_VCHW, network)
+        known = self.sources[source], self.encoder.grid
+        return self.cache.get_or_compute(*known, image_ids, images_VCHW, network)
 
     def forward(
         self,
@@ -235,6 +234,12 @@ class VisionLanguageModel(BaseModel):
 
     # --- what the engine asks -------------------------------------------------------------------
 
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether a training step looks at an image whose frozen tokens are all known."""
+        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        return trains or type(self).fuse is not VisionLanguageModel.fuse
+
     @classmethod
     def experts_of(cls, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """Return the experts that a model of these settings runs, by slot."""
@@ -265,7 +270,8 @@ class VisionLanguageModel(BaseModel):
     @torch.no_grad()
     def cost_parts(self, image_BCHW: Tensor) -> dict[str, CostPart]:
         """Return the encoder, each expert that runs, the fusion and the language model."""
-        experts = {slot: self.hub.experts[slot] for slot in self.running()}
+        device = image_BCHW.device
+        experts = {slot: self.hub.network(slot, device) for slot in self.running()}
         t_clip_BNC = self.encoder(image_BCHW)
         tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
         apart = self.beside_fusion

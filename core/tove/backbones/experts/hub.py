@@ -143,16 +143,20 @@ class ExpertHub(nn.Module):
     Args:
         experts: by slot, dict(type=NAME, device=None, dtype=None, **options of the factory).
         detached: slots that are not looked up, built or run.
+        unbuilt: slots whose experts are built when they first run: their tokens are kept elsewhere.
 
     Attributes:
         slots: all configured slots, in the config's order.
-        widths: token width by slot, for those that are built.
-        grids: token grid (h, w) by slot, for those that are built.
+        widths: token width by slot, for those that are not detached.
+        grids: token grid (h, w) by slot, for those that are not detached.
         forward_counts: how often each expert ran, by slot.
     """
 
     def __init__(
-        self, experts: Mapping[str, Mapping[str, Any]], detached: Collection[str] = ()
+        self,
+        experts: Mapping[str, Mapping[str, Any]],
+        detached: Collection[str] = (),
+        unbuilt: Collection[str] = (),
     ) -> None:
         super().__init__()
         check_slots(experts)
@@ -165,7 +169,9 @@ class ExpertHub(nn.Module):
         self.specs = expert_specs(experts, detached)
         self.widths = {slot: spec.tokens.width for slot, spec in self.specs.items()}
         self.grids = {slot: spec.tokens.grid for slot, spec in self.specs.items()}
-        self.experts = nn.ModuleDict({slot: self._build(slot) for slot in self.specs})
+        self.experts = nn.ModuleDict(
+            {slot: self._build(slot) for slot in self.specs if slot not in unbuilt}
+        )
 
     def _build(self, slot: str) -> FrozenExpert:
         cfg = self._cfgs[slot]
@@ -203,17 +209,26 @@ class ExpertHub(nn.Module):
             ConfigError: it was detached when the hub was built, so there is no expert to run.
         """
         self._check_known([slot])
-        if slot not in self.experts:
+        if slot not in self.specs:
             raise ConfigError(
                 f"Expert slot '{slot}' was detached when the model was built, so it has neither an "
                 "expert nor trained layers; take it out of model.detached and build again."
             )
         self._detached.discard(slot)
 
+    def network(self, slot: str, device: torch.device | None = None) -> FrozenExpert:
+        """Return a slot's expert, which is built now if it was not."""
+        if slot not in self.experts:
+            with torch.random.fork_rng(devices=[]):
+                self.experts[slot] = self._build(slot).to(device)
+        expert: Any = self.experts[slot]
+        return expert
+
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
         """Run one expert: images in [0, 1] to its tokens [B, M, D]."""
         self.forward_counts[slot] += 1
-        return self.experts[slot](images_BCHW)
+        tokens_BMD: Tensor = self.network(slot, images_BCHW.device)(images_BCHW)
+        return tokens_BMD
 
     def forward(self, images_BCHW: Tensor, skip: Collection[str] = ()) -> dict[str, Tensor]:
         """Run the attached experts but those in `skip`; tokens by slot, on their own grids."""

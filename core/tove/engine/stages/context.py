@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove.backbones.experts.licences import Terms
-from tove.backbones.feature_cache.memory import TokenCache
 from tove.config import environment
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
@@ -233,7 +232,8 @@ class StageContext:
         """Let models on the same encoder share frozen tokens; the image view is the run's own."""
         if model.cache is None:
             return
-        model.cache = self.caches.setdefault(repr(settings["encoder"]), model.cache)
+        shared = repr((settings["encoder"], settings.get("token_cache")))
+        model.cache = self.caches.setdefault(shared, model.cache)
 
     def load_model(
         self, path: Path, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
@@ -268,7 +268,7 @@ class StageContext:
         if model.cache is not None and any(
             n.startswith("encoder.") for n in checkpoint["state_dict"]
         ):
-            model.cache = TokenCache(model.cache.max_bytes / 1e9)  # of an encoder of its own
+            model.cache = model.cache.anew()  # of an encoder of its own
         return model, meta
 
     def meta(self, model: Method, stage: str, **entries: Any) -> dict[str, Any]:  # noqa: ANN401
