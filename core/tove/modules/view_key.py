@@ -17,18 +17,22 @@ class ViewKey(str):
 
     Args:
         digest: of the pixels, see `view_digest`.
+        size: side S of the view, in pixels.
         load: gives the view, uint8 [3, S, S]; None where nobody can.
     """
 
-    __slots__ = ("load",)
+    __slots__ = ("load", "size")
 
-    def __new__(cls, digest: str, load: Callable[[], Tensor] | None = None) -> "ViewKey":
+    def __new__(
+        cls, digest: str, size: int = 0, load: Callable[[], Tensor] | None = None
+    ) -> "ViewKey":
+        """Make a text that has the two others beside it."""
         key = super().__new__(cls, digest)
-        key.load = load
+        key.size, key.load = size, load
         return key
 
-    def __reduce__(self) -> tuple[type, tuple[str, Callable[[], Tensor] | None]]:
-        return ViewKey, (str(self), self.load)
+    def __reduce__(self) -> tuple[type, tuple[str, int, Callable[[], Tensor] | None]]:
+        return ViewKey, (str(self), self.size, self.load)
 
 
 def view_digest(view: Tensor) -> str:

@@ -11,7 +11,7 @@ from tove.backbones.feature_cache.codecs import Codec
 from tove.backbones.feature_cache.shards import DamagedShard
 from tove.backbones.feature_cache.table import FITTED, first_to_write
 
-__all__ = ["fit", "read_errors", "read_fitted"]
+__all__ = ["ERRORS", "fit", "read_errors", "read_fitted"]
 
 ERRORS = "errors.json"
 

@@ -138,6 +138,9 @@ class Shard:
         if checksum(self.keys[row].tobytes(), into, place) != self._sums[row]:
             raise self._damaged(f"the checksum of entry {row} does not hold")
 
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_maps": {}}  # a spawned worker maps the file anew
+
     def close(self) -> None:
         """Let go of the memory map; the next read makes it anew."""
         self._maps.clear()

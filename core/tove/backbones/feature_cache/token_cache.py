@@ -68,6 +68,12 @@ class TokenCache:
         if mode not in get_args(Mode):
             raise ConfigError(f"model.token_cache.mode is {mode!r}; give one of {get_args(Mode)}.")
 
+    @property
+    def folder(self) -> Path:
+        """The folder on disk."""
+        assert self.disk is not None
+        return self.disk.folder
+
     def anew(self) -> "TokenCache | None":
         """Return a cache for a model whose encoder is not the config's: it knows nothing yet."""
         max_gb = self._arguments["max_gb"]

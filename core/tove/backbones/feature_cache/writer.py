@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,13 +32,13 @@ class TableWriter:
 
     def __init__(self, table: Table, shard_mb: float) -> None:
         self.table, self.shard_bytes = table, int(shard_mb * 1e6)
-        self.name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.name, self._process = secrets.token_hex(8), os.getpid()
         self.written = 0
         self._number, self._bytes, self._since = 0, 0, time.monotonic()
 
     def add(self, keys: Sequence[bytes], arrays: Mapping[str, Tensor]) -> None:
         """Keep entries that are not there; commit a shard where there are enough."""
-        if self.name.split("-")[-2] != str(os.getpid()):  # a fork writes under its own name
+        if self._process != os.getpid():  # a fork writes under its own name
             self.__init__(self.table, self.shard_bytes / 1e6)  # type: ignore[misc]
             self.table.pending.clear()
         rows = {name: array.detach().cpu() for name, array in arrays.items()}

@@ -22,6 +22,7 @@ from tove.config.upgrade import upgraded_model
 from tove.config.validation import check_arguments, check_model, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.fingerprints import check_frozen
+from tove.engine.known_tokens import name_views
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import method_settings
 from tove.engine.provenance import check_provenance
@@ -56,6 +57,7 @@ class StageContext:
         distributed: whether a process group is there.
         checkpoint: given by the user for a stage that is run alone.
         files: files that the user is told about at the end, with what each is.
+        keeps_tokens: whether models have their config's token cache.
         caches: token caches by encoder settings, shared between the stages' models.
         loaders: data loaders of evaluation that are built already, by name.
         terms: of the experts that the run's stages run.
@@ -70,6 +72,7 @@ class StageContext:
     distributed: bool = False
     checkpoint: Path | None = None
     files: dict[Path, str] = field(default_factory=dict)
+    keeps_tokens: bool = True
     caches: dict[str, Any] = field(default_factory=dict)
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     terms: list[Terms] = field(default_factory=list)
@@ -183,7 +186,9 @@ class StageContext:
     def evaluation_loader(self, name: str) -> DataLoader:
         """Return a data loader by its name, built once: its decoded images stay."""
         if name not in self.loaders:
-            self.loaders[name] = Runner.build_dataloader(self.loader(name), seed=self.seed)
+            loader = Runner.build_dataloader(self.loader(name), seed=self.seed)
+            name_views(loader.dataset, self.cfg.model.get("token_cache"))
+            self.loaders[name] = loader
         return self.loaders[name]
 
     def evaluator(self) -> list[dict[str, Any]]:
@@ -221,6 +226,8 @@ class StageContext:
                     f"has {', '.join(experts) or 'none'}; use the config it was trained with."
                 )
             settings = kind.with_slots(settings, slots)
+        if not self.keeps_tokens:
+            settings = {key: value for key, value in settings.items() if key != "token_cache"}
         _free_finished()
         seed_everything(self.seed)
         model = MODELS.build(settings).to(self.device)

@@ -15,6 +15,7 @@ from mmengine.dist import barrier, is_main_process
 from tove.atomic_io import write_text
 from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
+from tove.engine.known_tokens import skip_known_views
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import run_overlay
@@ -169,6 +170,7 @@ class TrainStage:
         )
         check_lengths(model, runner.train_dataloader.dataset)
         warn_of_unknown_words(model, runner.train_dataloader.dataset)
+        skip_known_views(runner.train_dataloader.dataset, model)
         runner.train()
         return runner
 
