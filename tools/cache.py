@@ -1,6 +1,6 @@
 """Keep the tokens of frozen networks on disk: `python tools/cache.py CONFIG`.
 
-`mim run tove_plugins cache CONFIG` is the same. The folder is `model.token_cache.dir` of the config.
+`mim run tove_plugins cache CONFIG` is the same. The folder is the config's model.token_cache.dir.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from rich import box
 from rich.table import Table as RichTable
 
+from tove.backbones.encoder_shape import encoder_tokens
 from tove.backbones.experts.registration import expert_spec
 from tove.backbones.feature_cache.card import tables_of
 from tove.backbones.feature_cache.codecs import Codec
@@ -17,7 +18,6 @@ from tove.backbones.feature_cache.fitted import read_fitted
 from tove.backbones.feature_cache.key import Source
 from tove.backbones.feature_cache.table import Table
 from tove.backbones.feature_cache.token_cache import TokenCache
-from tove.backbones.encoder_shape import encoder_tokens
 from tove.config.overlay import plain_settings
 
 __all__ = ["Estimate", "estimate", "estimate_table", "verify"]

@@ -211,10 +211,17 @@ class Extraction:
             if len(batch.digests)
         ]
         if not tokens:
-            raise ConfigError("No image of the data sets can be read, so there is no token to keep.")
+            raise ConfigError(
+                "No image of the data sets can be read, so there is no token to keep."
+            )
         sample = torch.cat(tokens)
         cut = max(1, len(sample) * each // (each + held))
-        fit(opened.codec, opened.table.folder, sample[:cut], sample[cut:] if cut < len(sample) else sample)
+        fit(
+            opened.codec,
+            opened.table.folder,
+            sample[:cut],
+            sample[cut:] if cut < len(sample) else sample,
+        )
 
     def _check_room(self, parts: Sequence[DistinctViews]) -> None:
         """Refuse what the disk cannot hold.

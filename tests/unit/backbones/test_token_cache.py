@@ -79,7 +79,7 @@ def test_what_was_written_is_read_to_the_bit_and_nothing_runs(filled):
 
 
 def test_views_without_pixels_are_read_too(filled):
-    folder, ids, images, tokens = filled
+    folder, ids, _, tokens = filled
     order = [3, 0, 3, 5]
     nothing = torch.empty(4, 3, 0, 8)
     found = look_up(make(folder), [ids[i] for i in order], nothing, Network())
@@ -137,7 +137,7 @@ def test_another_view_of_the_same_image_is_a_miss(filled):
 
 
 def test_one_other_pixel_is_a_miss(filled):
-    folder, ids, images, tokens = filled
+    folder, _, images, tokens = filled
     network = Network()
     changed = images.clone()
     changed[2, 1, 4, 4] = (changed[2, 1, 4, 4] * 255 + 1) % 256 / 255
@@ -252,7 +252,7 @@ def test_a_full_disk_loses_no_finished_shard(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ConfigError, match="No space left on device.*finished are kept"):
+    with pytest.raises(ConfigError, match=r"No space left on device.*finished are kept"):
         cache.disk.commit()
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.tmp"))
@@ -332,7 +332,9 @@ def test_fewer_directions_lose_what_the_others_hold():
     codec = Codec("pca2+fp32", source(), GRID)
     codec.fit(tokens)
     spectrum = torch.linalg.svdvals(tokens.flatten(0, 1) - tokens.mean((0, 1))).square()
-    assert codec.error(tokens) == pytest.approx(float(spectrum[2:].sum() / spectrum.sum()), rel=1e-3)
+    assert codec.error(tokens) == pytest.approx(
+        float(spectrum[2:].sum() / spectrum.sum()), rel=1e-3
+    )
 
 
 def test_maps_and_coarse_grids_are_not_pooled():
@@ -358,3 +360,49 @@ def test_memory_stands_before_the_disk(filled, monkeypatch):
     assert torch.equal(look_up(cache, ids, images, Network()), tokens)
     monkeypatch.setattr(cache.disk, "get_or_compute", None)
     assert torch.equal(look_up(cache, ids, images, Network()), tokens)
+
+
+def test_published_tokens_need_no_package(tmp_path, make_model, expert_types, batch):
+    from tove.backbones.feature_cache.card import read_card, register_card, write_card
+    from tove.registry import EXPERTS
+
+    EXPERTS.register_module(name="fine", module=expert_types["fine"])
+    options = dict(
+        experts={"other": {"type": "fine"}},
+        token_cache=dict(dir=str(tmp_path), codec="pool+fp32"),
+    )
+    model = make_model(**options).eval()
+    images, ids = batch["images"], ["a", "b", "c"]
+    expected = model.fuse(images, ids).t_fuse
+    model.cache.disk.commit()
+    opened = model.cache.open(model.sources["other"], model.encoder.grid, 40)
+    spec = expert_types["fine"].spec.as_dict()
+    about = {opened.table.key: {"licence": "MIT", "trained_on": "dots", "expert": spec}}
+    write_card(tmp_path, about, [{"files": "a.json", "images": 3, "licence": "CC0-1.0"}])
+    assert "| MIT | dots |" in (tmp_path / "README.md").read_text()
+    assert "CC0-1.0" in (tmp_path / "README.md").read_text()
+    assert len(read_card(tmp_path)["tables"]) == 2
+    del EXPERTS.module_dict["fine"]  # the package goes
+    try:
+        register_card(tmp_path)
+        options["token_cache"]["mode"] = "read"
+        reader = make_model(**options).eval()
+        reader.load_trainable(model.state_dict())
+        assert torch.equal(reader.fuse(images, ids).t_fuse, expected)
+        assert reader.hub.absent() == ["other"]
+        assert not len(reader.hub.experts)
+    finally:
+        EXPERTS.module_dict.pop("fine", None)
+
+
+def test_random_views_with_kept_tokens_are_refused(settings):
+    from mmengine.config import Config
+
+    from tove.engine.preflight import _check_still
+
+    dataset = {"pipeline": [{"type": "Resize"}, {"type": "RandomFlip"}]}
+    for cache, words in ((dict(max_gb=1.0), "one view's"), (dict(dir="x"), "without end")):
+        cfg = Config({"model": {"token_cache": cache}})
+        with pytest.raises(ConfigError, match=words):
+            _check_still(cfg, "train_dataloader", dataset)
+        _check_still(cfg, "train_dataloader", {"pipeline": [{"type": "Resize"}]})

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tove.backbones.experts.provenance import expert_provenance
-from tove.backbones.experts.registration import expert_options, expert_spec
+from tove.backbones.experts.registration import expert_options, expert_spec, is_stored
 from tove.backbones.preprocess import Preprocess, keep_dtype
 from tove.errors import ConfigError
 from tove.registry import EXPERTS, SCOPE
@@ -223,6 +223,14 @@ class ExpertHub(nn.Module):
                 self.experts[slot] = self._build(slot).to(device)
         expert: Any = self.experts[slot]
         return expert
+
+    def absent(self) -> list[str]:
+        """Return the attached slots whose tokens are known and whose packages are not here."""
+        return [
+            slot
+            for slot in self.attached
+            if slot not in self.experts and is_stored(self._cfgs[slot])
+        ]
 
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
         """Run one expert: images in [0, 1] to its tokens [B, M, D]."""

@@ -6,17 +6,17 @@ that the card tells, and its tokens those of the folder.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tove.atomic_io import write_text
+from tove.backbones.experts.registration import Stored, register_stored
 from tove.backbones.feature_cache.fitted import read_errors
 from tove.backbones.feature_cache.shards import SUFFIX
 from tove.errors import ConfigError
 from tove_plugins import ExpertEntry, ExpertSpec, ImageSpec, TokenSpec, Weights
 
-__all__ = ["NOT_TOLD", "read_card", "stored_entries", "tables_of", "write_card"]
+__all__ = ["NOT_TOLD", "read_card", "register_card", "tables_of", "write_card"]
 
 NOT_TOLD = "not told"
 _HEAD = """# Tokens of frozen vision networks
@@ -107,28 +107,33 @@ def _readme(card: Mapping[str, Any]) -> str:
             "not measured" if lost is None else f"{lost:.2g}",
         )
         lines.append(f"| {' | '.join(cells)} |\n")
-    data = [f"- {d['files']}: {d['images']} images; licence: {d['licence']}\n" for d in card["data"]]
-    lost = "\n`lost` is the share of the tokens' variance that the codec loses on held-out images.\n"
+    data = [
+        f"- {d['files']}: {d['images']} images; licence: {d['licence']}\n" for d in card["data"]
+    ]
+    lost = (
+        "\n`lost` is the share of the tokens' variance that the codec loses on held-out images.\n"
+    )
     return _HEAD + "".join(lines) + lost + "\nThe images:\n\n" + "".join(data)
 
 
-def stored_entries(folder: Path) -> Iterator[tuple[Mapping[str, Any], ExpertEntry]]:
-    """Yield the options and the entry of each expert that a folder has tokens of.
-
-    The entry is what discovery would tell if the expert's package were installed.
-    """
+def register_card(folder: Path) -> None:
+    """Make the experts that a folder has tokens of known where their packages are not installed."""
+    if not (folder / "card.json").exists():
+        return
+    stored: dict[str, list[Stored]] = {}
     for table in read_card(folder)["tables"].values():
         if "expert" in table:
             source = table["source"]
-            spec = _spec(table["expert"])
-            if spec.weights is not None and not str(source["weights"]).startswith("state:"):
-                spec = replace(spec, weights=replace(spec.weights, sha256=source["weights"]))
-            entry = ExpertEntry(spec, "token cache", source["distribution"], source["version"])
-            yield source["options"], entry
+            made = source["distribution"], source["version"]
+            entry = ExpertEntry(_spec(table["expert"]), "token cache", *made)
+            stored.setdefault(source["name"], []).append((source["options"], source, entry))
+    for name, entries in stored.items():
+        register_stored(name, entries, str(folder))
 
 
 def _spec(told: Mapping[str, Any]) -> ExpertSpec:
     """Make a spec of what `as_dict` gave; JSON has lists where it has tuples."""
+
     def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
 

@@ -57,8 +57,8 @@ class Codec:
             )
         self.text, self.own_grid, self.width = text, tuple(source.grid), source.width
         shrinks = pooled[0] * pooled[1] < source.grid[0] * source.grid[1]
-        self.grid = tuple(pooled) if found["pool"] and shrinks and not source.is_map else (
-            self.own_grid
+        self.grid = (
+            tuple(pooled) if found["pool"] and shrinks and not source.is_map else (self.own_grid)
         )
         self.components = int(found["pca"]) if found["pca"] else None
         if self.components is not None and self.components > source.width:

@@ -146,6 +146,12 @@ class DiskStore:
             if opened.writer is not None:
                 opened.writer.commit()
 
+    def close(self) -> None:
+        """Write what is left and let go of the tables."""
+        self.commit()
+        self._open.clear()
+        atexit.unregister(self.commit)
+
     def _tell_damage(self, opened: OpenTable, missing: Sequence[str]) -> None:
         """Name what is damaged; in mode "read" that, or anything missing, is an error."""
         new = opened.table.damaged[opened.told :]

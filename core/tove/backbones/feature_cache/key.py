@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tove.backbones.experts.provenance import expert_provenance
-from tove.backbones.experts.registration import expert_spec
+from tove.backbones.experts.registration import expert_spec, is_stored, stored_of
 from tove.backbones.preprocess import Preprocess
 from tove.config.environment import origin_of
 from tove_plugins import ExpertSpec
@@ -68,6 +68,9 @@ def describe_expert(
         cfg: of its slot.
         network: gives the built expert; asked where no digest of its weights is declared.
     """
+    dtype = str(cfg.get("dtype") or "float32").removeprefix("torch.")
+    if is_stored(cfg):
+        return {**stored_of(cfg)[0], "dtype": dtype}  # its package is not here
     found = expert_provenance(cfg)
     weights = found["sha256"]
     if weights is None and network is not None:
@@ -79,7 +82,7 @@ def describe_expert(
         "weights": weights,
         "options": found["options"],
         "spec": _spec(expert_spec(cfg).spec),
-        "dtype": str(cfg.get("dtype") or "float32").removeprefix("torch."),
+        "dtype": dtype,
     }
 
 
@@ -138,4 +141,3 @@ def table_key(description: Mapping[str, Any]) -> str:
 def entry_key(table: str, view: str) -> bytes:
     """Return the 16 bytes that one view's tokens have in one table."""
     return hashlib.sha256(f"{table} {view}".encode()).digest()[:16]
-
