@@ -117,11 +117,11 @@ def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
     return ExpertEntry(spec, RESEARCH, "unversioned", str(found.__module__))
 
 
-def register_stored(
-    name: str,
-    stored: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], ExpertEntry]],
-    where: str,
-) -> None:
+Stored = tuple[Mapping[str, Any], Mapping[str, Any], ExpertEntry]
+"""Options of an expert, what its kept tokens depend on, and its entry."""
+
+
+def register_stored(name: str, stored: Sequence[Stored], where: str) -> None:
     """Let a name that no package here offers mean an expert whose tokens are kept.
 
     Args:
