@@ -3,7 +3,8 @@
     python tests/faults/cache_faults.py [--faults 1000]
 
 Each time one fault is put into a fresh copy of a folder, then all is read twice: in mode "read",
-which must refuse and name the file, and in mode "read-through", which must give the live tokens. Counted are wrong tokens, faults that nobody named, and crashes.
+which must refuse and name the file, and in mode "read-through", which must give the live tokens.
+Counted are wrong tokens, faults that nobody named, and crashes.
 """
 
 import argparse

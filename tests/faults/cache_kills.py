@@ -8,29 +8,12 @@ what the networks give.
 """
 
 import argparse
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-
-_EXTRACT = """
-import sys, torch
-sys.path.insert(0, "tests/faults")
-from cache_kills import cache_of, network, source, views
-cache, (ids, images) = cache_of(sys.argv[1]), views(int(sys.argv[2]))
-order = torch.randperm(len(ids)).tolist()
-print("begun", flush=True)
-for start in range(0, len(ids), 8):
-    rows = order[start : start + 8]
-    cache.get_or_compute(source(), (4, 4), [ids[r] for r in rows], images[rows], network)
-cache.disk.commit()
-"""
 
 
 def source():
@@ -67,17 +50,27 @@ def cache_of(folder):
     return TokenCache(dir=str(folder), codec="pool+int8", shard_mb=0.002)
 
 
+def extract(folder, images, begun):
+    """Extract all tokens, a few at once in random order."""
+    import torch
+
+    torch.manual_seed(os.getpid())
+    cache, (ids, pixels) = cache_of(folder), views(images)
+    order = torch.randperm(len(ids)).tolist()
+    begun.set()
+    for first in range(0, len(ids), 8):
+        rows = order[first : first + 8]
+        cache.get_or_compute(source(), (4, 4), [ids[r] for r in rows], pixels[rows], network)
+    cache.disk.commit()
+
+
 def start(folder, images):
-    """Start an extraction; return once it has begun."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _EXTRACT, str(folder), str(images)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
+    """Start an extraction in a process of its own; return once it has begun."""
+    context = multiprocessing.get_context("fork")  # importing torch anew takes seconds
+    begun = context.Event()
+    process = context.Process(target=extract, args=(folder, images, begun))
+    process.start()
+    assert begun.wait(60)
     return process
 
 
@@ -104,10 +97,11 @@ def kill_and_check(folder, kills, images, seed=0):
     for _ in range(kills):
         process = start(folder, images)
         time.sleep(chance.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     process = start(folder, images)
-    assert process.wait() == 0
+    process.join()
+    assert process.exitcode == 0
     return check(folder, images), len(list(folder.rglob("*.tmp")))
 
 

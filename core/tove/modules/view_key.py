@@ -21,7 +21,8 @@ class ViewKey(str):
         load: gives the view, uint8 [3, S, S]; None where nobody can.
     """
 
-    __slots__ = ("load", "size")
+    size: int
+    load: Callable[[], Tensor] | None
 
     def __new__(
         cls, digest: str, size: int = 0, load: Callable[[], Tensor] | None = None

@@ -55,11 +55,10 @@ class Codec:
                 f"The codec {text!r} of '{source.slot}' in model.token_cache cannot be read; write "
                 "fp32, bf16 or int8, with 'pool+' or 'pca256+' or both before it."
             )
-        self.text, self.own_grid, self.width = text, tuple(source.grid), source.width
+        self.text, self.own_grid, self.width = text, source.grid, source.width
         shrinks = pooled[0] * pooled[1] < source.grid[0] * source.grid[1]
-        self.grid = (
-            tuple(pooled) if found["pool"] and shrinks and not source.is_map else (self.own_grid)
-        )
+        pools = bool(found["pool"]) and shrinks and not source.is_map
+        self.grid: tuple[int, int] = pooled if pools else source.grid
         self.components = int(found["pca"]) if found["pca"] else None
         if self.components is not None and self.components > source.width:
             raise ConfigError(
@@ -79,6 +78,11 @@ class Codec:
         return sum(
             torch.Size(shape).numel() * dtype.itemsize for dtype, shape in self.layout.values()
         )
+
+    @property
+    def copies(self) -> bool:
+        """Whether what `decode` returns is never what it was given."""
+        return self.dtype != torch.float32 or self.components is not None
 
     @property
     def fitted(self) -> bool:

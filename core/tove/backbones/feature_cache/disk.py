@@ -115,9 +115,11 @@ class DiskStore:
         keys = [entry_key(table.key, view) if view else b"" for view in views]
         device = images_BCHW.device
         if opened.mode == "write":
-            arrays, missing = {}, list(range(len(keys)))
+            arrays: dict[str, Tensor] = {}
+            missing = list(range(len(keys)))
         else:
-            arrays, missing = table.read(keys, pin=device.type == "cuda")
+            on_cpu = device.type == "cpu"
+            arrays, missing = table.read(keys, not on_cpu, reuse=on_cpu and codec.copies)
         self._tell_damage(opened, [ids[row] for row in missing])
         if not missing:
             return codec.decode(_moved(arrays, device))

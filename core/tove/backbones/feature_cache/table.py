@@ -65,9 +65,11 @@ class Table:
         self.pending: dict[bytes, dict[str, Tensor]] = {}
         self._shards: list[Shard | None] = []  # None is one whose index is damaged
         self._names: set[str] = set()
-        self._keys = np.empty((0, 2), np.uint64)  # sorted by their first halves
-        self._places = np.empty((0, 2), np.int64)  # shard and row of each
+        self._keys: np.ndarray = np.empty((0, 2), np.uint64)  # sorted by their first halves
+        self._places: np.ndarray = np.empty((0, 2), np.int64)  # shard and row of each
         self._spoilt: set[tuple[int, int]] = set()
+        self._memory: dict[str, Tensor] = {}
+        self._rows = -1
         self._mapped: dict[int, None] = {}  # the least recently read first
 
     def __len__(self) -> int:
@@ -102,7 +104,8 @@ class Table:
         return self
 
     def _index(self) -> None:
-        keys, places = [np.empty((0, 16), np.uint8)], [np.empty((0, 2), np.int64)]
+        keys: list[np.ndarray] = [np.empty((0, 16), np.uint8)]
+        places: list[np.ndarray] = [np.empty((0, 2), np.int64)]
         for number, shard in enumerate(self._shards):
             if shard is not None:
                 keys.append(shard.keys)
@@ -125,20 +128,29 @@ class Table:
     def __contains__(self, key: bytes) -> bool:
         return key in self.pending or next(self._find(key), None) is not None
 
-    def read(self, keys: Sequence[bytes], pin: bool = False) -> tuple[dict[str, Tensor], list[int]]:
+    def read(
+        self, keys: Sequence[bytes], pin: bool = False, reuse: bool = False
+    ) -> tuple[dict[str, Tensor], list[int]]:
         """Return the arrays of entries, and the rows of those that are not there.
 
         Args:
             keys: of the entries, one a row.
             pin: into memory that copies to an accelerator wait for nobody from.
+            reuse: into the memory of the last call, which the caller is done with: new memory
+                costs more than what is read into it.
         """
-        arrays = {
-            name: torch.empty((len(keys), *shape), dtype=dtype, pin_memory=pin)
-            for name, (dtype, shape) in self.layout.items()
-        }
+        arrays = self._memory if reuse and self._rows == len(keys) else self._new(len(keys), pin)
+        if reuse:
+            self._memory, self._rows = arrays, len(keys)
         bits = {name: bits_of(array) for name, array in arrays.items()}
         missing = [row for row, key in enumerate(keys) if not self._read(key, bits, row, arrays)]
         return arrays, missing
+
+    def _new(self, rows: int, pin: bool = False) -> dict[str, Tensor]:
+        return {
+            name: torch.empty((rows, *shape), dtype=dtype, pin_memory=pin)
+            for name, (dtype, shape) in self.layout.items()
+        }
 
     def _read(self, key: bytes, into: Bits, row: int, arrays: Mapping[str, Tensor]) -> bool:
         if key in self.pending:
@@ -171,7 +183,6 @@ class Table:
 
     def verify(self) -> int:
         """Read every entry of every shard; return how many are sound, `damaged` tells the rest."""
-        arrays = {n: torch.empty((1, *s), dtype=d) for n, (d, s) in self.layout.items()}
-        bits = {name: bits_of(array) for name, array in arrays.items()}
+        bits = {name: bits_of(array) for name, array in self._new(1).items()}
         places = [(n, row) for n, s in enumerate(self._shards) if s for row in range(len(s))]
         return sum(self._sound(number, row, bits, 0) for number, row in places)
