@@ -2,9 +2,9 @@
 
     python benchmarks/token_cache.py [--gb 0.5] [--repeats 5]
 
-Entries of 576 tokens of width 1,024 in bf16, in a temporary folder, from the page cache; every entry
-is checked as in training. Both ways are measured in turns, reading by processor time; told are
-medians, and their ratios with the lowest and the highest.
+Entries of 576 tokens of width 1,024 in bf16, in a temporary folder, from the page cache; every
+entry is checked as in training. Both ways are measured in turns, reading by processor time; told
+are medians, and their ratios with the lowest and the highest.
 """
 
 import argparse
