@@ -34,11 +34,11 @@ def _vision_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
         found = open_clip.get_model_config(settings["model"])
         if found:
-            return found["vision_cfg"]  # type: ignore[no-any-return]
+            return found["vision_cfg"]
     folder = Path(locate(pretrained))
     if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
         told = json.loads((folder / "open_clip_config.json").read_text())
-        return told["model_cfg"]["vision_cfg"]  # type: ignore[no-any-return]
+        return told["model_cfg"]["vision_cfg"]
     from transformers import AutoConfig
 
     try:

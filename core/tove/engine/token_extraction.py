@@ -135,7 +135,7 @@ class Extraction:
                 loader = self._loader(part, self._share(part))
                 for batch in loader:
                     self._extract(batch, tables, files)
-                    advance(loader.batch_size)
+                    advance(loader.batch_size or 1)
                 self._commit(tables, files)
         barrier()
         if is_main_process():
@@ -175,8 +175,8 @@ class Extraction:
                 opened.writer.add([keys[row] for row in rows], fresh)
                 self.written += len(rows)
         if batch.files:
-            keys, digests = zip(*batch.files, strict=True)
-            files.add(keys, FileViews.arrays(digests))
+            digests = FileViews.arrays([digest for _, digest in batch.files])
+            files.add([key for key, _ in batch.files], digests)
 
     def _commit(self, tables: Mapping[str, OpenTable], files: TableWriter) -> None:
         for opened in tables.values():

@@ -51,9 +51,7 @@ class TokenCache:
         experts: Mapping[str, Any] | None = None,
         shard_mb: Annotated[float, Range(0, above=True)] = 128.0,
     ) -> None:
-        self._arguments = dict(
-            max_gb=max_gb, dir=dir, mode=mode, codec=codec, experts=experts, shard_mb=shard_mb
-        )
+        self.max_gb = max_gb
         self.mode, self.codec = mode, codec
         self.experts = {slot: dict(own) for slot, own in (experts or {}).items()}
         for slot, own in self.experts.items():
@@ -76,8 +74,7 @@ class TokenCache:
 
     def anew(self) -> "TokenCache | None":
         """Return a cache for a model whose encoder is not the config's: it knows nothing yet."""
-        max_gb = self._arguments["max_gb"]
-        return None if max_gb is None else TokenCache(max_gb)
+        return None if self.max_gb is None else TokenCache(self.max_gb)
 
     def mode_of(self, slot: str) -> str:
         """Return how a slot uses the folder."""
