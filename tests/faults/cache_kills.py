@@ -93,6 +93,9 @@ def check(folder, images):
 
 def kill_and_check(folder, kills, images, seed=0):
     """Kill extractions, finish one, check; return the shards that there are, and left files."""
+    import xxhash  # noqa: F401 - now, and not once in each fork
+
+    source(), views(1), cache_of(folder).disk.close()
     chance = random.Random(seed)
     for _ in range(kills):
         process = start(folder, images)
