@@ -15,17 +15,22 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from rich.console import Console
 
 from tove.config.loading import load_config
 from tove.engine.distributed import init_processes
+from tove.engine.rows import make_console
 from tove.errors import ConfigError, Preempted
 
-__all__ = ["ask", "caption", "chat", "compare", "test", "train"]
+if TYPE_CHECKING:
+    from tove.backbones.feature_cache.token_cache import TokenCache
+
+__all__ = ["ask", "cache", "caption", "chat", "compare", "test", "train"]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 _A_FAULT = (
@@ -131,7 +136,6 @@ def test(args: argparse.Namespace) -> None:
 @_command
 def compare(args: argparse.Namespace) -> None:
     """Set finished runs side by side; see `tools/compare.py` for the arguments."""
-    from tove.engine.rows import make_console
     from tove.report.compare.aggregate import (
         choose_metric,
         cost_table,
@@ -158,6 +162,55 @@ def compare(args: argparse.Namespace) -> None:
     for remark in remarks(settings):
         console.print(remark, highlight=False)
     console.print(f"{args.plot}: cost against gain", highlight=False)
+
+
+@_command
+def cache(args: argparse.Namespace) -> None:
+    """Keep the tokens of frozen networks on disk; see `tools/cache.py` for the arguments."""
+    from tove.data.prepare import prepare_data
+    from tove.engine.preflight import check_config
+    from tove.engine.token_extraction import Extraction, cache_of, chosen_slots
+
+    cfg = load_config(args.config, args.cfg_options)
+    distributed = init_processes(args.launcher, args.local_rank)
+    known, slots = cache_of(cfg), chosen_slots(cfg, args.experts)
+    console = make_console(quiet=distributed and not is_main_process())
+    if args.verify:
+        return _verify(known.folder, console)
+    unused = [slot for slot in cfg.model.get("experts", {}) if slot not in slots]
+    check_config(cfg, without=cfg.model.get("experts", ()) if args.dry_run else unused)
+    if args.dry_run:
+        return _estimate(cfg, known, slots, args.images, console)
+    prepare_data(cfg)
+    done = Extraction(cfg, slots, console, args.data_licence, args.batch_size).run()
+    console.print(f"{known.folder}: {done:,} entries written by this process; README.md tells")
+
+
+def _verify(folder: Path, console: Console) -> None:
+    from tove.engine.cache_tools import verify
+
+    damaged = []
+    for name, sound, found in verify(folder):
+        console.print(f"{name}: {sound:,} entries are sound", highlight=False)
+        damaged += found
+    if damaged:
+        shown = " ".join(damaged[:10])
+        raise ConfigError(
+            f"{len(damaged)} places of the token cache are damaged. {shown} Run the command "
+            "without --verify: it extracts anew what they held."
+        )
+
+
+def _estimate(
+    cfg: Config, known: "TokenCache", slots: list[str], images: int | None, console: Console
+) -> None:
+    from tove.backbones.feature_cache.writer import free_bytes
+    from tove.engine.cache_tools import estimate, estimate_table
+    from tove.engine.distinct_views import distinct_views
+
+    count = images if images is not None else sum(map(len, distinct_views(cfg)))
+    free = free_bytes(known.folder)
+    console.print(estimate_table(estimate(cfg, known, slots), count, free))
 
 
 @_command

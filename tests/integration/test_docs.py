@@ -304,7 +304,7 @@ def known_variables() -> set[str]:
 
 def readers() -> dict[str, Callable[..., Any]]:
     """Say who reads the keys under a prefix."""
-    from tove.backbones.feature_cache.memory import TokenCache
+    from tove.backbones.feature_cache.token_cache import TokenCache
     from tove.backbones.language.causal_lm import CausalLanguageModel
     from tove.data import CocoCaptions, VSRStatements
     from tove.data.image_dataset import ImageDataset

@@ -25,8 +25,14 @@ def tove_collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
         dict(images=uint8 [V, 3, S, S], data_samples=list of B dicts). Where a sample is a
         conversation also content=int64 [V, 4], where each view shows its image, and owner=int64
         [V], the sample of each view; which views are of which image, each sample's `views` tells,
-        and V is 0 where no sample has an image.
+        and V is 0 where no sample has an image. `image` is None where all that is wanted of it is
+        known, see `tove.data.known_views`; where it is in all samples, images is [B, 3, 0, S].
     """
+    if all("image" in item and item["image"] is None for item in batch):
+        samples = [item["sample"] for item in batch]
+        size = max(sample["view_key"].size for sample in samples)
+        return dict(images=torch.empty(len(batch), 3, 0, size).byte(), data_samples=samples)
+    batch = [_loaded(item) for item in batch]
     if all("image" in item for item in batch):
         return dict(
             images=torch.stack([item["image"] for item in batch]),
@@ -40,6 +46,13 @@ def tove_collate(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
         owner=torch.arange(len(items)).repeat_interleave(counts),
         data_samples=[item["sample"] for item in items],
     )
+
+
+def _loaded(item: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample with its image, which others of the batch have."""
+    if item.get("image", item) is not None:
+        return item
+    return {**item, "image": item["sample"]["view_key"].load()}
 
 
 def _viewed(item: dict[str, Any]) -> dict[str, Any]:

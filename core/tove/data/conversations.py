@@ -150,6 +150,24 @@ class LlavaConversations(Dataset):
         """Return the ids of a sample's images, of all that it has."""
         return [os.path.realpath(path) for path in self.get_data_info(idx)["image_paths"]]
 
+    def image_path(self, number: int) -> str:
+        """Return the path of an image by its number."""
+        path = os.path.join(self.img_dir, self.index.image_name(number))
+        return find_image(path) or path
+
+    def image_id(self, number: int) -> str:
+        """Return the real path of an image by its number: what tells two apart."""
+        return os.path.realpath(self.image_path(number))
+
+    def image_views(self, number: int) -> tuple[str, torch.Tensor]:
+        """Return the path and the views, uint8 [V, 3, S, S], of an image by its number.
+
+        Raises:
+            CorruptImage: it cannot be read.
+        """
+        path = self.image_path(number)
+        return path, self.view(load_image(path)).pixels_V3SS
+
     def check_images(self, decode: bool = False, threads: int = 8) -> ImageReport:
         """Look at every distinct image before training; see `tove.data.image_check`."""
         return check_images(self.image_paths(), decode, threads)

@@ -10,6 +10,7 @@ Shapes: S side of the square view, in pixels.
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from mmengine.dataset import BaseDataset
@@ -20,8 +21,10 @@ from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
 from tove.data.image_files import real_paths
 from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
+from tove.data.known_views import KnownViews, load_view
 from tove.data.view_cache import CorruptLog, ViewStore
 from tove.errors import ConfigError
+from tove.modules.view_key import ViewKey, view_digest
 
 __all__ = ["ImageDataset", "existing_root"]
 
@@ -41,9 +44,17 @@ class ImageDataset(BaseDataset):
         test_mode: evaluation: see the subclasses for what changes.
         lazy_init: mmengine's: read the annotations at first use.
 
+    Attributes:
+        names_views: whether samples have `view_key`, the digest of their view's pixels.
+        known_views: the views that are not decoded, as all that is wanted of them is kept; `image`
+            is None in their samples. None decodes all.
+
     Raises:
         ConfigError: a folder, the annotation file or more than `corrupt_limit` images are missing.
     """
+
+    names_views: bool = False
+    known_views: KnownViews | None = None
 
     def __init__(
         self,
@@ -133,7 +144,7 @@ class ImageDataset(BaseDataset):
             sample = self.get_data_info((idx + step) % len(self))
             index = sample.pop("image_index")
             try:
-                image = self._view(index, sample["image_path"])
+                image = self._image(index, sample)
             except CorruptImage as error:
                 self._note_failure(index, error)
                 continue
@@ -158,6 +169,36 @@ class ImageDataset(BaseDataset):
     def is_corrupt(self, idx: int) -> bool:
         """Tell whether the image of sample `idx` has been found unreadable, by any worker."""
         return self.get_data_info(idx)["image_index"] in self._failures
+
+    def image_path(self, index: int) -> str:
+        """Return the path of an image by its number."""
+        return self._paths[index]
+
+    def image_id(self, index: int) -> str:
+        """Return the real path of an image by its number: what tells two apart."""
+        return self._ids[index]
+
+    def image_views(self, index: int) -> tuple[str, Tensor]:
+        """Return the path and the distinct views, uint8 [V, 3, S, S], of an image by its number.
+
+        Raises:
+            CorruptImage: it cannot be read.
+        """
+        return self._paths[index], self._view(index, self._paths[index])[None]
+
+    def _image(self, index: int, sample: dict[str, Any]) -> Tensor | None:
+        """Return a sample's view, uint8 [3, S, S]; None where it is known."""
+        path = sample["image_path"]
+        if not self.names_views:
+            return self._view(index, path)
+        how = path, self.image_size, self.view
+        known = self.known_views and self.known_views.find(*how)
+        if known:
+            sample["view_key"] = known
+            return None
+        view = self._view(index, path)
+        sample["view_key"] = ViewKey(view_digest(view), self.image_size, partial(load_view, *how))
+        return view
 
     def _view(self, index: int, path: str) -> Tensor:
         view = self._views.get(index)

@@ -61,7 +61,8 @@ def load(
             expert.pop("device", None)
     check_config(cfg, checkpoint=path, without=detached)
     kept = _kept_slots(path, cfg, detached)
-    context = StageContext(cfg=cfg, work_dir=work_dir.resolve())
+    # A user's images are not to be kept.
+    context = StageContext(cfg=cfg, work_dir=work_dir.resolve(), keeps_tokens=False)
     if device is not None:
         context.device = torch.device(device)
     model: Any = context.load_model(path, slots=kept)[0]
@@ -70,7 +71,6 @@ def load(
             f"The model of stage '{stage}' is a {type(model).__name__}, which cannot do without "
             "experts that it was trained with; name none of them as detached."
         )
-    model.cache = None  # a user's images are not to be kept
     if dtype is not None:
         model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     experts = list(model.running())

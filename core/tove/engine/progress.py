@@ -6,19 +6,28 @@ that a pass of ten minutes is not silent and one of seconds leaves nothing.
 
 import atexit
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from tove.engine.rows import make_console
 from tove.registry import HOOKS
 
-__all__ = ["ProgressHook"]
+__all__ = ["ProgressHook", "passing"]
 
 
 @HOOKS.register_module()
@@ -98,3 +107,58 @@ class ProgressHook(Hook):
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class _Rate(ProgressColumn):
+    """How many units a second are done."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> str:
+        """Return the rate as text."""
+        return f"{task.speed:.3g} {self.unit}/s" if task.speed else ""
+
+
+@contextmanager
+def passing(
+    what: str, total: int, console: Console, unit: str = "batches", seconds: float = 30.0
+) -> Iterator[Callable[[int], None]]:
+    """Show how far a pass is, at which rate, and how long it will take; give what moves it on.
+
+    Args:
+        what: it does.
+        total: units in all.
+        console: where to.
+        unit: of what, in the plural.
+        seconds: between lines where there is no terminal.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    began = told = time.monotonic()
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done, told
+        done = min(total, done + number)
+        bar.update(task, completed=done)
+        now = time.monotonic()
+        if not console.is_terminal and now - told >= seconds:
+            told = now
+            speed = done / (now - began)
+            left = _duration((total - done) / speed)
+            line = f"  {what}: {done} of {total} {unit}, {speed:.3g}/s, {left} left"
+            console.print(line, highlight=False)
+
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield advance

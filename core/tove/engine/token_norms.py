@@ -12,8 +12,6 @@ from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tove.backbones.preprocess import to_unit_range
-
 __all__ = ["fit_token_norms"]
 
 _SAMPLES = 256  # 16,384 tokens of an 8 x 8 grid: a mean's standard error is below 0.01 sigma
@@ -37,17 +35,22 @@ def fit_token_norms(
         return
     slots = [slot for slot in model.hub.fitted_norms() if slot not in kept]
     if slots:
-        model.hub.fit_norms(slots, _sample(model, loader, seed))
+        model.hub.fit_norms(slots, _sample(model, slots, loader, seed))
 
 
-def _sample(model: Any, loader: DataLoader, seed: int) -> Iterator[Tensor]:  # noqa: ANN401
-    """Yield this rank's images of the sample, [B, 3, H, W] in [0, 1]."""
+def _sample(
+    model: Any,  # noqa: ANN401
+    slots: Collection[str],
+    loader: DataLoader,
+    seed: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the experts' own tokens of this rank's part of the sample, by slot."""
     rank, ranks = get_dist_info()
     dataset: Any = loader.dataset
     drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     own = drawn[:_SAMPLES][rank::ranks]
     for indices in own.split(loader.batch_size or 1):
         batch = loader.collate_fn([dataset[index] for index in indices.tolist()])
-        images_BCHW = to_unit_range(model.data_preprocessor(batch)["images"])
-        if len(images_BCHW):  # samples may be texts alone
-            yield images_BCHW
+        batch = model.data_preprocessor(batch)
+        if len(batch["images"]):  # samples may be texts alone
+            yield model.expert_tokens(slots, batch["images"], batch["data_samples"])

@@ -69,6 +69,9 @@ def view_ids(data_samples: Sequence[Sample] | None) -> list[str] | None:
     names = []
     for sample in data_samples:
         kind = sample.get("view", "")
+        if "view_key" in sample:  # of its pixels, see `tove.modules.view_key`
+            names.append(sample["view_key"])
+            continue
         if "views" not in sample:
             names.append(f"{kind} {sample['image_id']}")
             continue

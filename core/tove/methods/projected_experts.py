@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tove.backbones.experts.hub import ExpertHub
-from tove.backbones.feature_cache.memory import TokenCache
+from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.methods.vision_language_model import VisionLanguageModel
 from tove.modules.projector import Projector
 

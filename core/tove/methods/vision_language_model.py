@@ -14,7 +14,7 @@ Shapes: V views (B samples where each has one), N tokens that are read, C encode
 of expert k, D language width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from tove.backbones.experts.hub import ExpertHub
-from tove.backbones.feature_cache.memory import TokenCache
+from tove.backbones.feature_cache.sources import frozen_sources, only_read
+from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.config.build import build_part
 from tove.engine.fingerprints import fingerprints
@@ -46,7 +47,7 @@ class VisionLanguageModel(BaseModel):
         language: config or module, a `tove.protocols.LanguageModel`.
         experts: by slot, see `ExpertHub`.
         detached: slots that are not built, looked up or run.
-        token_cache: dict(max_gb=...) keeps frozen tokens of deterministic views in memory.
+        token_cache: options of `TokenCache`, which keeps frozen tokens in memory or on disk.
         token_norm: what brings the experts' tokens to one scale, see `tove.modules.token_norm`; an
             expert's own `token_norm` goes before it.
         init_from: safetensors file with some of the trained parameters to start from.
@@ -88,10 +89,10 @@ class VisionLanguageModel(BaseModel):
         # Frozen parts draw random weights before theirs are loaded: put the generator back, so that
         # all methods of one seed start from the same projection.
         with torch.random.fork_rng(devices=[]):
-            self.hub = ExpertHub(experts or {}, detached, token_norm)
+            unbuilt = only_read(self.cache, experts or {})
+            self.hub = ExpertHub(experts or {}, detached, token_norm, unbuilt)
         self.slots = self.hub.slots
-        cfgs = (experts or {}).items()
-        self._sources = {slot: sorted(cfg.items(), key=str) for slot, cfg in cfgs}
+        self.sources = frozen_sources(self.encoder, self.hub, experts or {}, self.cache)
 
     def settle(self) -> None:
         """End a model's construction: what trains now is its own, all else is frozen and named.
@@ -182,9 +183,21 @@ class VisionLanguageModel(BaseModel):
         A cache has them as the expert gave them, for the models that share it may normalise them
         by other statistics.
         """
+        return self.hub.normalise(slot, self.raw_tokens(slot, images_VCHW, image_ids))
+
+    def raw_tokens(
+        self, slot: str, images_VCHW: Tensor, image_ids: Sequence[str] | None = None
+    ) -> Tensor:
+        """Return an expert's tokens [V, M_k, D_k] as it gives them, from the cache if known."""
         shape = self.hub.grids[slot], self.hub.widths[slot]
-        raw_VMD = self._frozen(slot, partial(self.hub.run, slot), shape, images_VCHW, image_ids)
-        return self.hub.normalise(slot, raw_VMD)
+        return self._frozen(slot, partial(self.hub.run, slot), shape, images_VCHW, image_ids)
+
+    def expert_tokens(
+        self, slots: Collection[str], images: Tensor, data_samples: list[Sample] | None
+    ) -> dict[str, Tensor]:
+        """Return the experts' own tokens of a batch by slot, [V, M_k, D_k]."""
+        images_VCHW, ids = to_unit_range(images), view_ids(data_samples)
+        return {slot: self.raw_tokens(slot, images_VCHW, ids) for slot in slots}
 
     @torch.no_grad()
     def _frozen(
@@ -199,11 +212,10 @@ class VisionLanguageModel(BaseModel):
         if not len(images_VCHW):
             (rows, columns), width = shape
             return images_VCHW.new_empty(0, rows * columns, width)
-        if self.cache is None or image_ids is None:
+        if self.cache is None:
             return network(images_VCHW)
-        # A cache may be shared by models that have another expert in a slot, or see another view.
-        key = f"{source} {self._sources.get(source)} {tuple(images_VCHW.shape[2:])}"
-        return self.cache.get_or_compute(key, image_ids, images_VCHW, network)
+        known = self.sources[source], self.encoder.grid
+        return self.cache.get_or_compute(*known, image_ids, images_VCHW, network)
 
     def forward(
         self,
@@ -246,6 +258,12 @@ class VisionLanguageModel(BaseModel):
 
     # --- what the engine asks -------------------------------------------------------------------
 
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether a training step looks at an image whose frozen tokens are all known."""
+        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        return trains or type(self).fuse is not VisionLanguageModel.fuse
+
     @classmethod
     def experts_of(cls, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """Return the experts that a model of these settings runs, by slot."""
@@ -276,7 +294,8 @@ class VisionLanguageModel(BaseModel):
     @torch.no_grad()
     def cost_parts(self, image_BCHW: Tensor) -> dict[str, CostPart]:
         """Return the encoder, each expert that runs, the fusion and the language model."""
-        experts = {slot: self.hub.experts[slot] for slot in self.running()}
+        device = image_BCHW.device
+        experts = {slot: self.hub.network(slot, device) for slot in self.running()}
         t_clip_BNC = self.encoder(image_BCHW)
         tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
         apart = self.beside_fusion

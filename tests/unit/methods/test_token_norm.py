@@ -14,7 +14,8 @@ MORE = {"MoVEKD": {"mole": {"num_experts": 2, "rank": 4}, "student": "full"}}
 @pytest.fixture
 def fit(batch):
     def fit(model):
-        model.hub.fit_norms(list(model.hub.fitted_norms()), [batch["images"] / 255])
+        slots = list(model.hub.fitted_norms())
+        model.hub.fit_norms(slots, [model.expert_tokens(slots, batch["images"], None)])
         return model
 
     return fit

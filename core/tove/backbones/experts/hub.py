@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tove.backbones.experts.provenance import expert_provenance
-from tove.backbones.experts.registration import expert_options, expert_spec
+from tove.backbones.experts.registration import expert_options, expert_spec, is_stored
 from tove.backbones.preprocess import Preprocess, keep_dtype
 from tove.errors import ConfigError
 from tove.modules.collectives import num_ranks, sum_over_ranks
@@ -58,7 +58,7 @@ class FrozenExpert(nn.Module):
     Args:
         slot: its name in the config, for messages.
         spec: what the plugin says about it.
-        expert: the built network.
+        expert: the built network; None for one that `place` brings when it first runs.
         device: where it stays whatever the model does; None follows the model.
         dtype: of its weights, which stays as well, under autocast too; None is float32, or what
             autocast makes of it.
@@ -72,7 +72,7 @@ class FrozenExpert(nn.Module):
         self,
         slot: str,
         spec: ExpertSpec,
-        expert: nn.Module,
+        expert: nn.Module | None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         token_norm: TokenNorm = "none",
@@ -81,13 +81,20 @@ class FrozenExpert(nn.Module):
         self.slot, self.spec, self.checked = slot, spec, False
         self.device = None if device is None else torch.device(device)
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        self.expert = expert.to(device=self.device, dtype=self.dtype).requires_grad_(False)
+        self.expert: nn.Module | None = None
         image = spec.image
         self.preprocess = Preprocess(
             image.size, image.mean, image.std, image.value_range, image.interpolation
         ).to(self.device)
         self.norm = make_token_norm(token_norm, spec.tokens.width)
+        if expert is not None:
+            self.place(expert)
         self.eval()
+
+    def place(self, expert: nn.Module, device: torch.device | None = None) -> None:
+        """Take the built network in, frozen and in eval, where the config or `device` says."""
+        expert = expert.to(device=self.device or device, dtype=self.dtype)
+        self.expert = expert.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "FrozenExpert":
         """Stay in eval: mmengine's loop sets the whole model to training every epoch."""
@@ -100,9 +107,13 @@ class FrozenExpert(nn.Module):
             return self
         return super()._apply(fn if self.dtype is None else keep_dtype(fn), recurse)
 
+    @property
+    def _network(self) -> nn.Module:
+        return cast(nn.Module, self.expert)
+
     def _input_dtype(self) -> torch.dtype | None:
         """The dtype that the input must have: that of the parameters, or else of the buffers."""
-        weights = chain(self.expert.parameters(), self.expert.buffers())
+        weights = chain(self._network.parameters(), self._network.buffers())
         return next((w.dtype for w in weights if w.is_floating_point()), self.dtype)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -117,7 +128,7 @@ class FrozenExpert(nn.Module):
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
         with settled, kept_global_state():
-            tokens_BMD = self.expert(pixels_BCHW.to(self._input_dtype()))
+            tokens_BMD = self._network(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
         return _moved(tokens_BMD, home)
@@ -159,11 +170,12 @@ class ExpertHub(nn.Module):
             the factory).
         detached: slots that are not looked up, built or run.
         token_norm: of the slots whose own is None.
+        unbuilt: slots whose experts are built when they first run: their tokens are kept elsewhere.
 
     Attributes:
         slots: all configured slots, in the config's order.
-        widths: token width by slot, for those that are built.
-        grids: token grid (h, w) by slot, for those that are built.
+        widths: token width by slot, for those that are not detached.
+        grids: token grid (h, w) by slot, for those that are not detached.
         forward_counts: how often each expert ran, by slot.
     """
 
@@ -172,6 +184,7 @@ class ExpertHub(nn.Module):
         experts: Mapping[str, Mapping[str, Any]],
         detached: Collection[str] = (),
         token_norm: TokenNorm = "none",
+        unbuilt: Collection[str] = (),
     ) -> None:
         super().__init__()
         check_slots(experts)
@@ -185,14 +198,25 @@ class ExpertHub(nn.Module):
         self.specs = expert_specs(experts, detached)
         self.widths = {slot: spec.tokens.width for slot, spec in self.specs.items()}
         self.grids = {slot: spec.tokens.grid for slot, spec in self.specs.items()}
-        self.experts = nn.ModuleDict({slot: self._build(slot) for slot in self.specs})
+        self.experts = nn.ModuleDict(
+            {
+                slot: FrozenExpert(
+                    slot,
+                    spec,
+                    None if slot in unbuilt else self._build(slot),
+                    self._cfgs[slot].get("device"),
+                    self._cfgs[slot].get("dtype"),
+                    self._norms[slot],
+                )
+                for slot, spec in self.specs.items()
+            }
+        )
 
-    def _build(self, slot: str) -> FrozenExpert:
+    def _build(self, slot: str) -> nn.Module:
         cfg = self._cfgs[slot]
         options = expert_options(cfg)
-        expert = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
-        place = cfg.get("device"), cfg.get("dtype")
-        return FrozenExpert(slot, self.specs[slot], expert, *place, self._norms[slot])
+        expert: nn.Module = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
+        return expert
 
     def _expert(self, slot: str) -> FrozenExpert:
         return cast(FrozenExpert, self.experts[slot])
@@ -227,17 +251,33 @@ class ExpertHub(nn.Module):
             ConfigError: it was detached when the hub was built, so there is no expert to run.
         """
         self._check_known([slot])
-        if slot not in self.experts:
+        if slot not in self.specs:
             raise ConfigError(
                 f"Expert slot '{slot}' was detached when the model was built, so it has neither an "
                 "expert nor trained layers; take it out of model.detached and build again."
             )
         self._detached.discard(slot)
 
+    def network(self, slot: str, device: torch.device | None = None) -> FrozenExpert:
+        """Return a slot's expert, which is built now if it was not."""
+        expert = self._expert(slot)
+        if expert.expert is None:
+            with torch.random.fork_rng(devices=[]):
+                expert.place(self._build(slot), device)
+        return expert
+
+    def absent(self) -> list[str]:
+        """Return the attached slots whose tokens are known and whose packages are not here."""
+        return [
+            slot
+            for slot in self.attached
+            if self._expert(slot).expert is None and is_stored(self._cfgs[slot])
+        ]
+
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
         """Run one expert: images in [0, 1] to its own tokens [B, M, D], as a cache keeps them."""
         self.forward_counts[slot] += 1
-        return self._expert(slot).raw(images_BCHW)
+        return self.network(slot, images_BCHW.device).raw(images_BCHW)
 
     def normalise(self, slot: str, tokens_BMD: Tensor) -> Tensor:
         """Return an expert's own tokens [B, M, D] at the scale at which methods read them."""
@@ -255,12 +295,13 @@ class ExpertHub(nn.Module):
         return {slot: norm for slot, norm in norms.items() if isinstance(norm, FittedNorm)}
 
     @torch.no_grad()
-    def fit_norms(self, slots: Collection[str], batches: Iterable[Tensor]) -> None:
+    def fit_norms(self, slots: Collection[str], batches: Iterable[Mapping[str, Tensor]]) -> None:
         """Take the statistics of these slots' tokens; all ranks get the same.
 
         Args:
             slots: of `fitted_norms`.
-            batches: images [B, 3, H, W] in [0, 1], this rank's part of the sample; maybe none.
+            batches: the experts' own tokens [B, M, D] by slot, this rank's part of the sample;
+                maybe none.
 
         Raises:
             ConfigError: no rank has an image.
@@ -270,9 +311,9 @@ class ExpertHub(nn.Module):
             slot: norm.moments(next(norm.buffers()).new_zeros(0, self.widths[slot]))
             for slot, norm in norms.items()
         }
-        for images_BCHW in batches:
+        for tokens in batches:
             for slot, norm in norms.items():
-                sums[slot] += norm.moments(self._expert(slot).raw(images_BCHW))
+                sums[slot] += norm.moments(tokens[slot])
         for slot, norm in norms.items():
             norm.fit(sum_over_ranks(sums[slot]) if num_ranks() > 1 else sums[slot])
 

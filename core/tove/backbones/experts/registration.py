@@ -5,7 +5,7 @@ of the plugin, building it does. A research project registers a class of its own
 `custom_imports`; the class carries its `ExpertSpec` as the attribute `spec`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,14 @@ from tove_plugins import (
 )
 
 __all__ = [
+    "Stored",
     "build_registered_expert",
     "expert_options",
     "expert_spec",
+    "is_stored",
     "register_experts",
+    "register_stored",
+    "stored_of",
 ]
 
 RESEARCH = "research code"
@@ -99,6 +103,8 @@ def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
         ExpertSpecError: A registered class has no `spec`.
     """
     found = _look_up(cfg, EXPERTS)
+    if hasattr(found, "stored"):
+        return stored_of(cfg)[1]
     entry = getattr(found, "entry", None)
     if isinstance(entry, ExpertEntry):
         return replace(entry, spec=resolve_expert(entry.spec.name, **expert_options(cfg)))
@@ -109,6 +115,53 @@ def expert_spec(cfg: Mapping[str, Any]) -> ExpertEntry:
             f"{cfg['type']!r}, has no `spec`; give the class an attribute `spec = ExpertSpec(...)`."
         )
     return ExpertEntry(spec, RESEARCH, "unversioned", str(found.__module__))
+
+
+Stored = tuple[Mapping[str, Any], Mapping[str, Any], ExpertEntry]
+"""Options of an expert, what its kept tokens depend on, and its entry."""
+
+
+def register_stored(name: str, stored: Sequence[Stored], where: str) -> None:
+    """Let a name that no package here offers mean an expert whose tokens are kept.
+
+    Args:
+        name: of the expert.
+        stored: of each of its builds that has tokens kept.
+        where: they are kept.
+    """
+    if EXPERTS.get(name) is not None:
+        return
+
+    def refuse(**options: Any) -> nn.Module:  # noqa: ANN401
+        raise ExpertNotAvailable(
+            f"Expert '{name}' is known by its tokens in {where} alone, and has to run here; "
+            f"install {stored[0][2].distribution}, or see that the tokens of all images are there."
+        )
+
+    refuse.stored = list(stored)  # type: ignore[attr-defined]
+    EXPERTS.register_module(name=name, module=refuse, force=True)
+
+
+def is_stored(cfg: Mapping[str, Any]) -> bool:
+    """Tell whether an expert is known by its kept tokens alone."""
+    return hasattr(_look_up(cfg, EXPERTS), "stored")
+
+
+def stored_of(cfg: Mapping[str, Any]) -> tuple[Mapping[str, Any], ExpertEntry]:
+    """Return what the kept tokens of a config's expert depend on, and its entry.
+
+    Raises:
+        ExpertNotAvailable: they are of other options.
+    """
+    own = {k: v for k, v in expert_options(cfg).items() if k not in ("weights", "sha256")}
+    stored = _look_up(cfg, EXPERTS).stored
+    for options, source, entry in stored:
+        if dict(options) == own:
+            return source, entry
+    raise ExpertNotAvailable(
+        f"The package of expert '{cfg['type']}' is not installed, and its tokens that are kept are "
+        f"of the options {[dict(options) for options, _, _ in stored]}, not of {own}."
+    )
 
 
 def expert_options(cfg: Mapping[str, Any]) -> dict[str, Any]:

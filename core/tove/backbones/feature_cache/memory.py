@@ -1,7 +1,4 @@
-"""Frozen networks give the same tokens for the same view: keep them instead of recomputing.
-
-For views without random geometry only. The store lies in CPU memory, holds one entry per
-(source, image id), and has a budget in bytes; once that is spent, what is not stored is computed.
+"""The smallest form of the cache: tokens kept in CPU memory for the length of a run.
 
 Shapes: B batch, M tokens, D width.
 """
@@ -11,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["TokenCache"]
+__all__ = ["MemoryStore"]
 
 
-class TokenCache:
-    """An in-memory store of frozen tokens.
+class MemoryStore:
+    """An in-memory store of frozen tokens, one entry per (source, image id).
 
     Args:
-        max_gb: budget, in units of 10^9 bytes.
+        max_gb: budget, in units of 10^9 bytes; once it is spent, what is not stored is computed.
     """
 
     def __init__(self, max_gb: float) -> None:
@@ -38,18 +35,16 @@ class TokenCache:
         self,
         source: str,
         image_ids: Sequence[str],
-        images_BCHW: Tensor,
-        compute: Callable[[Tensor], Tensor],
-        dtype: torch.dtype | None = None,
+        compute: Callable[[list[int]], Tensor],
+        device: torch.device,
     ) -> Tensor:
-        """Return tokens [B, M, D] on the images' device; the missing ones run as one batch.
+        """Return tokens [B, M, D] on a device; the missing ones are computed as one batch.
 
         Args:
-            source: name of the frozen network.
+            source: tells the frozen network and the view.
             image_ids: one unique id per image; a repeated id is computed once.
-            images_BCHW: the batch, [B, 3, H, W].
-            compute: maps a batch of images to their tokens.
-            dtype: of the result; None is the dtype that `compute` gives.
+            compute: gives the tokens of these rows of the batch.
+            device: of the tokens.
         """
         rows: dict[str, int] = {}
         for row, image_id in enumerate(image_ids):
@@ -57,22 +52,20 @@ class TokenCache:
                 rows.setdefault(image_id, row)
         fresh: dict[str, Tensor] = {}
         if rows:
-            whole = len(rows) == len(image_ids)
-            tokens_BMD = compute(images_BCHW if whole else images_BCHW[list(rows.values())])
+            tokens_BMD = compute(list(rows.values()))
             self._store(source, list(rows), tokens_BMD)
-            if whole:
-                return tokens_BMD.to(images_BCHW.device, dtype)
+            if len(rows) == len(image_ids):
+                return tokens_BMD.to(device)
             fresh = dict(zip(rows, tokens_BMD, strict=True))
-        device = images_BCHW.device
         if not fresh:
             stored_BMD = torch.stack([self._tokens[source, image_id] for image_id in image_ids])
-            return stored_BMD.to(device, dtype, non_blocking=True)
+            return stored_BMD.to(device, non_blocking=True)
         return torch.stack(
             [
                 fresh[i] if i in fresh else self._tokens[source, i].to(device, non_blocking=True)
                 for i in image_ids
             ]
-        ).to(device, dtype)
+        ).to(device)
 
     def _store(self, source: str, image_ids: Sequence[str], tokens_BMD: Tensor) -> None:
         """Keep as many of the rows as the budget allows."""

@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove.backbones.experts.licences import Terms
-from tove.backbones.feature_cache.memory import TokenCache
 from tove.config import environment
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
@@ -24,6 +23,7 @@ from tove.config.validation import check_arguments, check_model, look_up
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.digests import lost_files
 from tove.engine.fingerprints import check_frozen
+from tove.engine.known_tokens import name_views
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import method_settings
 from tove.engine.provenance import check_provenance
@@ -58,6 +58,7 @@ class StageContext:
         distributed: whether a process group is there.
         checkpoint: given by the user for a stage that is run alone.
         files: files that the user is told about at the end, with what each is.
+        keeps_tokens: whether models have their config's token cache.
         caches: token caches by encoder settings, shared between the stages' models.
         loaders: data loaders of evaluation that are built already, by name.
         terms: of the experts that the run's stages run.
@@ -72,6 +73,7 @@ class StageContext:
     distributed: bool = False
     checkpoint: Path | None = None
     files: dict[Path, str] = field(default_factory=dict)
+    keeps_tokens: bool = True
     caches: dict[str, Any] = field(default_factory=dict)
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     terms: list[Terms] = field(default_factory=list)
@@ -189,7 +191,9 @@ class StageContext:
     def evaluation_loader(self, name: str) -> DataLoader:
         """Return a data loader by its name, built once: its decoded images stay."""
         if name not in self.loaders:
-            self.loaders[name] = Runner.build_dataloader(self.loader(name), seed=self.seed)
+            loader = Runner.build_dataloader(self.loader(name), seed=self.seed)
+            name_views(loader.dataset, self.cfg.model.get("token_cache"))
+            self.loaders[name] = loader
         return self.loaders[name]
 
     def evaluator(self) -> list[dict[str, Any]]:
@@ -227,6 +231,8 @@ class StageContext:
                     f"has {', '.join(experts) or 'none'}; use the config it was trained with."
                 )
             settings = kind.with_slots(settings, slots)
+        if not self.keeps_tokens:
+            settings = {key: value for key, value in settings.items() if key != "token_cache"}
         _free_finished()
         seed_everything(self.seed)
         model = MODELS.build(settings).to(self.device)
@@ -238,7 +244,8 @@ class StageContext:
         """Let models on the same encoder share frozen tokens; the image view is the run's own."""
         if model.cache is None:
             return
-        model.cache = self.caches.setdefault(repr(settings["encoder"]), model.cache)
+        shared = repr((settings["encoder"], settings.get("token_cache")))
+        model.cache = self.caches.setdefault(shared, model.cache)
 
     def load_model(
         self, path: Path, over: Mapping[str, Any] | None = None, slots: Sequence[str] | None = None
@@ -272,7 +279,7 @@ class StageContext:
         if model.cache is not None and any(
             n.startswith("encoder.") for n in checkpoint["state_dict"]
         ):
-            model.cache = TokenCache(model.cache.max_bytes / 1e9)  # of an encoder of its own
+            model.cache = model.cache.anew()  # of an encoder of its own
         return model, meta
 
     def _encoder_beside(self, path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Measure one model: its scores on a split and its cost, as a row."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from tove.atomic_io import write_text
@@ -78,10 +80,24 @@ def measure_row(
         "experts": list(experts),
         "metrics": metrics,
         "gain": _gain(context, role, reference, items),
-        **measure_cost(inner, context.image_size, context.device),
+        **_cost(inner, context),
         "seed": context.seed,
         **entries,
     }
+
+
+def _cost(model: Any, context: StageContext) -> dict[str, Any]:  # noqa: ANN401 - a method's
+    """Measure what a model costs; experts that are known by their tokens alone are left out."""
+    absent = model.hub.absent() if hasattr(model, "hub") else []
+    for slot in absent:
+        what = f"The cost of expert '{slot}' is not counted: its package is not installed."
+        print_log(what, logger="current", level=logging.WARNING)
+        model.hub.detach(slot)
+    try:
+        return dict(measure_cost(model, context.image_size, context.device))
+    finally:
+        for slot in absent:
+            model.hub.attach(slot)
 
 
 def _item_scores(runner: StageRunner) -> Items:

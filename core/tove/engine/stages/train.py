@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tove.atomic_io import write_text
 from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
+from tove.engine.known_tokens import skip_known_views
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import run_overlay
@@ -180,6 +181,7 @@ class TrainStage:
         )
         check_lengths(model, loader.dataset)
         warn_of_unknown_words(model, loader.dataset)
+        skip_known_views(loader.dataset, model)
         runner.train()
         return runner
 

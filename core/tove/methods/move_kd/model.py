@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tove.backbones.experts.hub import ExpertHub
-from tove.backbones.feature_cache.memory import TokenCache
+from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.errors import ConfigError
 from tove.methods.move_kd.attention_weights import (

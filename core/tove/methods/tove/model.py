@@ -128,6 +128,12 @@ class ToVE(ProjectedExperts):
         return plain_state(self.state_dict(), self.merging.folded())
 
     @property
+    def needs_pixels(self) -> bool:
+        """Whether a training step looks at an image whose frozen tokens are all known."""
+        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        return trains or self.merging is not None
+
+    @property
     def leaves_unused(self) -> bool:
         """Whether a step may leave trained parameters out of its graph."""
         return self.expert_dropout > 0 or not self.hub.attached

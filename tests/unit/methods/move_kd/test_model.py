@@ -87,7 +87,8 @@ def test_a_student_with_mole_is_merged_and_one_without_is_plain_clip(make_studen
 def test_every_adapter_trains_with_every_normalisation(make_student, batch, adapter, token_norm):
     switches = {"adapter": adapter, "teacher_weight": "uniform"}
     model = make_student(switches=switches, token_norm=token_norm).train()
-    model.hub.fit_norms(list(model.hub.fitted_norms()), [batch["images"] / 255])
+    slots = list(model.hub.fitted_norms())
+    model.hub.fit_norms(slots, [model.expert_tokens(slots, batch["images"], None)])
     losses = model(**batch, mode="loss")
     assert torch.isfinite(losses["loss_kd"])
     losses["loss_kd"].backward()

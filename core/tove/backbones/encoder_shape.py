@@ -1,0 +1,52 @@
+"""How many tokens an encoder gives and how wide they are, told by its config file alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tove.backbones.vit import locate
+from tove.errors import ConfigError
+
+__all__ = ["encoder_tokens"]
+
+
+def encoder_tokens(settings: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+    """Return the width and the grid of an encoder's tokens; no weights are read.
+
+    Args:
+        settings: of the encoder in a config.
+
+    Raises:
+        ConfigError: its config file is not at hand.
+    """
+    vision = _vision_config(settings)
+    width = vision.get("hidden_size", vision.get("width"))
+    size = settings.get("image_size") or vision["image_size"]
+    side = size // vision["patch_size"]
+    return width, (side, side)
+
+
+def _vision_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    pretrained = str(settings.get("pretrained", ""))
+    if settings.get("model"):  # open_clip's name of an architecture
+        import open_clip
+
+        found = open_clip.get_model_config(settings["model"])
+        if found:
+            return found["vision_cfg"]
+    folder = Path(locate(pretrained))
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        told = json.loads((folder / "open_clip_config.json").read_text())
+        return told["model_cfg"]["vision_cfg"]
+    from transformers import AutoConfig
+
+    try:
+        whole = AutoConfig.from_pretrained(str(folder)).to_dict()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The config.json of model.encoder.pretrained={pretrained!r} is not at hand, so the "
+            f"number of its tokens is not known; fetch that one file: `hf download {pretrained} "
+            "config.json`."
+        ) from error
+    return whole.get("vision_config") or whole

@@ -1,0 +1,86 @@
+"""Training from tokens on disk, as a user does it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tove.config.loading import load_config
+
+pytestmark = pytest.mark.slow
+
+
+def run_tool(name: str, config: Path, *arguments: str) -> int:
+    import runpy
+
+    from tove import cli
+
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / f"{name}.py"))
+    return getattr(cli, name)(tool["parse_args"]([str(config), *arguments]))
+
+
+@pytest.fixture
+def only_transfer(settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The miniature run's one stage with experts, its tokens on disk in fp32."""
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
+    # With their weights: random ones are others in each process, and nothing of them is found.
+    settings["model"]["experts"] = {s: dict(type=f"tiny_{s}") for s in ("depth", "dino")}
+    settings["model"]["token_cache"] = dict(dir=str(tmp_path / "cache"), codec="fp32")
+    return settings
+
+
+def losses(work: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (work / "transfer/loss.jsonl").read_text().splitlines()]
+
+
+def row_of(work: Path) -> dict[str, Any]:
+    return json.loads((work / "results.json").read_text())[0]
+
+
+def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
+    only_transfer: dict[str, Any],
+    write_config: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    from tove.backbones.clip.encoder import TransformersCLIP
+    from tove.backbones.experts.hub import ExpertHub
+    from tove.data import image_dataset
+
+    cached = write_config(only_transfer, "cached.py")
+    only_transfer["model"]["token_cache"] = None
+    live = write_config(only_transfer, "live.py")
+    assert run_tool("train", live, "--work-dir", str(tmp_path / "live")) == 0
+    assert run_tool("cache", cached) == 0
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a cached step runs no frozen network and decodes no image")
+
+    trained = []
+    real = image_dataset.load_image
+    from mmengine.runner import Runner
+
+    whole_training = Runner.train
+
+    def train(self: Runner) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(ExpertHub, "run", refuse)
+            patch.setattr(TransformersCLIP, "forward", refuse)
+            patch.setattr(image_dataset, "shared_view", refuse)
+            trained.append(True)
+            return whole_training(self)
+
+    monkeypatch.setattr(Runner, "train", train)
+    options = ("--cfg-options", "model.token_cache.mode=read")
+    assert run_tool("train", cached, "--work-dir", str(tmp_path / "cached"), *options) == 0
+    assert trained
+    assert image_dataset.load_image is real
+    assert losses(tmp_path / "cached") == losses(tmp_path / "live")
+    first, second = (row_of(tmp_path / name) for name in ("live", "cached"))
+    assert first["metrics"] == second["metrics"]
+    assert first["training_images"] == second["training_images"]
+    for key in ("flops", "total_parameters", "trainable_parameters"):
+        assert first[key] == second[key]
+    assert load_config(str(cached)).model.token_cache.codec == "fp32"
