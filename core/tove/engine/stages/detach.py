@@ -39,7 +39,8 @@ class DetachStage:
         name: the stage's name.
         source: the stage whose checkpoint is taken apart.
         rule: the name of the ranking.
-        metric: what `leave_one_out` goes by; None is the first of `table_metrics` that is measured.
+        metric: what `leave_one_out` goes by; None is the first of `table_metrics` that is measured
+            on the validation split, or else the first metric there.
         budget: numbers of experts to keep, each of which gets a slim checkpoint
             `slim_<number>.pth`; None gives every number one.
     """
@@ -57,7 +58,7 @@ class DetachStage:
         self,
         name: str,
         source: str,
-        rule: str = "gate",
+        rule: str = "leave_one_out",
         metric: str | None = None,
         budget: int | Sequence[int] | None = None,
     ) -> None:
@@ -104,7 +105,7 @@ class DetachStage:
                 "Give it the checkpoint of a stage whose model has some."
             )
         scores = look_up(RANKINGS, self.rule, f"stages.{self.name}.rule")(
-            context, model, self._metric(context)
+            context, model, self.metric
         )
         # Rounded: what is equal must not be put in order by how images fell into batches.
         order = sorted(slots, key=lambda slot: round(scores[slot], 6))
@@ -116,9 +117,6 @@ class DetachStage:
             self._without(context, meta, removed=order[: count + 1], slots=slots)
             for count in range(len(order))
         ]
-
-    def _metric(self, context: StageContext) -> str:
-        return self.metric or context.cfg.get("table_metrics", TABLE_METRICS)[0]
 
     def _without(
         self, context: StageContext, meta: dict[str, Any], removed: list[str], slots: list[str]
@@ -149,13 +147,13 @@ class DetachStage:
 
 
 @RANKINGS.register_module(name="leave_one_out")
-def leave_one_out(context: StageContext, model: Any, metric: str) -> dict[str, float]:  # noqa: ANN401
+def leave_one_out(context: StageContext, model: Any, metric: str | None) -> dict[str, float]:  # noqa: ANN401
     """Return what each expert adds last: the score on the validation split less that without it.
 
     Args:
         context: the run.
         model: with all its experts; put back as it was.
-        metric: the score, larger being better.
+        metric: the score, larger being better; None is the first of `table_metrics` that there is.
 
     Raises:
         ConfigError: the evaluator does not give this metric.
@@ -164,12 +162,15 @@ def leave_one_out(context: StageContext, model: Any, metric: str) -> dict[str, f
 
     def score() -> float:
         scores = nested_metrics(runner.test())
-        if metric not in scores:
+        tables = context.cfg.get("table_metrics", TABLE_METRICS)
+        wanted = [metric] if metric else [*tables, *scores]
+        found = next((name for name in wanted if name in scores), None)
+        if found is None:
             raise ConfigError(
                 f"leave_one_out ranks by '{metric}', which is not measured on val_dataloader. "
-                f"{close_matches(metric, scores)} Set `metric` of the detach stage."
+                f"{close_matches(metric or '', scores)} Set `metric` of the detach stage."
             )
-        return scores[metric]["value"]
+        return scores[found]["value"]
 
     with_all, added = score(), {}
     for slot in model.hub.attached:
@@ -180,7 +181,7 @@ def leave_one_out(context: StageContext, model: Any, metric: str) -> dict[str, f
 
 
 @RANKINGS.register_module(name="random")
-def at_random(context: StageContext, model: Any, metric: str) -> dict[str, float]:  # noqa: ANN401
+def at_random(context: StageContext, model: Any, metric: str | None) -> dict[str, float]:  # noqa: ANN401
     """Return an order drawn from the run's seed: what any rule has to beat."""
     generator = random.Random(context.seed)
     return {slot: generator.random() for slot in model.provenance()}

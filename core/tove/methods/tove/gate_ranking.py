@@ -19,7 +19,7 @@ __all__ = ["mean_gate_weights"]
 
 
 @RANKINGS.register_module(name="gate")
-def by_gate(context: StageContext, model: Any, metric: str) -> dict[str, float]:  # noqa: ANN401
+def by_gate(context: StageContext, model: Any, metric: str | None) -> dict[str, float]:  # noqa: ANN401
     """Return the mean gate weights.
 
     Raises:
