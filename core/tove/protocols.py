@@ -32,7 +32,7 @@ VisionTokens = Tensor | Sequence[Tensor]
 samples and of the images within each, [0, N, D] where there is none."""
 Role = Literal["plain", "baseline", "method", "variant", "detached", "merged", "control"]
 """The part that a row plays in a table: see `tove.engine.rows`."""
-OnOtherExperts = Literal["keep", "carry over", "begin again"]
+OnOtherExperts = Literal["keep", "carry over", "begin again", "refuse"]
 """What becomes of a finished or interrupted training when a config's experts change."""
 
 
@@ -133,6 +133,10 @@ class Method(Protocol):
         owner: Tensor | None = None,
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
         """Return losses ("loss"), samples with `prediction` ("predict") or tokens ("tensor")."""
+        ...
+
+    def check_view(self, kind: str) -> None:
+        """Refuse training data whose images are shown in a way that the method cannot train on."""
         ...
 
     def running(self) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ class StagedRunner:
                 keeps = self._with_other_experts(stage) == "keep"
                 record.check(other_experts=keeps, other_checkpoint=True)
         elif self.resume:
-            record.check()
+            record.check(other_experts=self._with_other_experts(stage) != "refuse")
 
     def _with_other_experts(self, stage: Stage) -> str:
         decide = getattr(stage, "with_other_experts", None)

@@ -51,15 +51,28 @@ class Views:
         content_V4: where each view shows its image and no padding: left, top, right, bottom in
             pixels of the view, see `tove.data.views.content_mask`.
         owner_V: the sample of each view.
+        views_per_image: the number of views of each image, in the views' order.
+        num_texts: samples that have no image.
     """
 
     content_V4: Tensor
     owner_V: Tensor
+    views_per_image: tuple[int, ...]
+    num_texts: int
 
     @classmethod
-    def of(cls, content_V4: Tensor | None, owner_V: Tensor | None) -> "Views | None":
+    def of(
+        cls,
+        content_V4: Tensor | None,
+        owner_V: Tensor | None,
+        data_samples: Sequence[Sample] | None,
+    ) -> "Views | None":
         """Return the record of a batch that says of its views; None of one of whole images."""
-        return None if content_V4 is None or owner_V is None else cls(content_V4, owner_V)
+        if content_V4 is None or owner_V is None:
+            return None
+        images = [[image["num_views"] for image in s["views"]] for s in data_samples or ()]
+        counts = tuple(count for sample in images for count in sample)
+        return cls(content_V4, owner_V, counts, sum(not sample for sample in images))
 
 
 def view_ids(data_samples: Sequence[Sample] | None) -> list[str] | None:

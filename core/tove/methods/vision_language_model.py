@@ -235,7 +235,8 @@ class VisionLanguageModel(BaseModel):
             content: [V, 4], see `Views`; None where each sample has one whole view.
             owner: [V], see `Views`.
         """
-        fused = self.fuse(images, view_ids(data_samples), Views.of(content, owner))
+        views = Views.of(content, owner, data_samples)
+        fused = self.fuse(images, view_ids(data_samples), views)
         if mode == "loss":
             return self.losses(fused, data_samples or [])
         if mode == "predict":
@@ -276,6 +277,16 @@ class VisionLanguageModel(BaseModel):
         """Return the settings of the same model with no other experts than these slots."""
         experts = {slot: settings["experts"][slot] for slot in slots}
         return {**settings, "experts": experts, "detached": ()}
+
+    def check_view(self, kind: str) -> None:
+        """Refuse data whose images are shown in a way that the method cannot train on.
+
+        Args:
+            kind: of the view, see `tove.data.views`.
+
+        Raises:
+            ConfigError: with what to change.
+        """
 
     def running(self) -> tuple[str, ...]:
         """Return the slots whose experts run when the model answers."""

@@ -33,14 +33,15 @@ def shares(valid_BN: Tensor, dtype: torch.dtype) -> Tensor:
     return valid_BN / valid_BN.sum(-1, keepdim=True).clamp(min=1)
 
 
-def view_weights(image_V: Tensor, num_images: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return 1 / (views of its image) for every view [V].
+def view_weights(image_V: Tensor, num_images: int, counts_V: Tensor | None = None) -> Tensor:
+    """Return 1 / (views of its image that count) for every view that counts, 0 for others, [V].
 
     Args:
         image_V: the number of the image that a view is of, below `num_images`.
         num_images: in this batch.
-        dtype: of the result.
+        counts_V: False for views that do not, such as a tile of padding alone; None is all.
     """
-    counts_B = torch.zeros(num_images, dtype=dtype, device=image_V.device)
-    counts_B = counts_B.index_add(0, image_V, torch.ones_like(image_V, dtype=dtype))
-    return counts_B.reciprocal()[image_V]
+    ones_V = torch.ones_like(image_V, dtype=torch.float32)
+    counts_V = ones_V if counts_V is None else counts_V.to(ones_V.dtype)
+    views_B = ones_V.new_zeros(num_images).index_add(0, image_V, counts_V)
+    return counts_V / views_B.clamp(min=1)[image_V]

@@ -1,4 +1,4 @@
-"""Texts, looked at before a training spends hours on them."""
+"""Texts and views of images, looked at before a training spends hours on them."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
 from tove.protocols import Sample
 
-__all__ = ["check_lengths", "check_texts", "warn_of_unknown_words"]
+__all__ = ["check_lengths", "check_texts", "check_views", "warn_of_unknown_words"]
 
 _LOOKED_AT = 500  # samples of the training data
 _MUCH_UNKNOWN = 0.1  # share of the words
@@ -47,6 +47,18 @@ def check_texts(context: StageContext, model: Any, loader: str) -> None:  # noqa
                     f"{sample['image_id']}, and the language model has room for {room}; shorten it "
                     "in the annotation file, or use a model with more positions."
                 )
+
+
+def check_views(model: Any, dataset: Any) -> None:  # noqa: ANN401 - mmengine's wrappers
+    """Ask a method whether it can train on how conversations show their images.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    for part in inner_data_sets(dataset):
+        kind = getattr(getattr(part, "view", None), "kind", None)
+        if kind is not None:
+            model.check_view(kind)
 
 
 def check_lengths(model: Any, dataset: Any) -> None:  # noqa: ANN401 - mmengine's wrappers

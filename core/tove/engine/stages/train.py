@@ -27,7 +27,12 @@ from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.resume import images_of, kept_slots, start_training, steps_of
 from tove.engine.stages.source import check_source
-from tove.engine.stages.text_checks import check_lengths, check_texts, warn_of_unknown_words
+from tove.engine.stages.text_checks import (
+    check_lengths,
+    check_texts,
+    check_views,
+    warn_of_unknown_words,
+)
 from tove.engine.token_norms import fit_token_norms
 from tove.engine.trainable_state import choose_trained
 from tove.errors import ConfigError

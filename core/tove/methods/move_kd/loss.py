@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tove.modules.masked_mean import mean_over_images, shares
 
-__all__ = ["Distillation", "distillation_loss", "token_errors"]
+__all__ = ["Distillation", "distillation_loss", "mean_over_tokens", "token_errors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,13 @@ def token_errors(prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
     return difference.to(wide).square().mean(-1)
 
 
+def mean_over_tokens(errors_BTN: Tensor, valid_BN: Tensor | None = None) -> Tensor:
+    """Return mean_i l_ti of every image and teacher [B, T], over the valid patches."""
+    if valid_BN is None:
+        return errors_BTN.mean(-1)
+    return torch.einsum("btn,bn->bt", errors_BTN, shares(valid_BN, errors_BTN.dtype))
+
+
 def distillation_loss(
     errors_BTN: Tensor,
     teacher_weights_BT: Tensor,
@@ -56,10 +63,7 @@ def distillation_loss(
         valid_BN: False for padded patches; None is none.
         weights_B: of every view in the mean over images, 0 for no image; None is 1 for all.
     """
-    if valid_BN is None:
-        mean_BT = errors_BTN.mean(-1)
-    else:
-        mean_BT = torch.einsum("btn,bn->bt", errors_BTN, shares(valid_BN, errors_BTN.dtype))
+    mean_BT = mean_over_tokens(errors_BTN, valid_BN)
     loss_BT = mean_BT
     if token_weights_BN is not None:
         weights_BN = token_weights_BN.to(errors_BTN.dtype)

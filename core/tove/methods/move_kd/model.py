@@ -8,10 +8,9 @@ Teachers run in training only: what is measured, and answers, is the student alo
 the hub are the teachers, so another teacher is one line of a config; CLIP is always one of them, a
 copy of the student as it was.
 
-Readings of `Switches` that are about LLaVA's data (text_only, padding, geometry, any_resolution,
-sam_layout) have nothing to act on here: every sample has one shared square view.
+What of a batch counts, and how each teacher sees it, tells `taking_part`.
 
-Shapes: B images, N patches on CLIP's grid, C CLIP width, D language width, T teachers (CLIP first).
+Shapes: B views, N patches on CLIP's grid, C CLIP width, D language width, T teachers (CLIP first).
 """
 
 from collections import deque
@@ -33,19 +32,24 @@ from tove.methods.move_kd.attention_weights import (
     with_clip_share,
 )
 from tove.methods.move_kd.balance import routing_balance
-from tove.methods.move_kd.loss import distillation_loss, token_errors
+from tove.methods.move_kd.loss import distillation_loss, mean_over_tokens, token_errors
 from tove.methods.move_kd.mole import MoLE, record_routing
 from tove.methods.move_kd.mole_injection import inject_mole
 from tove.methods.move_kd.presets import read_switches
+from tove.methods.move_kd.sam_layout import check_sam_map, released_sam_tokens
+from tove.methods.move_kd.taking_part import TakingPart, check_view, taking_part
 from tove.methods.move_kd.teacher_adapter import StudentHead, make_adapter, output_variance
 from tove.methods.move_kd.teacher_dropping import kept_teachers
 from tove.methods.projected_experts import PROJECTOR, make_projector, plain_state
 from tove.methods.vision_language_model import Fused, Views, VisionLanguageModel
 from tove.modules.resample import resample_tokens
 from tove.modules.token_norm import TokenNorm
+from tove.protocols import OnOtherExperts
 from tove.registry import MODELS
 
 __all__ = ["MoVEKD"]
+
+_SAM = "sam"  # the slot whose map `sam_layout` is about, as the release calls this teacher
 
 
 @MODELS.register_module()
@@ -72,6 +76,7 @@ class MoVEKD(VisionLanguageModel):
         "projector": PROJECTOR,
         "token_cache": (TokenCache, ()),
     }
+    on_other_experts: ClassVar[OnOtherExperts] = "refuse"  # what taught it is part of it
     teachers_only: ClassVar[bool] = True
     slot_parts = ("hub.experts", "adapters")
     beside_fusion = (*VisionLanguageModel.beside_fusion, "clip", "adapters")
@@ -122,6 +127,8 @@ class MoVEKD(VisionLanguageModel):
         """Make what brings each teacher to the student."""
         own = self.encoder.width, self.encoder.grid
         theirs = {s: (self.hub.widths[s], self.hub.grids[s]) for s in self.hub.attached}
+        if self.switches.sam_layout == "released" and _SAM in theirs:
+            check_sam_map(*theirs[_SAM])
         kind = self.switches.adapter
         self.adapters = nn.ModuleDict({s: make_adapter(kind, t, own) for s, t in theirs.items()})
 
@@ -129,6 +136,20 @@ class MoVEKD(VisionLanguageModel):
         """Return what the student alone gives: P(v)."""
         v_BND = self.projector.project_clip(t_clip_BNC)
         return Fused(v_BND, v_BND)
+
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether a step may leave trained parameters out: the LoRA pairs above the tokens do."""
+        return self.switches.mole_layers == "all"
+
+    def check_view(self, kind: str) -> None:
+        """Refuse data whose images are shown in a way that the switches do not know."""
+        check_view(self.switches, kind)
+
+    def encode(self, images_VCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
+        """Return the student's tokens [V, N, C] of images in [0, 1]; never those of a cache."""
+        tokens_VNC: Tensor = self.encoder(images_VCHW)
+        return tokens_VNC
 
     def fuse(
         self,
@@ -139,39 +160,46 @@ class MoVEKD(VisionLanguageModel):
         """Follow images through the student; in training the teachers' losses come along."""
         images_BCHW = to_unit_range(images)
         if not self.training:
-            return self.fuse_tokens(self.encode(images_BCHW, image_ids), {})
+            return self.fuse_tokens(self.encode(images_BCHW), {})
+        part = taking_part(self.switches, images_BCHW, image_ids, views, self.encoder.grid)
         with record_routing(self.encoder) as routing:
-            v_BNC = self.encode(images_BCHW, image_ids)
-        losses = self._distil(v_BNC, images_BCHW, image_ids)
+            v_BNC = self.encode(part.images_VCHW)
+        losses = self._distil(v_BNC, part)
         if routing:
-            balance = routing_balance(routing, self.switches.balance)
+            counted = part.valid_VP, part.weights_V
+            balance = routing_balance(routing, self.switches.balance, *counted)
             losses["loss_balance"] = self.switches.balance_weight * balance
-        fused = self.fuse_tokens(v_BNC, {})
+        fused = self.fuse_tokens(v_BNC[: len(images)], {})  # black images are not read
         return Fused(fused.t_fuse, fused.v, losses=losses)
 
-    def _distil(
-        self, v_BNC: Tensor, images_BCHW: Tensor, image_ids: Sequence[str] | None
-    ) -> dict[str, Tensor]:
+    def _distil(self, v_BNC: Tensor, part: TakingPart) -> dict[str, Tensor]:
         """Return L_kd, and the variance of what each adapter gives beside the student's own."""
-        read = self.switches
-        cls_BC, clip_BNC, attention_BHP = self._teacher_clip(images_BCHW)
+        read, valid_BN = self.switches, part.valid_VN
+        cls_BC, clip_BNC, attention_BHP = self._teacher_clip(part.images_VCHW)
         predicted, targets = [v_BNC], [clip_BNC]
-        seen = {"variance/student": output_variance(v_BNC)}
+        seen = {"variance/student": output_variance(v_BNC, valid_BN)}
         for slot in self.hub.attached:
-            tokens_BMK = self.frozen_tokens(slot, images_BCHW, image_ids)
-            prediction, target = self._pair(slot, v_BNC, tokens_BMK)
+            prediction, target = self._pair(slot, v_BNC, self._teacher_tokens(slot, part))
             predicted.append(prediction)
             targets.append(target)
-            seen[f"variance/{slot}"] = output_variance(target)
+            seen[f"variance/{slot}"] = output_variance(target, valid_BN)
         errors = [token_errors(p, t) for p, t in zip(predicted, targets, strict=True)]
         errors_BTN = torch.stack(errors, 1)
         weights_BT = self._teacher_weights(cls_BC, targets[1:])
         if read.teacher_dropping and self.hub.attached:
-            kept_BT = kept_teachers(errors_BTN.mean(-1), read.teacher_dropping)
-            weights_BT = weights_BT * kept_BT
-        tokens_BN = token_weights(attention_BHP, read.token_weight)
-        distilled = distillation_loss(errors_BTN, weights_BT, tokens_BN)
+            furthest_BT = mean_over_tokens(errors_BTN, valid_BN)
+            weights_BT = weights_BT * kept_teachers(furthest_BT, read.teacher_dropping)
+        tokens_BN = token_weights(attention_BHP, read.token_weight, valid_BN)
+        distilled = distillation_loss(errors_BTN, weights_BT, tokens_BN, valid_BN, part.weights_V)
         return {"loss_kd": read.kd_weight * distilled.loss, **seen}
+
+    def _teacher_tokens(self, slot: str, part: TakingPart) -> Tensor:
+        """Return a teacher's tokens [B, M, K] of the views as it sees them."""
+        seen = part.seen_by(self.hub.specs[slot].image)
+        tokens_BMK = self.frozen_tokens(slot, seen.images_VCHW, seen.ids)
+        if slot == _SAM and self.switches.sam_layout == "released":
+            return released_sam_tokens(tokens_BMK, self.hub.grids[slot])
+        return tokens_BMK
 
     def _pair(self, slot: str, v_BNC: Tensor, tokens_BMK: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is compared: student and adapted teacher, or a head and the teacher."""

@@ -12,7 +12,26 @@ from torch.nn import functional as F
 
 from tove.errors import ConfigError
 
-__all__ = ["released_sam_tokens"]
+__all__ = ["check_sam_map", "released_sam_tokens"]
+
+
+def check_sam_map(width: int, grid: tuple[int, int]) -> None:
+    """Check that the release's reading is defined for maps of this size.
+
+    Args:
+        width: C.
+        grid: (H, W).
+
+    Raises:
+        ConfigError: it is not.
+    """
+    rows, columns = grid
+    if width != 4 * columns or rows != columns:
+        raise ConfigError(
+            f"sam_layout='released' is defined for square maps with four times as many channels "
+            f"as columns, but this teacher gives {rows}x{columns} of {width}; set it to "
+            "'correct'."
+        )
 
 
 def released_sam_tokens(tokens_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -26,12 +45,7 @@ def released_sam_tokens(tokens_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
         ConfigError: the map has not four times as many channels as columns.
     """
     (height, width), channels = grid, tokens_BNC.shape[-1]
-    if channels != 4 * width or height != width:
-        raise ConfigError(
-            f"sam_layout='released' is defined for square maps with four times as many channels "
-            f"as columns, but this teacher gives {height}x{width} of {channels}; set it to "
-            "'correct'."
-        )
+    check_sam_map(channels, grid)
     memory_BCN = tokens_BNC.transpose(1, 2).contiguous()
     misread_BhwC = memory_BCN.view(-1, 2 * height, 2 * width, channels // 4)
     return F.pixel_unshuffle(misread_BhwC.permute(0, 3, 1, 2), 2).flatten(2).transpose(1, 2)

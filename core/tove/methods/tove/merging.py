@@ -259,7 +259,7 @@ class Merge(BaseModel):
         if mode == "tensor":
             return prediction_BND
         with torch.no_grad():
-            views = Views.of(content, owner)
+            views = Views.of(content, owner, samples)
             target_BND = self.teacher.fuse(images, view_ids(samples), views).t_fuse
         losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
         if self.lm_weight:
