@@ -25,6 +25,7 @@ from tove.backbones.experts.hub import ExpertHub
 from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.errors import ConfigError
+from tove.methods.batch import encoded
 from tove.methods.move_kd.attention_weights import (
     class_attention,
     teacher_weights,
@@ -148,8 +149,7 @@ class MoVEKD(VisionLanguageModel):
 
     def encode(self, images_VCHW: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
         """Return the student's tokens [V, N, C] of images in [0, 1]; never those of a cache."""
-        tokens_VNC: Tensor = self.encoder(images_VCHW)
-        return tokens_VNC
+        return encoded(self.encoder, images_VCHW)
 
     def fuse(
         self,

@@ -2,6 +2,7 @@
 
     view v of image i     weighs 1 / (views of i that show something of it)
     sample without image  has no view ("masked"), or a black one of its own ("distilled", as released)
+    batch without image   one black view that weighs nothing: all that trains is in the backward pass
     patch of a border     counts for nothing ("masked"), or as any other ("distilled", as released)
     border of a view      the colour that it has ("shared"), or each teacher's mean ("released")
 
@@ -90,20 +91,25 @@ def taking_part(
         valid_VN = images_VCHW.new_ones(len(images_VCHW), grid[0] * grid[1], dtype=torch.bool)
         return TakingPart(images_VCHW, names, valid_VN, images_VCHW.new_ones(len(images_VCHW)))
     content_V4, views_of = views.content_V4, list(views.views_per_image)
-    if read.text_only == "distilled" and views.num_texts:
-        black = images_VCHW.new_zeros(views.num_texts, *images_VCHW.shape[1:])
-        images_VCHW = torch.cat([images_VCHW, black])
+    none = not len(images_VCHW)
+    num_black = views.num_texts if read.text_only == "distilled" else int(none)
+    if num_black:
         side = images_VCHW.shape[-1]
-        whole = on_device([[0, 0, side, side]] * views.num_texts, content_V4.device)
+        black = images_VCHW.new_zeros(num_black, 3, side, side)
+        whole = on_device([[0, 0, side, side]] * num_black, content_V4.device)
+        images_VCHW = torch.cat([images_VCHW, black])
         content_V4 = torch.cat([content_V4, whole])
-        views_of += [1] * views.num_texts
-        names = None if names is None else names + [_BLACK] * views.num_texts
-    valid_VN = images_VCHW.new_ones(len(images_VCHW), grid[0] * grid[1], dtype=torch.bool)
+        names = None if names is None else names + [_BLACK] * num_black
+        views_of += [1] * num_black
     if read.padding == "masked":
         valid_VN = content_mask(content_V4, images_VCHW.shape[-1], grid)
+    else:
+        valid_VN = images_VCHW.new_ones(len(images_VCHW), grid[0] * grid[1], dtype=torch.bool)
     image_of = [number for number, count in enumerate(views_of) for _ in range(count)]
     image_V = on_device(image_of, images_VCHW.device)
     weights_V = view_weights(image_V, len(views_of), valid_VN.any(-1))
+    if none and read.text_only == "masked":
+        weights_V = torch.zeros_like(weights_V)
     content = content_V4 if read.geometry == "released" else None
     return TakingPart(images_VCHW, names, valid_VN, weights_V, content)
 
