@@ -144,7 +144,11 @@ class Method(Protocol):
         ...
 
     def plain_encoder(self) -> nn.Module:
-        """Return the encoder that a merge starts its student from, and an export is shaped as."""
+        """Return the encoder that a merge starts its student from."""
+        ...
+
+    def deployed_encoder(self) -> nn.Module:
+        """Return an encoder that takes the weights of `deployed`, and writes them by `export`."""
         ...
 
     def provenance(self) -> dict[str, dict[str, Any]]:

@@ -79,7 +79,11 @@ EXPERTS = Registry("expert", scope=SCOPE, locations=["tove.backbones.experts.reg
 ENCODERS = Registry(
     "encoder",
     scope=SCOPE,
-    locations=["tove.backbones.clip.encoder", "tove.backbones.transformers_vit"],
+    locations=[
+        "tove.backbones.clip.encoder",
+        "tove.backbones.transformers_vit",
+        "tove.methods.move_kd",
+    ],
 )
 LANGUAGE_MODELS = Registry(
     "language model",

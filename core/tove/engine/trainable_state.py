@@ -68,7 +68,7 @@ def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # no
         also: further names to keep.
     """
     kept = _trained_names(model) | set(also)
-    model.kept_names = kept  # grows with what is trained or loaded
+    model.kept_names = kept  # grows in place with what is trained or loaded: the hooks hold it
 
     def drop(module: nn.Module, state_dict: dict, prefix: str, local_metadata: Any) -> None:  # noqa: ANN401
         for name in [name for name in state_dict if name.startswith(prefix)]:
@@ -119,7 +119,7 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
                 "rounding; leave the dtype of that part out and train with --amp."
             )
         parameter.requires_grad_(name in chosen)
-    model.kept_names |= _trained_names(model)
+    model.kept_names.update(_trained_names(model))
 
 
 def load_trainable(model: Any, state_dict: Mapping[str, Tensor]) -> None:  # noqa: ANN401
@@ -150,7 +150,7 @@ def load_trainable(model: Any, state_dict: Mapping[str, Tensor]) -> None:  # noq
         )
     taken = {n: t for n, t in state_dict.items() if n in every}
     if hasattr(model, "kept_names"):
-        model.kept_names |= taken.keys()
+        model.kept_names.update(taken)
     model.load_state_dict(taken, strict=False)
 
 

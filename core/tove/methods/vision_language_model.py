@@ -297,6 +297,10 @@ class VisionLanguageModel(BaseModel):
         encoder: nn.Module = self.encoder
         return encoder
 
+    def deployed_encoder(self) -> nn.Module:
+        """Return an encoder that takes the weights of `deployed`, and writes them."""
+        return self.plain_encoder()
+
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Return name, distribution, version and digest of each expert that runs, by slot."""
         provenance = self.hub.provenance()

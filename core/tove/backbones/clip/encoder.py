@@ -7,7 +7,7 @@ Shapes: B batch, N = h * w tokens of the patch grid, D width, P = N + 1 position
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class TransformersCLIP(ViTEncoder):
     """
 
     library = "transformers"
+    tower_class: ClassVar[type[CLIPVisionModel]] = CLIPVisionModel
     blocks_name = "model.vision_model.encoder.layers"
     attention_names = ("self_attn",)
     before_blocks = ("model.vision_model.embeddings.", "model.vision_model.pre_layrnorm.")
@@ -46,7 +47,7 @@ class TransformersCLIP(ViTEncoder):
     def __init__(self, pretrained: str, image_size: int | None = None, layer: int = -1) -> None:
         super().__init__(pretrained, layer)
         self.source = locate(pretrained)
-        whole = load_whole(CLIPVisionModel, self.source, pretrained)
+        whole = load_whole(self.tower_class, self.source, pretrained)
         self.tower_config = config = whole.config
         # transformers 5 has no `vision_model` in a CLIPVisionModel. Parameters keep the name that
         # checkpoints know.

@@ -1,6 +1,7 @@
 """What a stage is given: the run that it is part of, with its settings, models and loaders."""
 
 import gc
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove.backbones.experts.licences import Terms
+from tove.backbones.export_folder import MARK
 from tove.config import environment
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
@@ -42,7 +44,8 @@ __all__ = [
 def exported_encoder(encoder: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings that make an encoder's config read an export instead."""
     settings: dict[str, Any] = ENCODERS.get(encoder["type"]).read_export(folder.resolve())
-    return settings
+    kind = json.loads((folder / MARK).read_text()).get("type")  # of what its source's cannot read
+    return settings if kind is None else settings | {"type": kind}
 
 
 @dataclass

@@ -100,8 +100,8 @@ class ExportStage:
         retrieval = measure_retrieval(context, model, folder)
         del model  # what is measured needs the room
         row = self._measure(context, state, meta) | {"retrieval": retrieval}
-        trained = meta.get("trained_parameters")
-        return [row if trained is None else row | {"trainable_parameters": trained}]
+        own = {"trainable_parameters": "trained_parameters", "merge_loss": "merge_loss"}
+        return [row | {key: meta[name] for key, name in own.items() if name in meta}]
 
     def _measure(
         self, context: StageContext, state: Mapping[str, Tensor], source: Mapping[str, Any]
@@ -211,7 +211,7 @@ def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
 
 def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
     """Write, and return, the encoder that a deployed state holds the weights of."""
-    encoder: Any = deepcopy(model.plain_encoder()).requires_grad_(False)
+    encoder: Any = deepcopy(model.deployed_encoder()).requires_grad_(False)
     own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
     encoder.load_state_dict(own, strict=False)
     encoder.eval().export(folder)

@@ -34,7 +34,7 @@ def check_llava(context: StageContext, model: Any, encoder: Any) -> None:  # noq
     Raises:
         ConfigError: no Llava model can hold it; what to change is said.
     """
-    if _talks(model):
+    if _talks(model, encoder):
         check_parts(_parts(context, model, encoder))
 
 
@@ -57,7 +57,7 @@ def write_llava(
     Returns:
         Whether there is one: the language model is a chat model, the encoder transformers' CLIP.
     """
-    if not _talks(model):
+    if not _talks(model, model.encoder):
         return False
     if is_main_process():
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,9 +68,9 @@ def write_llava(
     return True
 
 
-def _talks(model: Any) -> bool:  # noqa: ANN401
-    is_clip = isinstance(model.plain_encoder(), TransformersCLIP)
-    return is_clip and isinstance(model.language, ChatLanguageModel)
+def _talks(model: Any, encoder: Any) -> bool:  # noqa: ANN401
+    """Tell whether there is a Llava folder: its vision tower is stock CLIP and nothing else."""
+    return type(encoder) is TransformersCLIP and isinstance(model.language, ChatLanguageModel)
 
 
 def _parts(context: StageContext, model: Any, encoder: Any) -> LlavaParts:  # noqa: ANN401

@@ -10,6 +10,7 @@ from tove.methods.move_kd.balance import routing_balance
 from tove.methods.move_kd.loss import Distillation, distillation_loss, token_errors
 from tove.methods.move_kd.model import MoVEKD
 from tove.methods.move_kd.mole import MoLE, record_routing
+from tove.methods.move_kd.mole_clip import MoLECLIP
 from tove.methods.move_kd.mole_injection import inject_mole, mole_layers
 from tove.methods.move_kd.presets import PRESETS, Switches, read_switches
 from tove.methods.move_kd.teacher_adapter import make_adapter, output_variance
@@ -19,6 +20,7 @@ __all__ = [
     "PRESETS",
     "Distillation",
     "MoLE",
+    "MoLECLIP",
     "MoVEKD",
     "Switches",
     "class_attention",

@@ -35,7 +35,8 @@ from tove.methods.move_kd.attention_weights import (
 from tove.methods.move_kd.balance import routing_balance
 from tove.methods.move_kd.loss import distillation_loss, mean_over_tokens, token_errors
 from tove.methods.move_kd.mole import MoLE, record_routing
-from tove.methods.move_kd.mole_injection import inject_mole
+from tove.methods.move_kd.mole_clip import MoLECLIP
+from tove.methods.move_kd.mole_injection import inject_mole, mole_layers
 from tove.methods.move_kd.presets import read_switches
 from tove.methods.move_kd.sam_layout import check_sam_map, released_sam_tokens
 from tove.methods.move_kd.taking_part import TakingPart, check_view, taking_part
@@ -237,10 +238,14 @@ class MoVEKD(VisionLanguageModel):
         """Return CLIP as it was: MoLE depends on the token and cannot be folded into weights."""
         return self.clip
 
-    def deployed(self) -> dict[str, Tensor] | None:
-        """Return plain CLIP around the student; None with MoLE, which a MergeStage folds."""
-        if any(isinstance(module, MoLE) for module in self.encoder.modules()):
-            return None
+    def deployed_encoder(self) -> nn.Module:
+        """Return the student: a CLIP of its library, or with MoLE a `MoLECLIP`."""
+        if not mole_layers(self.encoder):
+            return self.clip
+        return MoLECLIP.around(self.encoder)
+
+    def deployed(self) -> dict[str, Tensor]:
+        """Return plain CLIP around the student, its MoLE among the encoder's weights."""
         return plain_state(self.state_dict(), self.encoder)
 
     def train(self, mode: bool = True) -> "MoVEKD":
@@ -248,7 +253,6 @@ class MoVEKD(VisionLanguageModel):
         super().train(mode)
         if hasattr(self, "clip"):
             self.clip.eval()
-        for module in self.encoder.modules():
-            if isinstance(module, MoLE):
-                module.training = mode
+        for layer in mole_layers(self.encoder):
+            layer.training = mode
         return self

@@ -115,6 +115,9 @@ class MoLE(nn.Module):
         form: "mask" or "sorted"; "auto" sorts on a CPU and masks elsewhere. What "sorted" cannot
             do (dense routing, placement "around", autocast, torch.compile) is masked as well.
 
+    Attributes:
+        options: the arguments that make such a layer around another FFN, to be loaded into.
+
     Raises:
         ConfigError: the FFN is of no known kind, or a number is out of range.
     """
@@ -140,6 +143,15 @@ class MoLE(nn.Module):
                 "takes the FFN of transformers' CLIP (fc1, fc2) or of open_clip (c_fc, c_proj)."
             )
         self.ffn, self._names = ffn, names
+        self.options = {
+            "num_experts": num_experts,
+            "rank": rank,
+            "alpha": alpha,
+            "dropout": dropout,
+            "routing": routing,
+            "placement": placement,
+            "router_gradient": router_gradient,
+        }
         self.scale, self.dropout, self.routing = alpha / rank, dropout, routing
         self.placement, self.router_gradient, self.form = placement, router_gradient, form
         self.record: list[Tensor] | None = None

@@ -6,7 +6,9 @@ What it leaves is plain CLIP around the student: experts, gate and MLP_t are gon
 writes and measures it; a TrainStage may go on from it.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -112,6 +114,7 @@ class MergeStage:
                 "training_images": len(seen),
                 "steps": meta.get("steps", 0) + schedule.steps,
                 "trained_parameters": count_parameters(model)[0],
+                **_last_loss(folder),
             }
             state = {name: tensor.cpu() for name, tensor in model.deployed().items()}
             write_checkpoint(folder / "model.pth", {"meta": meta, "state_dict": state})
@@ -141,3 +144,11 @@ class MergeStage:
     def _seen_by_teacher(self, context: StageContext) -> set[str]:
         listed = context.model_path(self.source).parent / "images_seen.txt"
         return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
+
+
+def _last_loss(folder: Path) -> dict[str, float]:
+    """Return the mean distance from the teacher over the training's last tenth."""
+    curve = folder / "loss.jsonl"
+    lines = curve.read_text().splitlines() if curve.exists() else []
+    last = [json.loads(line)["loss_merge"] for line in lines[-max(1, len(lines) // 10) :]]
+    return {"merge_loss": sum(last) / len(last)} if last else {}

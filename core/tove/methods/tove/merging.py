@@ -304,6 +304,10 @@ class Merge(BaseModel):
         """Return the teacher's."""
         return self.teacher.plain_encoder()
 
+    def deployed_encoder(self) -> nn.Module:
+        """Return the teacher's plain one."""
+        return self.plain_encoder()
+
     def deployed(self) -> dict[str, Tensor]:
         """Return the state of plain CLIP around the student: P_clip and the language side stay."""
         return plain_state(self.teacher.state_dict(), self.merged_encoder())

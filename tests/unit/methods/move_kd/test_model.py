@@ -67,7 +67,6 @@ def test_no_teacher_runs_when_it_answers_and_none_is_needed_to_load_it(make_stud
 def test_a_student_with_mole_is_merged_and_one_without_is_plain_clip(make_student, make_model):
     images = torch.rand(2, 3, 32, 32)
     with_mole = make_student()
-    assert with_mole.deployed() is None
     merge = Merge(with_mole)
     assert not any(isinstance(module, MoLE) for module in merge.student.modules())
     torch.testing.assert_close(merge(images), with_mole.plain_tokens(with_mole.clip(images)))
