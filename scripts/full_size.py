@@ -17,8 +17,9 @@ from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import Registry, init_default_scope
 from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "openai/clip-vit-large-patch14-336": dict(
@@ -36,8 +37,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _vision_model(kind: Any, source: str, pretrained: str) -> nn.Module:
-    return kind(kind.config_class(**ARCHITECTURES[source]))
+def _vision_model(kind: type[CLIPVisionModel], source: str, pretrained: str) -> nn.Module:
+    return kind(CLIPVisionConfig(**ARCHITECTURES[source]))
 
 
 def _language_model(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any, Any]:
@@ -52,7 +53,7 @@ def _language_model(pretrained: str, fusion: str, dtype: str | None) -> tuple[An
     return model, PreTrainedTokenizerFast(tokenizer_object=words, **ends)
 
 
-def _expert(cfg: Mapping[str, Any], registry: Any) -> nn.Module:
+def _expert(cfg: Mapping[str, Any], registry: Registry) -> nn.Module:
     from tove.backbones.experts.registration import expert_options, expert_spec
 
     spec = expert_spec(cfg).spec
@@ -88,7 +89,7 @@ def without_weights() -> Iterator[None]:
         yield
 
 
-def build(cfg: Config, stage: Mapping[str, Any]) -> Any:
+def build(cfg: Config, stage: Mapping[str, Any]) -> nn.Module:
     """Return the model of a training stage as it trains, on the meta device."""
     from tove.engine.planning import method_settings, run_overlay
     from tove.engine.trainable_state import choose_trained
@@ -98,14 +99,14 @@ def build(cfg: Config, stage: Mapping[str, Any]) -> Any:
     MODELS.get("PlainCLIP")  # imports what `without_weights` replaces parts of
     import_module("tove.backbones.language.chat")
     with without_weights():
-        model = MODELS.build(method_settings(cfg.model, run_overlay(cfg, stage["name"])))
+        model: nn.Module = MODELS.build(method_settings(cfg.model, run_overlay(cfg, stage["name"])))
     trains = stage.get("trains")
     if trains is not None:
         choose_trained(model, [trains] if isinstance(trains, str) else trains, "trains")
     return model
 
 
-def parts_of(model: Any) -> dict[str, list[nn.Parameter]]:
+def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Return the parameters by part: MoLE apart from the encoder, teachers and adapters by slot."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

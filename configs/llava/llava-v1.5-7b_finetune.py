@@ -19,8 +19,6 @@ train_dataloader = dict(
 test_dataloader = dict(dataset=dict(_delete_=True, max_samples=64, test_mode=True, **instructions))
 schedule = dict(steps=5198, lr=2e-5, warmup=156)
 stages = [
-    dict(
-        type="TrainStage", name="finetune", source="pretrain", trains=["projector", "language"]
-    ),
+    dict(type="TrainStage", name="finetune", source="pretrain", trains=["projector", "language"]),
     dict(type="ExportStage", name="export", source="finetune", role="plain"),
 ]

@@ -16,9 +16,7 @@ workers = dict(num_workers=4, persistent_workers=True)
 # --- model ----------------------------------------------------------------------------------------
 model = dict(
     type="PlainCLIP",
-    encoder=dict(
-        type="TransformersCLIP", pretrained="openai/clip-vit-large-patch14-336", layer=-2
-    ),
+    encoder=dict(type="TransformersCLIP", pretrained="openai/clip-vit-large-patch14-336", layer=-2),
     language=dict(
         type="ChatLanguageModel",
         pretrained="lmsys/vicuna-7b-v1.5",

@@ -183,7 +183,11 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     broken = tmp_path / "broken"
     command = ["tools/train.py", str(tmp_path / "long.py"), "--work-dir", str(broken)]
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=REPOSITORY, env=tool_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env=tool_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
     while len(curve(broken, "tune")) < 8:

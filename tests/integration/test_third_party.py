@@ -50,6 +50,11 @@ def run_folder(
     settings["stages"] = [
         dict(type="TrainStage", name="transfer", row="tove"),
         dict(type="DetachStage", name="detach", source="transfer"),
+        dict(
+            type="TrainStage",
+            name="distil",
+            model=dict(type="MoVEKD", preset="fixed", mole=dict(num_experts=2, rank=2)),
+        ),
     ]
     folder = tmp_path_factory.mktemp("run")
     Config(settings).dump(folder / "mini.py")
@@ -119,6 +124,12 @@ def test_a_run_learns_with_it_by_one_option(run_folder: Path):
     assert row["experts"] == ["depth", "dino", "edges"]
 
 
+def test_it_teaches_a_student_by_the_same_option(run_folder: Path):
+    first = json.loads((run_folder / "work/distil/loss.jsonl").read_text().splitlines()[0])
+    assert {"variance/depth", "variance/dino", "variance/edges"} <= first.keys()
+    assert first["loss_kd"] > 0
+
+
 def test_mim_compares_the_run(user: Stranger, run_folder: Path, tmp_path: Path):
     done = mim_run(user, "compare", run_folder / "work", "--json", "table.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -156,6 +167,14 @@ def test_what_it_was_detached_from_needs_it_no_more(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (again,) = json.loads((tmp_path / "test-test/rows.json").read_text())
     assert again["experts"] == row["experts"]
+    assert again["metrics"] == row["metrics"]
+
+
+def test_whom_it_has_taught_needs_it_no_more(without_it: Any, run_folder: Path, tmp_path: Path):
+    done = evaluate(without_it, run_folder, "distil/model.pth", tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (again,) = json.loads((tmp_path / "test-test/rows.json").read_text())
+    (row,) = json.loads((run_folder / "work/distil/rows.json").read_text())
     assert again["metrics"] == row["metrics"]
 
 

@@ -30,7 +30,6 @@ from tove.engine.stages.source import check_source
 from tove.engine.stages.text_checks import (
     check_lengths,
     check_texts,
-    check_views,
     warn_of_unknown_words,
 )
 from tove.engine.token_norms import fit_token_norms

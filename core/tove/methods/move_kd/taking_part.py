@@ -1,8 +1,8 @@
 """Which views and patches a batch's losses are means over, and how each teacher sees the views.
 
     view v of image i     weighs 1 / (views of i that show something of it)
-    sample without image  has no view ("masked"), or a black one of its own ("distilled", as released)
-    batch without image   one black view that weighs nothing: all that trains is in the backward pass
+    sample without image  has no view ("masked"), or a black one ("distilled", as released)
+    batch without image   one black view that weighs nothing: all that trains takes part
     patch of a border     counts for nothing ("masked"), or as any other ("distilled", as released)
     border of a view      the colour that it has ("shared"), or each teacher's mean ("released")
 

@@ -29,7 +29,11 @@ def test_the_folder_gives_the_same_tokens_exactly(clip_folder, tmp_path, how):
     again = MoLECLIP(str(folder), layer=-2)
     assert torch.equal(again(images), student(images))
     stock = AutoModel.from_pretrained(folder).eval()
-    assert [isinstance(b.mlp, MoLE) for b in stock.vision_model.encoder.layers] == [True, True, False]
+    assert [isinstance(b.mlp, MoLE) for b in stock.vision_model.encoder.layers] == [
+        True,
+        True,
+        False,
+    ]
     assert stock.vision_model.encoder.layers[0].mlp.options.items() >= {**OPTIONS, **how}.items()
     states = stock(again.preprocess(images), output_hidden_states=True).hidden_states
     assert torch.equal(states[-2][:, 1:], student(images))
@@ -47,10 +51,10 @@ def test_stock_clip_does_not_take_the_folder_for_its_own(clip_folder, tmp_path):
     student = TransformersCLIP(clip_folder, layer=-2)
     inject_mole(student, **OPTIONS)
     folder = MoLECLIP.around(student).export(tmp_path / "mole")
-    with pytest.raises(ConfigError, match="not a whole CLIPVisionModel|could not be loaded"):
+    with pytest.raises(ConfigError, match=r"not a whole CLIPVisionModel|could not be loaded"):
         TransformersCLIP(str(folder))
 
 
 def test_a_student_of_another_library_is_refused_by_a_sentence():
-    with pytest.raises(ConfigError, match="A Linear with MoLE.*MergeStage"):
+    with pytest.raises(ConfigError, match=r"A Linear with MoLE.*MergeStage"):
         MoLECLIP.around(torch.nn.Linear(2, 2))

@@ -60,9 +60,7 @@ def test_a_sample_of_text_takes_no_part_or_is_a_black_image(make_student, images
     black = alone(distilled, torch.zeros_like(images[0]))
     fused = distilled.fuse(images[:2], None, views)
     assert len(fused.t_fuse) == 2  # the language model reads no black image
-    torch.testing.assert_close(
-        together(distilled, images[:2], views), (sum(own) + 2 * black) / 4
-    )
+    torch.testing.assert_close(together(distilled, images[:2], views), (sum(own) + 2 * black) / 4)
 
 
 def test_a_batch_of_text_alone_is_zero_with_gradients_or_is_black(make_student, images):

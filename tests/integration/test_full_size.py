@@ -1,0 +1,83 @@
+"""MoVE-KD's configs at full size, built on the meta device: what trains, how many numbers."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from tove.engine.preflight import check_config
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = sorted(
+    path
+    for folder in ("llava", "move_kd")
+    for path in (REPOSITORY / "configs" / folder).glob("*-7b_*.py")
+)
+
+
+def config(name: str) -> Config:
+    return Config.fromfile(REPOSITORY / "configs/move_kd" / f"move_kd-{name}.py")
+
+
+@pytest.fixture(scope="module")
+def full_size() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(REPOSITORY / "scripts/full_size.py")))
+
+
+def test_every_setting_of_them_is_known():
+    assert len(CONFIGS) == 6
+    for path in CONFIGS:
+        cfg = Config.fromfile(path)
+        for expert in cfg.model.get("experts", {}).values():
+            expert["tiny"] = True
+        check_config(cfg)
+
+
+def sizes(full_size: SimpleNamespace, cfg: Config) -> dict[str, tuple[int, int]]:
+    """Return (all, trained) parameters by part, of the first stage of a config."""
+    parts = full_size.parts_of(full_size.build(cfg, cfg.stages[0]))
+    assert {p.device.type for own in parts.values() for p in own} == {"meta"}
+    counts: dict[str, Any] = {}
+    for part, own in parts.items():
+        numbers = [(p.numel(), p.numel() * p.requires_grad) for p in own]
+        counts[part] = tuple(map(sum, zip(*numbers, strict=True)))
+    return counts
+
+
+def test_v1_1_has_the_release_s_counts_and_trains_all_but_its_teachers(
+    full_size: SimpleNamespace,
+):
+    cfg = config("v1.1-llava-v1.5-7b_finetune")
+    cfg.model.preset = "released"
+    found = sizes(full_size, cfg)
+    released = {
+        "encoder: MoLE": 24_040_008,
+        "adapter eva": 3_409_472,
+        "adapter convnext": 3_737_152,
+        "adapter sam": 2_623_040,
+    }
+    assert {part: found[part][0] for part in released} == released
+    # Vicuna-7B, and mlp2x_gelu from 1,024 to 4,096.
+    assert found["language"] == (6_738_415_616, 6_738_415_616)
+    assert found["projector"] == (20_979_712, 20_979_712)
+    teachers = {part for part in found if part.startswith("teacher")}
+    assert teachers == {"teacher CLIP", "teacher eva", "teacher convnext", "teacher sam"}
+    assert not any(found[part][1] for part in teachers)
+    block = 12_596_224  # of ViT-L: the last one is above the tokens, and so is the last norm
+    assert found["encoder"] == (303_507_456, 303_507_456 - block - 2 * 1024)
+
+
+def test_v1_0_trains_what_is_new_in_its_first_stage(full_size: SimpleNamespace):
+    found = sizes(full_size, config("v1.0-llava-v1.5-7b_pretrain"))
+    trained = {part: count for part, (_, count) in found.items() if count}
+    assert trained == {
+        "encoder: MoLE": 24_040_008 // 24 * 23,  # "paper" has none above the tokens
+        "projector": 20_979_712,
+        "adapter eva": 3_409_472,
+        "adapter convnext": 3_737_152,
+    }
