@@ -100,7 +100,7 @@ def test_no_expert_runs_where_there_is_no_image_and_methods_see_whose_views_they
     model = make("ToVE", merging=None)
     calls, seen = [], []
     for expert in model.hub.experts.values():
-        expert.register_forward_hook(lambda *_: calls.append(1))
+        expert.expert.register_forward_hook(lambda *_: calls.append(1))
     fuse = model.fuse
     model.fuse = lambda images, ids=None, views=None: seen.append(views) or fuse(images, ids, views)
     model(**tove_collate([talk(0)]), mode="loss")

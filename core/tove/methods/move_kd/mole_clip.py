@@ -52,11 +52,12 @@ class MoLECLIPVisionConfig(CLIPVisionConfig):
 class MoLECLIPVisionModel(CLIPVisionModel):
     """CLIP's vision tower with a mixture of LoRA experts in its FFNs."""
 
-    config_class = MoLECLIPVisionConfig
+    config_class: Any = MoLECLIPVisionConfig
 
     def __init__(self, config: MoLECLIPVisionConfig) -> None:
         super().__init__(config)
-        blocks = getattr(self, "vision_model", self).encoder.layers
+        tower: Any = getattr(self, "vision_model", self)
+        blocks = tower.encoder.layers
         for number in config.mole_layers:
             blocks[number].mlp = MoLE(blocks[number].mlp, **config.mole)
 
