@@ -102,9 +102,9 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:
             last = traceback.format_exc()
-        print(last, flush=True)
         if said is not None:
             os.write(said, last[-4000:].encode())
+        print(last, flush=True)  # to a file, which may be one that has no room
     finally:
         os._exit(code)
 
@@ -122,7 +122,7 @@ def call(settings: Settings, work: Path) -> None:
     options = dict.fromkeys(("cfg_options", "stage", "checkpoint", "resume", "amp"))
     more = dict(config=str(config), work_dir=str(work), launcher="none", local_rank=0)
     try:
-        train(argparse.Namespace(**options, **more))
+        train.__wrapped__(argparse.Namespace(**options, **more))  # without its exit status
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("tove", "tove_plugins"):
             raise
