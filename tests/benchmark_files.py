@@ -58,7 +58,11 @@ def okvqa(root: Path) -> None:
 
 
 def textvqa(root: Path) -> None:
-    for split, folder in (("train", "train_images"), ("val", "train_images"), ("test", "test_images")):
+    for split, folder in (
+        ("train", "train_images"),
+        ("val", "train_images"),
+        ("test", "test_images"),
+    ):
         rows = []
         for number in range(3):
             photo(root / folder / f"00{number}f.jpg")
@@ -175,7 +179,12 @@ def karpathy(root: Path) -> None:
         name = f"COCO_{folder}_{number:012d}.jpg"
         photo(root / folder / name)
         sentences = [
-            {"tokens": ["a", "cat"], "raw": f"A  cat on mat {text}.", "imgid": number, "sentid": text}
+            {
+                "tokens": ["a", "cat"],
+                "raw": f"A  cat on mat {text}.",
+                "imgid": number,
+                "sentid": text,
+            }
             for text in range(5)
         ]
         images.append(

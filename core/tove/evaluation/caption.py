@@ -1,7 +1,8 @@
 """Caption scores by pycocoevalcap: CIDEr (Vedantam et al., arXiv 1411.5726), BLEU and ROUGE-L.
 
-METEOR and SPICE are Java programs, which run where they are asked for. pycocoevalcap's own tokenizer is one too; `caption_words` follows the same Penn Treebank rules for
-lower-cased captions and drops the same punctuation, in Python.
+METEOR and SPICE are Java programs, which run where they are asked for. pycocoevalcap's own
+tokenizer is one too; `caption_words` follows the same Penn Treebank rules for lower-cased captions
+and drops the same punctuation, in Python.
 """
 
 import json
@@ -203,17 +204,21 @@ def _check_java(name: str) -> None:
             f"CaptionScore.java asks for {name}, a Java program, and there is no `java` here; "
             "install a Java runtime, or take it out."
         )
-    spec = find_spec("pycocoevalcap")
-    folders = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     jars = dict(METEOR=["meteor/meteor-1.5.jar"], SPICE=["spice/spice-1.0.jar"])
     jars["SPICE"] += [f"spice/lib/stanford-corenlp-3.6.0{end}.jar" for end in ("", "-models")]
     for jar in jars[name]:
-        if not any((place / jar).is_file() for place in folders):
+        if not (_package() / jar).is_file():
             raise ConfigError(
                 f"CaptionScore.java asks for {name}, but {jar} is not in the folder of the package "
                 "pycocoevalcap; `python -m pycocoevalcap.spice.get_stanford_models` fetches what "
                 "SPICE lacks. Or take it out."
             )
+
+
+def _package() -> Path:
+    """Return the folder of pycocoevalcap, a namespace without a file of its own."""
+    spec = find_spec("pycocoevalcap")
+    return Path(next(iter((spec and spec.submodule_search_locations) or [""])))
 
 
 def _java_score(name: str, references: Captions, predictions: Captions) -> float:
