@@ -173,6 +173,7 @@ def test_annotations_are_read_from_their_archive(build, tmp_path):
     ("benchmark", "split", "file", "spoil", "sentence"),
     [
         ("vqav2", "val", "v2_OpenEnded_mscoco_val2014_questions.json", "question_id", "Entry 1"),
+        ("vqav2", "val", "v2_OpenEnded_mscoco_val2014_questions.json", "data_subtype", "Entry 1"),
         ("vqav2", "val", "v2_mscoco_val2014_annotations.json", "answers", "a VQA annotation"),
         ("textvqa", "val", "TextVQA_0.5.1_val.json", "image_id", "a TextVQA question"),
         ("vizwiz", "val", "Annotations/val.json", "question", "a VizWiz question"),

@@ -17,10 +17,10 @@ def vqa(files: Files) -> list[Question]:
     A split whose names have no annotations is one for the server.
     """
     content = files.content("questions")
-    folder = str(content.get("data_subtype")).replace("-dev", "")  # test-dev is a part of test
     answered, kinds = _annotations(files) if "annotations" in files.names else (None, {})
 
     def make(entry: Mapping[str, Any]) -> Question:
+        folder = text_of(content, "data_subtype").replace("-dev", "")  # test-dev is part of test
         image = f"{folder}/COCO_{folder}_{int(entry['image_id']):012d}.jpg"
         asked = Question(image, entry["question_id"], text_of(dict(entry), "question"))
         if answered is None:
@@ -37,7 +37,8 @@ def vqa(files: Files) -> list[Question]:
             groups=(f"answer_type/{found['answer_type']}", f"kind/{kinds.get(kind, kind)}"),
         )
 
-    what = "a VQA question with an annotation: it needs question_id, image_id and question"
+    what = "a VQA question with an annotation: it needs question_id, image_id and question, "
+    what += "the file a data_subtype"
     path = files["questions"]
     return make_each(path, listed(path, content, "questions"), what, make)
 
