@@ -123,10 +123,12 @@ def _look_over(cfg: Config, console: Console) -> None:
 def test(args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
     from tove.data.prepare import prepare_data
+    from tove.engine.benchmark_config import with_model_of
     from tove.engine.preflight import check_config
     from tove.engine.stages.evaluate import evaluate_checkpoint
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = with_model_of(cfg, Path(args.checkpoint))
     distributed = init_processes(args.launcher, args.local_rank)
     check_config(cfg, checkpoint=Path(args.checkpoint))
     prepare_data(cfg)

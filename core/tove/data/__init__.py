@@ -1,9 +1,10 @@
-"""Data sets: captions (COCO), statements (VSR), questions, unlabelled images; one shared view.
+"""Data sets: captions, statements, questions, published benchmarks, unlabelled images.
 
 A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, prompt, target,
 ...)); `tove_collate` makes dict(images=uint8 [B, 3, S, S], data_samples=list) of a batch.
 """
 
+from tove.data.benchmarks import BenchmarkCaptions, BenchmarkQuestions
 from tove.data.coco_captions import CocoCaptions
 from tove.data.collate import tove_collate
 from tove.data.conversations import LlavaConversations
@@ -13,6 +14,8 @@ from tove.data.unlabelled import UnlabelledImages
 from tove.data.vsr import VSRStatements
 
 __all__ = [
+    "BenchmarkCaptions",
+    "BenchmarkQuestions",
     "CocoCaptions",
     "CorruptImage",
     "LlavaConversations",

@@ -6,12 +6,15 @@ workers share: Python's own strings are copied, page by page, by being counted.
 """
 
 import gc
+import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from glob import escape, glob
 from itertools import islice
-from typing import Any
+from typing import Any, TextIO
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from mmengine.logging import print_log
@@ -22,6 +25,7 @@ __all__ = [
     "Texts",
     "is_text",
     "join_by_id",
+    "open_text",
     "read_json",
     "read_rows",
     "refuse",
@@ -88,6 +92,22 @@ def text_of(row: dict[str, Any], key: str) -> str:
     return str(value)
 
 
+def open_text(path: str) -> TextIO:
+    """Open a file, or what bears its name in an archive beside it: many are downloaded in one.
+
+    Raises:
+        OSError: there is neither.
+    """
+    folder, name = os.path.split(path)
+    archives = [] if os.path.exists(path) else sorted(glob(f"{escape(folder or '.')}/*.zip"))
+    for archive in archives:
+        with ZipFile(archive) as opened:
+            member = next((m for m in opened.namelist() if os.path.basename(m) == name), None)
+            if member is not None:
+                return io.StringIO(opened.read(member).decode("utf-8-sig"))
+    return open(path, encoding="utf-8-sig")
+
+
 def read_json(path: str, what: str, slim: Callable[[dict[str, Any]], Any] | None = None) -> Any:  # noqa: ANN401
     """Read a JSON file.
 
@@ -103,9 +123,9 @@ def read_json(path: str, what: str, slim: Callable[[dict[str, Any]], Any] | None
     collecting = gc.isenabled()
     gc.disable()  # it would look through all that is read again and again, and none is garbage
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             return json.load(file, object_hook=slim)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, BadZipFile) as error:
         raise ConfigError(f"{path!r} is not {what} ({_reason(error)}).") from error
     finally:
         if collecting:
@@ -137,7 +157,7 @@ def read_rows(path: str, what: str, make: Callable[[dict[str, Any], int], Any]) 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             yield from ((n, line) for n, line in enumerate(file, start=1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

@@ -17,20 +17,22 @@ from tove.data.image_dataset import ImageDataset
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
-__all__ = ["CocoCaptions"]
+__all__ = ["Captions", "CocoCaptions", "captions_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Captions:
+class Captions:
     """A file's images that have captions, in its order, and all captions in the order of those.
 
-    Those of image i are `captions[starts[i]:starts[i + 1]]`.
+    Those of image i are `captions[starts[i]:starts[i + 1]]`; `relations` are the parts that images
+    belong to, such as NoCaps' domains.
     """
 
     ids: list[Any]
     names: list[str]
     captions: Texts
     starts: np.ndarray
+    relations: list[str] | None = None
 
 
 @DATASETS.register_module()
@@ -56,19 +58,23 @@ class CocoCaptions(ImageDataset):
 
     def read_samples(self) -> Sequence[dict[str, Any]]:
         """Join images and annotations by image id, in the order of the images."""
+        captions = self.read_captions()
+        return _Samples(
+            captions, self.data_prefix["img"], self.prompt, self.test_mode, self.max_samples
+        )
+
+    def read_captions(self) -> Captions:
+        """Read the file; for subclasses."""
         path = self._annotation_path()
         state = os.stat(path)
-        read = _read(path, state.st_mtime_ns, state.st_size)
-        return _Samples(
-            read, self.data_prefix["img"], self.prompt, self.test_mode, self.max_samples
-        )
+        return _read(path, state.st_mtime_ns, state.st_size)
 
 
 class _Samples(Sequence[dict[str, Any]]):
     """The samples of a file, each made when it is asked for: no caption is kept twice."""
 
     def __init__(
-        self, read: _Captions, folder: str, prompt: str, per_image: bool, most: int | None
+        self, read: Captions, folder: str, prompt: str, per_image: bool, most: int | None
     ) -> None:
         self._read, self._prompt, self._per_image = read, prompt, per_image
         number = len(read.names) if per_image else len(read.captions)
@@ -89,24 +95,43 @@ class _Samples(Sequence[dict[str, Any]]):
         image = index if self._per_image else self._image_of(index)
         start, end = self._read.starts[image : image + 2].tolist()
         references = self._read.captions[start:end]
-        return dict(
+        sample = dict(
             task="caption",
             image_index=image,
             source_id=self._read.ids[image],
             prompt=self._prompt,
-            target=references[0 if self._per_image else index - start],
+            target=references[0 if self._per_image else index - start] if references else "",
             references=references,
         )
+        relations = self._read.relations
+        return sample if relations is None else sample | dict(relation=relations[image])
 
 
 @lru_cache(maxsize=8)  # every stage of a run builds its data sets anew
-def _read(path: str, changed: int, size: int) -> _Captions:
-    """Read a file, of that time and size, and put its captions in the order of its images."""
+def _read(path: str, changed: int, size: int) -> Captions:
+    """Read a file, of that time and size."""
     content = read_json(path, "a COCO captions file", _slim)
     images, annotations = (_entries(path, content, key) for key in ("images", "annotations"))
     owners = [owner for owner, _ in annotations]
     captions = [caption for _, caption in annotations]
     del content, annotations
+    return captions_of(path, images, owners, captions)
+
+
+def captions_of(
+    path: str, images: Sequence[tuple[Any, str]], owners: Sequence[Any], captions: Sequence[str]
+) -> Captions:
+    """Put captions in the order of their images.
+
+    Args:
+        path: of the file, for messages.
+        images: id and file name of each.
+        owners: the image id of each caption.
+        captions: all, words separated by single spaces.
+
+    Raises:
+        ConfigError: see `join_by_id`.
+    """
     places = np.array(join_by_id(path, images, owners), dtype=np.int64)
     filled = np.array([bool(caption) for caption in captions], dtype=bool)
     warn(path, int((~filled).sum()), "captions are empty and are left out")
@@ -114,7 +139,7 @@ def _read(path: str, changed: int, size: int) -> _Captions:
     order = kept[np.argsort(places[kept], kind="stable")]
     used, counts = np.unique(places[order], return_counts=True)
     warn(path, len(images) - len(used), "images have no caption of their own and are left out")
-    return _Captions(
+    return Captions(
         ids=[images[place][0] for place in used.tolist()],
         names=[images[place][1] for place in used.tolist()],
         captions=Texts(captions[place] for place in order.tolist()),

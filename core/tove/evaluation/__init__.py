@@ -1,4 +1,4 @@
-"""Scores with intervals: accuracy of statements, CIDEr and BLEU of captions, paired comparison."""
+"""Scores with intervals: of statements, captions and published benchmarks; paired comparison."""
 
 from tove.evaluation.accuracy import AnswerAccuracy, ConversationAccuracy, StatementAccuracy
 from tove.evaluation.caption import CaptionScore, caption_words
@@ -9,9 +9,11 @@ from tove.evaluation.intervals import (
     share_interval,
     wilson_interval,
 )
+from tove.evaluation.scorers import BenchmarkScore
 
 __all__ = [
     "AnswerAccuracy",
+    "BenchmarkScore",
     "CaptionScore",
     "ConversationAccuracy",
     "Interval",

@@ -56,7 +56,7 @@ def answer(
     return answered
 
 
-@TASKS.register_module(name=["caption", "conversation"])
+@TASKS.register_module(name=["caption", "conversation", "open_question"])
 def _generated(
     language: Any,  # noqa: ANN401
     vision: VisionTokens,

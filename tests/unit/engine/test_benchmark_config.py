@@ -1,0 +1,103 @@
+"""The configs of benchmarks, over files in their releases' own format and a model of a run."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from tests.benchmark_files import WRITERS
+from tove import cli
+from tove.config.loading import load_config
+from tove.data.look_over import look_over
+from tove.engine.benchmark_config import with_model_of
+from tove.engine.checkpoint import save_checkpoint
+from tove.engine.preflight import check_config
+from tove.engine.stages.context import StageContext
+from tove.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs/benchmarks").glob("*.py"))
+ANSWERED = {"vqav2": "vqav2/accuracy", "pope": "pope/F1", "nocaps": "caption/relation/in-domain"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_settings, tmp_path_factory) -> Path:
+    """What a run leaves, nothing trained."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = Config(make_settings())
+    check_config(cfg)
+    context = StageContext(cfg=cfg, work_dir=folder)
+    over = dict(type="PlainCLIP")
+    meta = context.meta(context.build_model(over), "plain_clip", settings=over)
+    save_checkpoint(folder / "model.pth", context.build_model(over), meta)
+    return folder / "model.pth"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Write the files that a config reads."""
+
+    def write(name: str) -> Path:
+        if name in WRITERS:
+            WRITERS[name](tmp_path)
+            return tmp_path
+        split = name.removeprefix("vsr_")
+        (tmp_path / "images").mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / "images/1.jpg")
+        row = {"image": "1.jpg", "caption": "The cat is left.", "label": 1, "relation": "left of"}
+        (tmp_path / f"splits/{split}").mkdir(parents=True)
+        (tmp_path / f"splits/{split}/test.jsonl").write_text(json.dumps(row))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_of_a_benchmark_is_ready_for_any_checkpoint(config, checkpoint, data):
+    root = data(config.stem)
+    options = [f"data_root={root}", "test_dataloader.num_workers=0"]
+    cfg = with_model_of(load_config(str(config), options), checkpoint)
+    assert cfg.model.type == "ToVE"
+    assert cfg.model.encoder.pretrained  # the run's
+    assert not {"train_dataloader", "val_dataloader"} & set(cfg)
+    check_config(cfg, checkpoint=checkpoint)
+    assert look_over(cfg).problems == []
+
+
+@pytest.mark.parametrize(("name", "score"), ANSWERED.items())
+def test_a_checkpoint_is_scored_on_a_benchmark(name, score, checkpoint, data, tmp_path, capsys):
+    root = data(name)
+    (config,) = [path for path in CONFIGS if path.stem == name]
+    options = [
+        f"data_root={root}",
+        "test_dataloader.num_workers=0",
+        "model.generation.num_beams=1",
+        "model.generation.min_new_tokens=1",
+        "model.generation.max_new_tokens=2",
+        f"test_evaluator.0.submission={tmp_path / 'handed_in'}",
+    ]
+    args = argparse.Namespace(
+        config=str(config),
+        cfg_options=options,
+        work_dir=str(tmp_path / "work"),
+        launcher="none",
+        local_rank=0,
+        checkpoint=str(checkpoint),
+        split="test",
+    )
+    assert cli.test(args) == 0, capsys.readouterr().err
+    (row,) = json.loads((tmp_path / "work/test-test/rows.json").read_text())
+    assert score in row["metrics"]
+    assert (tmp_path / "handed_in").exists()
+
+
+def test_a_checkpoint_that_does_not_say_its_config_is_a_sentence(checkpoint, tmp_path):
+    import torch
+
+    path = tmp_path / "old.pth"
+    torch.save({"state_dict": {}, "meta": {}}, path)
+    cfg = load_config(str(CONFIGS[0]))
+    with pytest.raises(ConfigError, match="does not say what it was trained with"):
+        with_model_of(cfg, path)

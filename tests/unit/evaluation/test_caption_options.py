@@ -1,0 +1,58 @@
+"""Captions by domain, for a server, and the scores of Java programs."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.unit.evaluation.test_metrics import CAPTIONS, caption, evaluate
+from tove.errors import ConfigError
+from tove.registry import METRICS
+
+
+def build(**options):
+    return METRICS.build(dict(type="CaptionScore", **options))
+
+
+def test_each_domain_has_a_score_of_its_own():
+    samples = [caption(key, CAPTIONS[key][0]) | dict(relation="near") for key in "12"]
+    samples.append(caption("3", "nothing like it") | dict(relation="out"))
+    scores = evaluate(build(per_relation=True), samples)
+    alone = evaluate(build(), samples[:2])
+    assert scores["caption/relation/near"] == pytest.approx(alone["caption/CIDEr"])
+    assert scores["caption/relation/out"] == 0
+    assert scores["caption/CIDEr"] < alone["caption/CIDEr"]
+    assert 0 < scores["caption/ROUGE_L"] < 1
+
+
+def test_captions_are_written_for_a_server_scored_or_not(tmp_path):
+    path = tmp_path / "handed_in.json"
+    samples = [caption("1", "a cat — \u00e9") | dict(source_id=7)]
+    unknown = caption("2", "a dog") | dict(source_id=8, references=[])
+    scores = evaluate(build(submission=str(path)), [*samples, unknown])
+    assert scores["caption/num_images"] == 1
+    assert json.loads(path.read_text()) == [
+        {"image_id": 7, "caption": "a cat — \u00e9"},
+        {"image_id": 8, "caption": "a dog"},
+    ]
+    assert evaluate(build(submission=str(path)), [unknown]) == {"caption/num_images": 1}
+
+
+def test_a_java_program_that_cannot_run_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="METEOR, a Java program, and there is no `java`"):
+        build(java=["METEOR"])
+
+
+def test_spice_fetches_nothing_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
+    monkeypatch.setattr("tove.evaluation.caption._package", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"SPICE, but spice/spice-1.0.jar is not in"):
+        build(java=["SPICE"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program")
+def test_meteor_runs_where_it_is_asked_for():
+    samples = [caption("1", CAPTIONS["1"][0]), caption("2", "nothing like it")]
+    assert 0.2 < evaluate(build(java=["METEOR"]), samples)["caption/METEOR"] < 0.9
