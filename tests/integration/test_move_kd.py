@@ -117,7 +117,6 @@ def test_the_student_with_mole_is_a_folder_of_its_own_and_the_merge_folds_it(fin
 
     losses = [line["loss_merge"] for line in curve(finished, "merge")]
     assert rows["merged"]["merge_loss"] == pytest.approx(sum(losses[-2:]) / 2)
-    assert rows["merged"]["merge_loss"] < losses[0]
     assert "merge_loss" not in rows["student"]
     LlavaForConditionalGeneration.from_pretrained(finished / "merged/export-llava")
     card = (finished / "merged/export-llava/README.md").read_text()
