@@ -110,7 +110,7 @@ class MergeStage:
                 **context.meta(teacher, self.name, settings=dict(self.leaves)),
                 "experts": {},
                 "attached": [],
-                "licences": context.licences_of(teacher),  # those of what it was learned from
+                "licences": meta.get("licences", []),  # those of what its teacher learned from
                 "training_images": len(seen),
                 "steps": meta.get("steps", 0) + schedule.steps,
                 "trained_parameters": count_parameters(model)[0],
