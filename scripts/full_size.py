@@ -46,9 +46,8 @@ def _language_model(pretrained: str, fusion: str, dtype: str | None) -> tuple[An
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     config = LlamaConfig(**ARCHITECTURES[pretrained])
-    config.dtype = getattr(torch, dtype or "float32")
     model: Any = LlamaForCausalLM(config)
-    model = model.to(config.dtype)
+    model.to(getattr(torch, dtype or "float32"))
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
     ends = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     return model, PreTrainedTokenizerFast(tokenizer_object=words, **ends)
