@@ -127,7 +127,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the combinations and print the table."""
     args = parse_arguments()
-    print("| combination | versions | unit and conformance | minutes |\n|---|---|---|---|", flush=True)
+    print("| combination | versions | unit and conformance | minutes |", flush=True)
+    print("|---|---|---|---|", flush=True)
     for combination in COMBINATIONS:
         if args.only and args.only not in combination.name:
             continue
