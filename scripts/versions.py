@@ -102,7 +102,7 @@ def versions(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def test(combination: Combination, folder: Path, processes: str) -> str:
+def run_tiers(combination: Combination, folder: Path, processes: str) -> str:
     """Run the tiers in an environment, give pytest's closing line."""
     without = () if "experts" in combination.extras else WITHOUT_MM
     command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-n", processes]
@@ -141,7 +141,7 @@ def main() -> int:
             if not folder.exists():
                 install(combination, folder)
             start = time.monotonic()
-            result = test(combination, folder, args.processes)
+            result = run_tiers(combination, folder, args.processes)
             minutes = (time.monotonic() - start) / 60
             told = ", ".join(f"{key} {value}" for key, value in versions(folder, TOLD).items())
         print(f"| {combination.name} | {told} | {result} | {minutes:.0f} |", flush=True)
