@@ -39,7 +39,7 @@ WAITS = ("mmdet_dino_r50", "mmdet_mask2former_swin_t")
 
 
 @pytest.fixture
-def mode(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+def mode(fake_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     # What a module forgot on the CPU is taken for what it is: a tensor on the CPU.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver

@@ -62,7 +62,7 @@ CONVNEXT = {
 }
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
-TIMM, OPEN_CLIP = "timm>=1.0.16", "open_clip_torch>=3.0"
+TIMM, OPEN_CLIP = "timm>=1.0.17", "open_clip_torch>=3.1"
 
 
 def specs() -> Iterator[ExpertSpec]:

@@ -107,7 +107,7 @@ def _edges() -> ExpertSpec:
             trained_on="BIPED, 200 street images with edges drawn by hand, from scratch",
             commercial_use=True,
         ),
-        requires=("kornia>=0.8",),
+        requires=("kornia>=0.9",),
         options={"stride": EDGE_STRIDE},
         tiny={"narrow": 8},
         resolve="tove_experts.catalogue.maps:resolve_edges",

@@ -27,7 +27,7 @@ def specs() -> Iterator[ExpertSpec]:
             trained_on="ImageNet-21k, then ImageNet-1k",
             commercial_use=True,
         ),
-        requires=("timm>=1.0.16",),
+        requires=("timm>=1.0.17",),
         tiny={"tower": {"depth": 1, "mlp_ratio": 0.25}},
         description="Any backbone of timm by `model`; patch tokens or the last stage's map.",
     )

@@ -324,6 +324,7 @@ class Loss(nn.Module):
         return self.model.loss(images, SAMPLES)
 
 
+@pytest.mark.usefixtures("fake_cuda")
 def test_the_loss_never_waits_for_the_device(make, monkeypatch) -> None:
     model = make(tuning="lora", lora={"r": 2}, checkpointing=True).train()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # this torch has no CUDA

@@ -209,6 +209,7 @@ def test_compiles_whole_and_records_its_routing():
     torch.testing.assert_close(found, mole.router.weight.grad)
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("routing", ["top1", "dense"])
 @pytest.mark.parametrize("placement", ["inside", "around"])
 def test_an_accelerator_is_never_waited_for(placement, routing):

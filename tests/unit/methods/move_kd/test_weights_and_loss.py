@@ -198,6 +198,7 @@ def test_the_furthest_teacher_is_kept_and_others_are_drawn():
     assert (kept_teachers(loss, 0.0) == 1).all()
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("reading", ["paper", "released", "uniform"])
 def test_no_number_is_read_on_the_host(reading):
     with FakeTensorMode(), torch.device("cuda"):
