@@ -36,15 +36,6 @@ if TYPE_CHECKING:
     from tove.data.tiny_world.rendered import Pool
     from tove.data.tiny_world.text import Thing
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "USER: {{ message['content'] }} {% elif message['role'] == 'assistant' %}"
-    "ASSISTANT:{% generation %} {{ message['content'] }}{{ eos_token }}{% endgeneration %}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""Vicuna's form without its system text."""
-WORD = r"\n|\w+|[^\w\s]"
 IMAGE, IGNORED = -200, -100
 HIDDEN = (((15, 17), 0.25), ((1, 8), 0.05), ((8, 11), 0.1))
 """Columns of the symbols, and in which share of the scenes they are hidden: depth and size, colour,
@@ -67,40 +58,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chat_words() -> list[str]:
-    """Return every word of the tiny world's conversations and captions."""
-    from tove.data.tiny_world.dialogue import dialogue_words
-    from tove.data.tiny_world.text import vocabulary
-
-    words = {*vocabulary(), *dialogue_words(), "user", "assistant", "\n", ":", ",", "."}
-    return sorted(word for word in words if word not in SPECIAL)
-
-
-def chat_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a tokenizer with a token a word, lower case, the newline among them."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {word: i for i, word in enumerate([*SPECIAL, *chat_words()])}
-    core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    core.normalizer = normalizers.Lowercase()
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
-    core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        chat_template=TEMPLATE, model_max_length=1024, clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
-
-
 def chat_model(tokenizer: PreTrainedTokenizerFast) -> Any:  # noqa: ANN401
     """Build the model with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    # Of the many short texts of a step, the plain product is computed sooner than torch's fused one.
+    # For short texts the plain product is faster than torch's fused one, in bfloat16 at least.
     return LlamaForCausalLM(
         LlamaConfig(
             attn_implementation="eager",
@@ -124,9 +86,11 @@ class Writer:
     """Writes lessons about scenes as token ids, as the engine's formats do."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        from tove.data.tiny_world.tokenizer import CHAT_WORD
+
         self.vocabulary = tokenizer.get_vocab()
         self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        self.find = re.compile(WORD).findall
+        self.find = re.compile(CHAT_WORD).findall
 
     def words(self, text: str) -> list[int]:
         """Return the ids of a text's words."""
@@ -258,6 +222,7 @@ def train(pool: Pool, args: argparse.Namespace) -> dict[str, Any]:
     from torch import nn
 
     from tove.data.tiny_world.rendered import batches
+    from tove.data.tiny_world.tokenizer import chat_tokenizer
 
     tokenizer = chat_tokenizer()
     model, writer, rng = chat_model(tokenizer), Writer(tokenizer), random.Random(args.seed)

@@ -50,7 +50,9 @@ def _card(item: Mapping[str, Any], given: Mapping[str, str]) -> Card:
 def _asked(sample: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a sample asks, a conversation's earlier turns before it, and the right answer."""
     if sample["task"] == "conversation":
-        *turns, last = (turn["value"].replace(IMAGE, "").strip() for turn in sample["conversations"])
+        *turns, last = (
+            turn["value"].replace(IMAGE, "").strip() for turn in sample["conversations"]
+        )
         return " ".join(turns), last
     if sample["task"] == "caption":
         return sample["prompt"] + " …", sample["target"]
