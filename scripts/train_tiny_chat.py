@@ -8,8 +8,8 @@ MLP that is thrown away, turns the description into the model's width, so that a
 to take the reader's place. Depth and size are hidden in part of the scenes, colour and shape in
 few, so that the model stays calibrated where an encoder does not tell them.
 
-Looking things up takes long to begin with and is quick to learn then, so most of the steps describe
-a scene by a vector an object, a thirteenth of the tokens; what is learned carries over.
+To look things up is learned first, from single questions and a vector an object, a thirteenth of
+the tokens; then come conversations and captions, then an image's tokens.
 """
 
 from __future__ import annotations
@@ -18,40 +18,37 @@ import argparse
 import hashlib
 import json
 import random
-import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from tiny_chat_lessons import IMAGE, Batch, Writer, lesson, pad
 from train_tiny_encoders import ROOT, Trainer
 from train_tiny_language import SYMBOLS, object_symbols, symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerFast
 
     from tove.data.tiny_world.rendered import Pool
-    from tove.data.tiny_world.text import Thing
 
-IMAGE, IGNORED = -200, -100
 HIDDEN = (((15, 17), 0.25), ((1, 8), 0.05), ((8, 11), 0.1))
 """Columns of the symbols, and in which share of the scenes they are hidden: depth and size, colour,
 shape."""
-CAPTION_SHARE, WORDS_SHARE, TOLD = 0.2, 0.15, 0.3
-ASKED = ("count", "colour", "place", "depth", "depth")
-"""Few scenes can be asked about depth."""
-TURNS = 3
+TOLD = 0.3
+SHORT, OBJECTS = 0.5, 0.75
+"""Up to which share of the steps lessons are short, and an object is one vector."""
 HELD_OUT = 1000
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; the defaults are the shipped weights'."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=32, help="scenes a step")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=64, help="scenes a step")
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "core/tove/assets/tiny_chat")
@@ -73,87 +70,6 @@ def chat_model(tokenizer: PreTrainedTokenizerFast) -> Any:  # noqa: ANN401
             pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
-
-
-class Text(NamedTuple):
-    """Token ids, IMAGE in an image's place, and of each whether it is learned."""
-
-    ids: list[int]
-    learned: list[bool]
-
-
-class Writer:
-    """Writes lessons about scenes as token ids, as the engine's formats do."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        from tove.data.tiny_world.tokenizer import CHAT_WORD
-
-        self.vocabulary = tokenizer.get_vocab()
-        self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        self.find = re.compile(CHAT_WORD).findall
-
-    def words(self, text: str) -> list[int]:
-        """Return the ids of a text's words."""
-        return [self.vocabulary[word] for word in self.find(text.lower())]
-
-    def conversation(self, turns: Sequence[tuple[str, str]], image: bool) -> Text:
-        """Write questions with their answers in the chat template's form."""
-        ids, learned = [self.start], [False]
-        for number, (question, answer) in enumerate(turns):
-            asked = self.words("USER:")
-            asked += [IMAGE, *self.words("\n")] if image and number == 0 else []
-            asked += self.words(f"{question} ASSISTANT:")
-            said = [*self.words(answer), self.end]
-            ids += asked + said
-            learned += [False] * len(asked) + [True] * len(said)
-        return Text(ids, learned)
-
-    def caption(self, caption: str) -> Text:
-        """Write a caption in the form of `plain`."""
-        said = self.words(f"{caption}\n")
-        return Text([self.start, IMAGE, *said], [False, False] + [True] * len(said))
-
-
-def lesson(writer: Writer, things: list[Thing], rng: random.Random) -> Text:
-    """Draw a caption of a scene, questions about it, or questions that need none."""
-    from tove.data.tiny_world.dialogue import ask
-    from tove.data.tiny_world.text import ordered_caption
-
-    drawn = rng.random()
-    if drawn < CAPTION_SHARE:
-        return writer.caption(ordered_caption(things))
-    image = drawn < 1 - WORDS_SHARE
-    turns: dict[str, str] = {}
-    for _ in range(TURNS):
-        question = ask(things, rng.choice(ASKED) if image else "words", rng)
-        if question:
-            turns[question.text] = question.answer
-    if not turns:
-        return writer.caption(ordered_caption(things))
-    return writer.conversation(list(turns.items()), image)
-
-
-class Batch(NamedTuple):
-    """Texts of one length [B, T], of each token whether it is learned, the rows of an image [B]."""
-
-    ids: Tensor
-    learned: Tensor
-    seen: Tensor
-
-
-def pad(texts: Sequence[Text], tokens: int, padding: int) -> Batch:
-    """Put texts side by side, each IMAGE spread to as many tokens as an image has."""
-    import torch
-
-    rows = []
-    for ids, learned in texts:
-        at = ids.index(IMAGE) if IMAGE in ids else 0
-        more = tokens - 1 if IMAGE in ids else 0
-        rows.append(([*ids[:at], *[IMAGE] * more, *ids[at:]], [False] * more + learned))
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([ids + [padding] * (width - len(ids)) for ids, _ in rows])
-    learned = torch.tensor([marks + [False] * (width - len(marks)) for _, marks in rows])
-    return Batch(ids, learned, (ids == IMAGE).any(1))
 
 
 def logits_of(model: nn.Module, batch: Batch, image_BND: Tensor) -> Tensor:
@@ -243,15 +159,15 @@ def train(pool: Pool, args: argparse.Namespace) -> dict[str, Any]:
         return reader(memory)
 
     for step, rows in enumerate(batches(held_out, args.batch, args.steps, args.seed)):
-        of_objects = step < 0.75 * args.steps
-        image = reader(hide((object_symbols if of_objects else symbols)(pool, rows)))
-        texts = [lesson(writer, pool.things[row], rng) for row in rows.tolist()]
+        done = step / args.steps
+        image = reader(hide((object_symbols if done < OBJECTS else symbols)(pool, rows)))
+        texts = [lesson(writer, pool.things[row], rng, done < SHORT) for row in rows.tolist()]
         batch = pad(texts, image.shape[1], padding)
         with torch.autocast("cpu", torch.bfloat16):
             logits = logits_of(model, batch, image)
         trainer.step(loss_of(logits.float(), batch, padding))
         if (step + 1) % 200 == 0:
-            given = objects if of_objects else tokens
+            given = objects if done < OBJECTS else tokens
             print(score(model, given, pool, tokenizer, len(pool) - 250), flush=True)
     model.eval()
     model.save_pretrained(args.out)

@@ -16,10 +16,10 @@ _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
     "USER: {{ message['content'] }} {% elif message['role'] == 'assistant' %}"
-    "ASSISTANT:{% generation %} {{ message['content'] }}{{ eos_token }}{% endgeneration %}"
+    "ASSISTANT: {% generation %}{{ message['content'] }}{{ eos_token }}{% endgeneration %}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""Vicuna's form without its system text."""
+"""Vicuna's form without its system text. A mark begins with a token, or transformers finds none."""
 
 
 def tiny_tokenizer(marks_ends: bool = False) -> PreTrainedTokenizerFast:
