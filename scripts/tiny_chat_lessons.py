@@ -128,6 +128,6 @@ def pad(texts: Sequence[Text], tokens: int, padding: int) -> Batch:
         more = tokens - 1 if IMAGE in ids else 0
         rows.append(([*ids[:at], *[IMAGE] * more, *ids[at:]], [False] * more + learned))
     width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([ids + [padding] * (width - len(ids)) for ids, _ in rows])
-    learned = torch.tensor([marks + [False] * (width - len(marks)) for _, marks in rows])
-    return Batch(ids, learned, (ids == IMAGE).any(1))
+    ids_BT = torch.tensor([ids + [padding] * (width - len(ids)) for ids, _ in rows])
+    learned_BT = torch.tensor([marks + [False] * (width - len(marks)) for _, marks in rows])
+    return Batch(ids_BT, learned_BT, (ids_BT == IMAGE).any(1))

@@ -72,7 +72,7 @@ def chat_model(tokenizer: PreTrainedTokenizerFast) -> Any:  # noqa: ANN401
     )  # fmt: skip
 
 
-def logits_of(model: nn.Module, batch: Batch, image_BND: Tensor) -> Tensor:
+def logits_of(model: Any, batch: Batch, image_BND: Tensor) -> Tensor:  # noqa: ANN401 - a Llama
     """Return the logits [B, T - 1, V] of each next token."""
     inside = batch.ids == IMAGE
     embeds = model.get_input_embeddings()(batch.ids.masked_fill(inside, 0))

@@ -143,8 +143,8 @@ def test_what_is_hidden_is_gone_from_whole_scenes(script):
 
 
 def test_a_short_training_writes_a_folder_and_its_card(script, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(script, "HELD_OUT", 250)
-    argv = ["x", "--steps", "4", "--batch", "4", "--scenes", "320", "--out", str(tmp_path / "chat")]
+    monkeypatch.setattr(script, "HELD_OUT", 40)
+    argv = ["x", "--steps", "4", "--batch", "4", "--scenes", "100", "--out", str(tmp_path / "chat")]
     monkeypatch.setattr(sys, "argv", argv)
     script.main()
     made = ChatLanguageModel(str(tmp_path / "chat"), chat="template")
