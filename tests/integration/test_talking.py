@@ -98,6 +98,7 @@ def talking_settings(root: Path, chat: Path) -> dict[str, Any]:
                 model=dict(language=dict(chat="v1")),
             ),
             dict(type="ExportStage", name="merged", source="tune"),
+            dict(type="ReportStage", name="report", num_images=4, num_maps=2, num_examples=30),
         ],
     )
 
@@ -138,6 +139,17 @@ def test_stage_one_trains_the_projector_and_stage_two_goes_on_from_it(run: Path)
     assert {"chat/relation/colour", "chat/relation/count"} <= tuned["metrics"].keys()
     assert rows[-1]["name"] == "merged"
     assert rows[-1]["training_images"] == 12
+
+
+def test_the_report_shows_answers_by_kind_and_with_and_without_an_image(run: Path):
+    page = (run / "report.html").read_text()
+    cards = page.split('<div class="card">')[1:]
+    assert len(cards) == 19
+    first = "How many mats are there? One What colour?"
+    assert sum(first in card and "right answer: It is red." in card for card in cards) == 6
+    assert sum('alt="test image"' in card for card in cards) == 13  # six are words alone
+    assert all(card.count("<dt>") == 2 for card in cards)  # ToVE's answer and the merged encoder's
+    assert all(name in page for name in ("answer accuracy", "<td>colour", "<td>count", "gate maps"))
 
 
 def test_the_exported_folder_answers_as_our_own_evaluation_did(

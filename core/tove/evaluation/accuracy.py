@@ -13,7 +13,7 @@ from tove.evaluation.intervals import image_of, item_name, share_interval
 from tove.protocols import Sample
 from tove.registry import METRICS
 
-__all__ = ["AnswerAccuracy", "ConversationAccuracy", "StatementAccuracy"]
+__all__ = ["AnswerAccuracy", "ConversationAccuracy", "StatementAccuracy", "words_of"]
 
 Item = tuple[str, str, Any, Any, str]
 """An item's name, its relation, the right answer, the model's, and that in words."""
@@ -136,14 +136,14 @@ class ConversationAccuracy(StatementAccuracy):
     def item(self, sample: Sample) -> Item:
         """Return what is kept of an answered sample; a right answer is kept as the reference."""
         question, reference = (turn["value"] for turn in sample["conversations"][-2:])
-        right, said = _words(reference), _words(sample["prediction"])
+        right, said = words_of(reference), words_of(sample["prediction"])
         if self.match == "contains" and f" {right} " in f" {said} ":
             said = right
         key = item_name(sample["image_id"], question, sample.get("source_id"))
         return key, sample["relation"], right, said, said
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
     """Return the words that count of an answer."""
     words = re.findall(r"\w+", text.lower())
     return " ".join(word for word in words if word not in ("a", "an", "the"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from tove.data.collate import tove_collate
 from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
 from tove.evaluation.profile.parameters import count_parameters, median_ms
@@ -30,6 +31,7 @@ __all__ = [
     "row_layers",
     "sample_gates",
     "split_samples",
+    "view_of",
 ]
 
 Array = NDArray[np.float64]
@@ -71,10 +73,10 @@ def split_samples(dataset: ImageSplit) -> list[dict[str, Any]]:
 
 
 def relation_counts(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the statements of each relation."""
+    """Count the statements of each relation, and the conversations of each kind."""
     counts: dict[str, int] = {}
     for sample in samples:
-        if sample.get("task") == "statement":
+        if sample.get("task") in ("statement", "conversation"):
             counts[sample["relation"]] = counts.get(sample["relation"], 0) + 1
     return counts
 
@@ -85,11 +87,21 @@ def load_items(dataset: ImageSplit, indices: Sequence[int]) -> list[dict[str, An
     return [item for item in items if not item["sample"].get("skipped")]
 
 
-def batches(items: Sequence[dict[str, Any]]) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
-    """Yield images [B, 3, S, S] with their samples."""
+def batches(
+    items: Sequence[dict[str, Any]], device: torch.device | str
+) -> Iterator[dict[str, Any]]:
+    """Yield batches as a loader does, their tensors on a device."""
     for start in range(0, len(items), _BATCH):
-        part = items[start : start + _BATCH]
-        yield torch.stack([item["image"] for item in part]), [item["sample"] for item in part]
+        batch = tove_collate(items[start : start + _BATCH])
+        yield {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def view_of(item: Mapping[str, Any]) -> Tensor | None:
+    """Return one view [3, S, S] of an item's first image; None of one without images."""
+    if "image" in item:
+        image: Tensor = item["image"]
+        return image
+    return item["images"][0] if len(item["images"]) else None
 
 
 @torch.no_grad()
@@ -107,21 +119,24 @@ def sample_gates(
     """
     if getattr(model, "gate", None) is None or not model.hub.slots:
         raise ConfigError("the model was trained without experts, so it has no gate")
-    first = {sample["image_id"]: sample["index"] for sample in reversed(samples)}
+    shown = [sample for sample in reversed(samples) if sample.get("image_paths") != []]
+    first = {sample["image_id"]: sample["index"] for sample in shown}
     distinct = sorted(first.values())
     chosen = [distinct[position] for position in evenly(len(distinct), num_images)]
     items = load_items(dataset, chosen)
     if not items:
         raise ConfigError("no image of the test split can be read")
     model.eval()
+    ids = [item["sample"]["image_id"] for item in items]
+    images_ICHW = torch.stack([view for item in items if (view := view_of(item)) is not None])
     gates = []
-    for images_BCHW, batch in batches(items):
-        ids = [sample["image_id"] for sample in batch]
-        gate_BNK = model.gate_weights(images_BCHW.to(context.device), ids)
+    for start in range(0, len(items), _BATCH):
+        part = slice(start, start + _BATCH)
+        gate_BNK = model.gate_weights(images_ICHW[part].to(context.device), ids[part])
         gates.append(gate_BNK.unflatten(1, tuple(model.encoder.grid)).double().cpu())
     return GateSample(
-        tuple(item["sample"]["image_id"] for item in items),
-        np.stack([item["image"].permute(1, 2, 0).numpy() for item in items]),
+        tuple(ids),
+        images_ICHW.permute(0, 2, 3, 1).numpy(),
         torch.cat(gates).numpy(),
         tuple(model.hub.slots),
     )
@@ -169,11 +184,11 @@ def answers(
     model: Any,  # noqa: ANN401 - a method's
     items: Sequence[dict[str, Any]],
 ) -> list[str]:
-    """Give a model's answer to each item: a caption, or the candidate it finds likelier."""
+    """Give a model's answer to each item: a text, or the candidate it finds likelier."""
     model.eval()
     texts = []
-    for images_BCHW, samples in batches(items):
-        for sample in model(images_BCHW.to(context.device), samples, mode="predict"):
+    for batch in batches(items, context.device):
+        for sample in model(**batch, mode="predict"):
             prediction = sample["prediction"]
             is_choice = sample["task"] == "statement"
             texts.append(sample["candidates"][prediction] if is_choice else str(prediction))

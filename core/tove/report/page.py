@@ -52,7 +52,7 @@ class Card:
     """One test image with what was asked and what each model answered.
 
     Attributes:
-        image: a data URI.
+        image: a data URI; empty where nothing is seen.
         question: the statement or the prompt.
         truth: the right answer, or a reference.
         answers: (model, answer, right or wrong or None where a caption is).

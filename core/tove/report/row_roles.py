@@ -29,6 +29,7 @@ _LABELS = {
     "vsr/accuracy": "statement accuracy",
     "vqa/accuracy": "question accuracy",
     "caption/CIDEr": "caption CIDEr",
+    "chat/accuracy": "answer accuracy",
 }
 _SHARES = ("accuracy", "rate")
 

@@ -30,6 +30,7 @@ __all__ = [
     "ask",
     "caption_conversation",
     "conversations_about",
+    "dialogue_words",
     "words_conversation",
 ]
 
@@ -242,6 +243,13 @@ QUESTIONS: dict[str, Callable[[list[Thing], random.Random], Question | None]] = 
 }
 KINDS = tuple(QUESTIONS)
 IMAGE_KINDS = tuple(kind for kind in KINDS if kind != "words")
+
+
+def dialogue_words() -> list[str]:
+    """Return every word of questions and answers besides those of `text.vocabulary`."""
+    words = {*NUMBER_WORDS, *_ENDS, *" ".join(sum(_OPPOSITES, ())).split(), "colour", "shape"}
+    words |= set("how many what which half thing plus minus more opposite than or , ?".split())
+    return sorted(words)
 
 
 def _x(thing: Thing) -> float:

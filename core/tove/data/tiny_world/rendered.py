@@ -28,7 +28,7 @@ class Pool:
     """Rendered scenes and what is true of them.
 
     Attributes:
-        images: [B, 3, 64, 64] uint8.
+        images: [B, 3, S, S] uint8, S = 64 unless another was asked for.
         depth: [B, C, C] log of the mean depth in metres; sky counts as 60 m.
         instance: [B, C, C] uint8, the slot (or GROUND, SKY) that fills most of a cell.
         boxes: [B, O, 4] visible boxes, 0..1.
@@ -54,7 +54,11 @@ class Pool:
 
 
 def make_pool(
-    seed: int, start: int, count: int, progress: Callable[[int], None] = lambda done: None
+    seed: int,
+    start: int,
+    count: int,
+    progress: Callable[[int], None] = lambda done: None,
+    side: int = 64,
 ) -> Pool:
     """Renders `count` scenes of a seed with their ground truth.
 
@@ -63,12 +67,13 @@ def make_pool(
         start: Number of the first scene.
         count: How many.
         progress: Called with the number of scenes done.
+        side: Of the images in pixels, a multiple of C.
     """
     columns: list[list[Tensor]] = [[] for _ in range(8)]
     things: list[list[Thing]] = []
     for first in range(start, start + count, 256):
         scenes = sample_scenes(seed, first, min(256, start + count - first))
-        rendered = render(scenes)
+        rendered = render(scenes, side)
         kinds = torch.arange(SKY + 1)
         share = (rendered.instance[:, None] == kinds[None, :, None, None]).float()
         share = torch.nn.functional.adaptive_avg_pool2d(share, CELLS)

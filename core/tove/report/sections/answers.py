@@ -1,8 +1,11 @@
-"""Test statements and captions with the answers of the run's models."""
+"""Test statements, captions and conversations with the answers of the run's models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tove.report.model_probes import answers, evenly, load_items
+from tove.backbones.language.chat_formats import IMAGE
+from tove.evaluation.accuracy import words_of
+from tove.report.model_probes import answers, evenly, load_items, view_of
 from tove.report.page import Card, Section, data_uri, png_of, section
 from tove.report.report_data import MENDABLE, Material
 
@@ -11,7 +14,7 @@ __all__ = ["example_section"]
 
 @section(60)
 def example_section(material: Material) -> Section:
-    """Show test statements and captions with the answers of the run's models."""
+    """Show test samples with the answers of the run's models."""
     title = "Answers on test images"
     if material.dataset is None:
         return Section("answers", title, [material.data_problem])
@@ -20,34 +23,50 @@ def example_section(material: Material) -> Section:
     if not columns or not items:
         missing = "No stage has left a model, so there are no answers to show."
         return Section("answers", title, problems or [missing])
-    cards = []
-    for position, item in enumerate(items):
-        sample = item["sample"]
-        choice = sample["task"] == "statement"
-        given = [(name, column[position]) for name, column in columns.items()]
-        cards.append(
-            Card(
-                data_uri(png_of(item["image"].permute(1, 2, 0).numpy())),
-                sample.get("statement", sample["prompt"]) if choice else sample["prompt"] + " …",
-                f"{'right answer' if choice else 'reference'}: {sample['target']}",
-                [
-                    (name, text, text == sample["target"] if choice else None)
-                    for name, text in given
-                ],
-            )
-        )
+    cards = [
+        _card(item, {name: column[position] for name, column in columns.items()})
+        for position, item in enumerate(items)
+    ]
     intro = "Taken at equal distances through the test split, none is picked."
     return Section("answers", title, [intro, *problems], cards=cards)
 
 
+def _card(item: Mapping[str, Any], given: Mapping[str, str]) -> Card:
+    """Show an item's image, what was asked, the right answer and those given, by the row's name."""
+    sample, view = item["sample"], view_of(item)
+    question, right = _asked(sample)
+    caption = sample["task"] == "caption"
+    return Card(
+        "" if view is None else data_uri(png_of(view.permute(1, 2, 0).numpy())),
+        question,
+        f"{'reference' if caption else 'right answer'}: {right}",
+        [
+            (name, text, None if caption else words_of(text) == words_of(right))
+            for name, text in given.items()
+        ],
+    )
+
+
+def _asked(sample: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a sample asks, a conversation's earlier turns before it, and the right answer."""
+    if sample["task"] == "conversation":
+        *turns, last = (
+            turn["value"].replace(IMAGE, "").strip() for turn in sample["conversations"]
+        )
+        return " ".join(turns), last
+    if sample["task"] == "caption":
+        return sample["prompt"] + " …", sample["target"]
+    return sample.get("statement", sample["prompt"]), sample["target"]
+
+
 def _example_indices(material: Material, num_examples: int) -> list[int]:
-    """Choose positions, two statements for every caption where the split has both."""
-    by_task: dict[str, list[int]] = {}
+    """Choose positions, two of other tasks for every caption where the split has both."""
+    by_task: dict[bool, list[int]] = {}
     for sample in material.samples:
-        by_task.setdefault(sample["task"], []).append(sample["index"])
-    captions, statements = by_task.get("caption", []), by_task.get("statement", [])
-    num_captions = min(len(captions), num_examples // 3 if statements else num_examples)
-    chosen = [statements[i] for i in evenly(len(statements), num_examples - num_captions)]
+        by_task.setdefault(sample["task"] == "caption", []).append(sample["index"])
+    captions, others = by_task.get(True, []), by_task.get(False, [])
+    num_captions = min(len(captions), num_examples // 3 if others else num_examples)
+    chosen = [others[i] for i in evenly(len(others), num_examples - num_captions)]
     return chosen + [captions[i] for i in evenly(len(captions), num_captions)]
 
 

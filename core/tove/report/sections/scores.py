@@ -21,7 +21,7 @@ __all__ = [
     "results_section",
 ]
 
-_RELATION = "vsr/relation/"
+_RELATION = "/relation/"  # behind the metric's prefix
 _MOST_RELATIONS = 16  # in the picture; the table has all
 
 
@@ -117,7 +117,7 @@ def relation_section(material: Material) -> Section:
         )
     counts = relation_counts(material.samples)
     relations.sort(key=lambda relation: -_gain(material, by_row, relation))
-    header = ["relation", "statements", *by_row]
+    header = ["relation", "items", *by_row]
     rows = [
         [
             name,
@@ -132,11 +132,11 @@ def relation_section(material: Material) -> Section:
     shown.sort(key=relations.index)
     note = "Ordered by how much more ToVE has right than the baseline, the largest gain on top."
     if len(shown) < len(relations):
-        note += f" The picture has the {len(shown)} relations with the most statements."
+        note += f" The picture has the {len(shown)} relations with the most items."
     caption = (
-        "Share of statements answered right, by relation, one panel per row of the results. Thin "
-        "lines are 95 % intervals; the dashed line at 50 is guessing. Intervals of single "
-        "relations are wide: read the pattern rather than a single bar."
+        "Share answered right, by relation or kind of question, one panel per row of the results. "
+        "Thin lines are 95 % intervals; the dashed line at 50 is guessing between two answers. "
+        "Intervals of single relations are wide: read the pattern rather than a single bar."
     )
     figure = partial(
         figures.relation_bars, rows=main, relations=shown, emphasised=_shown_apart(material)
@@ -153,8 +153,8 @@ def _relation_scores(material: Material) -> dict[str, dict[str, Score]]:
     for row in material.rows:
         scores = {}
         for metric, entry in row["metrics"].items():
-            if metric.startswith(_RELATION):
-                relation = metric.removeprefix(_RELATION)
+            if _RELATION in metric:
+                relation = metric.partition(_RELATION)[2]
                 scores[relation] = _with_interval(metric, entry["value"], counts.get(relation))
         if scores:
             found[row["name"]] = scores
