@@ -123,12 +123,17 @@ def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return parts
 
 
-def main() -> None:
-    """Print a table for each training stage of a config."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
-    parser.add_argument("--processes", type=int, default=8)
-    args = parser.parse_args()
+    parser.add_argument("--processes", type=int, default=8, help="that share the model")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Print a table for each training stage of a config."""
+    args = parse_args()
     cfg = Config.fromfile(args.config)
     for stage in cfg.stages:
         if stage["type"] != "TrainStage":

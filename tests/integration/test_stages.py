@@ -56,7 +56,7 @@ def test_every_configuration_has_its_row(finished_run: dict[str, Any]):
     ]
     assert list(rows) == ["plain_clip", "baseline", "tove", *(f"tove-{s}" for s in order), "merged"]
     for row in rows.values():
-        assert row.keys() - {"retrieval"} == KEYS
+        assert row.keys() - {"retrieval", "merge_loss"} == KEYS
         accuracy = row["metrics"]["vsr/accuracy"]
         assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
         assert accuracy["n"] == 8

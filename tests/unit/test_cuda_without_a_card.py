@@ -10,6 +10,7 @@ Experts are those that are discovered, methods those in MODELS: a new one is cov
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def mode(fake_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTenso
     # What a module forgot on the CPU is taken for what it is: a tensor on the CPU.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
+    # It reads the CPU's generators, once for each expert, and no fake tensor has a state.
+    monkeypatch.setattr("tove.backbones.experts.hub.kept_global_state", lambda: nullcontext([]))
     # mmdet asks for a shape as a tensor, by an operator that knows no fake ones.
     monkeypatch.setattr(torch, "_shape_as_tensor", lambda tensor: torch.tensor(tensor.shape))
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()

@@ -118,8 +118,8 @@ FAULTS = {
     ),
     "detaches": (
         "method.py",
-        '("hub.experts", "projector.first")',
-        '("hub.experts",)',
+        "    detachable = True\n",
+        '    detachable = True\n    slot_parts = ("hub.experts",)\n',
         "cannot load",
     ),
     "detaches, share": (
