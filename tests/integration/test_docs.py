@@ -195,9 +195,10 @@ def parse_tool(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def check_config(name: str, parsed: argparse.Namespace) -> Config:
     path = REPOSITORY / name
     assert path.is_file()
-    cfg = load_config(str(path), parsed.cfg_options)  # refuses what is never read
+    options = getattr(parsed, "cfg_options", None)
+    cfg = load_config(str(path), options)  # refuses what is never read
     known = load_config(str(path))
-    for option in parsed.cfg_options or []:
+    for option in options or []:
         assert_key_is_read(option.partition("=")[0], known)
     stage = getattr(parsed, "stage", None)
     assert stage is None or stage in [entry["name"] for entry in cfg.stages]

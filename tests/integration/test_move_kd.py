@@ -49,7 +49,7 @@ def two_stages(root: Path, chat: Path) -> dict[str, Any]:
         dataset=dict(type="UnlabelledImages", img_dir="images"),
     )
     settings["merging"] = dict(model=dict(type="Merge"), schedule=dict(steps=20, lr=3e-3))
-    align, tune, _ = settings["stages"]
+    align, tune, *_ = settings["stages"]
     del align["trains"]
     tune["model"]["switches"] = dict(padding="masked")
     settings["stages"] = [
