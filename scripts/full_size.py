@@ -31,6 +31,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         patch_size=14,
     ),
     "lmsys/vicuna-7b-v1.5": dict(max_position_embeddings=4096),  # else LlamaConfig's defaults
+    "dinov2_large": dict(num_hidden_layers=24, num_attention_heads=16),
     "sam_vit_l": dict(  # a spec has what its tokens depend on, the weights' own config the rest
         num_hidden_layers=24, num_attention_heads=16, global_attn_indexes=[5, 11, 17, 23]
     ),

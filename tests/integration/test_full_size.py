@@ -1,4 +1,4 @@
-"""MoVE-KD's configs at full size, built on the meta device: what trains, how many numbers."""
+"""Configs around a 7B language model, built on the meta device: what trains, how many numbers."""
 
 import runpy
 from pathlib import Path
@@ -20,8 +20,9 @@ CONFIGS = sorted(
 )
 
 
-def config(name: str) -> Config:
-    return Config.fromfile(REPOSITORY / "configs/move_kd" / f"move_kd-{name}.py")
+def config(name: str, folder: str = "move_kd") -> Config:
+    method = {"llava": "tove"}.get(folder, folder)
+    return Config.fromfile(REPOSITORY / "configs" / folder / f"{method}-{name}.py")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def full_size() -> SimpleNamespace:
 
 
 def test_every_setting_of_them_is_known(tmp_path: Path):
-    assert len(CONFIGS) == 6
+    assert len(CONFIGS) == 8
     weights = tmp_path / "open_clip_pytorch_model.bin"
     weights.touch()
     for path in CONFIGS:
@@ -83,3 +84,18 @@ def test_v1_0_trains_what_is_new_in_its_first_stage(full_size: SimpleNamespace):
         "adapter eva": 3_409_472,
         "adapter convnext": 3_737_152,
     }
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_tove_trains_what_fuses_and_vicuna_in_its_second_stage(
+    full_size: SimpleNamespace, stage: str
+):
+    found = sizes(full_size, config(f"llava-v1.5-7b_{stage}", "llava"))
+    trained = {part: count for part, (_, count) in found.items() if count}
+    widths = (1024, 256, 1024, 1024, 256)  # CLIP, DPT, DINOv2, EVA-02, SAM
+    fuses = {
+        "projector": sum((width + 1) * 4096 for width in widths) + 4097 * 4096,
+        "gate": 4 * 1025,
+        "transfer": 2 * 4097 * 4096 + 1,  # and lambda
+    }
+    assert trained == fuses | ({"language": 6_738_415_616} if stage == "finetune" else {})
