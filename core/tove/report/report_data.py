@@ -6,16 +6,17 @@ the end of it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tove.config.validation import Range, check_arguments
 from tove.engine.stages.context import StageContext
-from tove.errors import ConfigError, close_matches
+from tove.errors import ConfigError
 from tove.report.model_probes import ImageSplit, split_samples, test_split
 from tove.report.row_roles import Row, Standing, standing_of
 from tove.report.theme import slot_colours
@@ -42,23 +43,18 @@ class ReportSettings:
     """
 
     source: str | None = None
-    num_images: int = 256
-    num_maps: int = 12
-    num_examples: int = 12
+    num_images: Annotated[int, Range(1)] = 256
+    num_maps: Annotated[int, Range(0)] = 12
+    num_examples: Annotated[int, Range(0)] = 12
     title: str | None = None
 
     def overlaid(self, settings: Mapping[str, Any]) -> "ReportSettings":
         """Lay settings over these.
 
         Raises:
-            ConfigError: one that no report has.
+            ConfigError: one that no report has, or a value that is none.
         """
-        known = [entry.name for entry in fields(self)]
-        for key in settings:
-            if key not in known:
-                raise ConfigError(
-                    f"report.{key} of the config is unknown. {close_matches(key, known)}"
-                )
+        check_arguments(ReportSettings, settings, "report")
         return replace(self, **settings)
 
 

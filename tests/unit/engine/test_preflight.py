@@ -139,6 +139,11 @@ MISTAKES = {
         ConfigError,
         r"model\.generation\.num_beamz is unknown\. Did you mean 'num_beams'",
     ),
+    "a number of beams": (
+        lambda s: s["model"].update(generation={"num_beams": 0}),
+        ConfigError,
+        r"model\.generation\.num_beams is 0, but it must be a whole number \(1 or more\)",
+    ),
     "a number": (
         lambda s: s["model"].update(projector={"hidden": "abc"}),
         ConfigError,

@@ -130,7 +130,14 @@ def stage_of(settings: Settings, name: str) -> dict[str, Any]:
                 s["stages"].append(dict(type="ReportStage", name="report")),
                 s.update(report=dict(foo=3)),
             ),
-            r"report\.foo of the config is unknown",
+            r"report\.foo is unknown",
+        ),
+        (
+            lambda s: (
+                s["stages"].append(dict(type="ReportStage", name="report")),
+                s.update(report=dict(num_maps="x")),
+            ),
+            r"report\.num_maps is 'x', but it must be a whole number",
         ),
     ],
 )

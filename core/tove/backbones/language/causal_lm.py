@@ -216,9 +216,9 @@ class CausalLanguageModel(nn.Module):
         self,
         memory_BND: Tensor,
         samples: Sequence[Sample],
-        num_beams: int = 3,
-        min_new_tokens: int = 1,
-        max_new_tokens: int = 20,
+        num_beams: Annotated[int, Range(1)] = 3,
+        min_new_tokens: Annotated[int, Range(0)] = 1,
+        max_new_tokens: Annotated[int, Range(1)] = 20,
     ) -> list[str]:
         """Continue the prompts by beam search.
 

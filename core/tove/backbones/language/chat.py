@@ -255,9 +255,9 @@ class ChatLanguageModel(nn.Module):
         self,
         image_features: ImageFeatures,
         samples: Sequence[Sample],
-        num_beams: int = 1,
-        min_new_tokens: int = 0,
-        max_new_tokens: int = 128,
+        num_beams: Annotated[int, Range(1)] = 1,
+        min_new_tokens: Annotated[int, Range(0)] = 0,
+        max_new_tokens: Annotated[int, Range(1)] = 128,
     ) -> list[str]:
         """Answer the last question of each sample; an answer that it already has is not looked at.
 
