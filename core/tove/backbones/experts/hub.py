@@ -12,7 +12,7 @@ D its width.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, cast
 
@@ -82,7 +82,6 @@ class FrozenExpert(nn.Module):
         self.device = None if device is None else torch.device(device)
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.expert: nn.Module | None = None
-        self._watched = True
         image = spec.image
         self.preprocess = Preprocess(
             image.size, image.mean, image.std, image.value_range, image.interpolation
@@ -128,13 +127,8 @@ class FrozenExpert(nn.Module):
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
-        # What it changes for the whole process it changes the first time: to look costs as much as
-        # a small expert, so one that was seen to change nothing is not watched any more.
-        kept: AbstractContextManager[list[str]]
-        kept = kept_global_state() if self._watched else nullcontext([])
-        with settled, kept as changed:
+        with settled, kept_global_state():
             tokens_BMD = self._network(pixels_BCHW.to(self._input_dtype()))
-        self._watched = bool(changed)
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
         return _moved(tokens_BMD, home)
