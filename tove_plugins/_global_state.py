@@ -43,35 +43,30 @@ class _Generator:
 
 
 @contextmanager
-def kept_global_state() -> Iterator[list[str]]:
+def kept_global_state() -> Iterator[None]:
     """Put torch's settings, the CPU's random states and the environment back after the body.
 
     A body that drew random numbers leaves each generator one number on, whatever it drew: two
     experts with random weights are to differ. torch is not imported for this; where the body
     imports it first, its modes are put to torch's own defaults.
     Variables and filters of warnings that the body adds stay, for that is how a library talks to
-    its own parts; a filter that silences all warnings goes. What had to be put back is told in the
-    list that the block is given, once it is left.
+    its own parts; a filter that silences all warnings goes.
     """
     settings = {words: (read(), put) for words, (read, put) in torch_settings().items()}
     states = [(generator, generator.get()) for generator in _generators()]
     environment, filters = os.environ.copy(), warnings.filters[:]
-    changed: list[str] = []  # what had to be put back
     try:
-        yield changed
+        yield
     finally:
-        changed += _put_settings(settings)
+        _put_settings(settings)
         for generator, state in states:
             if generator.plain(generator.get()) != generator.plain(state):
                 generator.put(state)
                 generator.draw()
-                changed.append("a generator of random numbers")
         if os.environ.copy() != environment:
             os.environ.update(environment)
-            changed.append("the environment")
         if warnings.filters != filters:
             _drop_blanket_filters(filters)
-            changed.append("the filters of warnings")
 
 
 def torch_settings() -> dict[str, Access]:
@@ -100,15 +95,13 @@ def torch_settings() -> dict[str, Access]:
     }
 
 
-def _put_settings(before: Mapping[str, tuple[Any, Callable[[Any], Any]]]) -> Iterator[str]:
-    """Put torch's settings back, and yield those that were others."""
+def _put_settings(before: Mapping[str, tuple[Any, Callable[[Any], Any]]]) -> None:
     for words, (read, put) in torch_settings().items():
         value = before[words][0] if before else _DEFAULTS.get(words)
         if value == "float32":
             value = sys.modules["torch"].float32
         if value is not None and read() != value:
             put(value)
-            yield words
 
 
 def _drop_blanket_filters(before: Sequence[Any]) -> None:

@@ -45,7 +45,7 @@ def mode(fake_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTenso
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
     # It reads the CPU's generators, once for each expert, and no fake tensor has a state.
-    monkeypatch.setattr("tove.backbones.experts.hub.kept_global_state", lambda: nullcontext([]))
+    monkeypatch.setattr("tove.backbones.experts.hub.kept_global_state", nullcontext)
     # mmdet asks for a shape as a tensor, by an operator that knows no fake ones.
     monkeypatch.setattr(torch, "_shape_as_tensor", lambda tensor: torch.tensor(tensor.shape))
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()

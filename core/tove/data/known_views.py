@@ -14,6 +14,7 @@ import PIL
 from torch import Tensor
 
 from tove.data.image_io import load_image, shared_view
+from tove.data.wrappers import inner_data_sets
 from tove.modules.view_key import ViewKey
 
 __all__ = ["KnownViews", "each_image_dataset", "file_key", "load_view"]
@@ -59,7 +60,4 @@ class KnownViews:
 
 def each_image_dataset(dataset: Any) -> list[Any]:  # noqa: ANN401 - any data set
     """Return the data sets inside mmengine's wrappers that can name views by their pixels."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if inner != [None]:
-        return [leaf for one in inner for leaf in each_image_dataset(one)]
-    return [dataset] if hasattr(dataset, "names_views") else []
+    return [leaf for leaf in inner_data_sets(dataset) if hasattr(leaf, "names_views")]

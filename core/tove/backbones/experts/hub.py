@@ -306,7 +306,8 @@ class ExpertHub(nn.Module):
         Raises:
             ConfigError: no rank has an image.
         """
-        norms = {slot: self.fitted_norms()[slot] for slot in slots}
+        fitted = self.fitted_norms()
+        norms = {slot: fitted[slot] for slot in slots}
         sums = {
             slot: norm.moments(next(norm.buffers()).new_zeros(0, self.widths[slot]))
             for slot, norm in norms.items()

@@ -71,13 +71,13 @@ class ExportStage:
         context.require(self.name, "test_dataloader", "test_evaluator")
         check_source(context, self.name, self.source)
         others = [entry for entry in context.cfg.stages if entry["name"] != self.name]
-        taken = {name: "" for name in (self.name, *(entry["name"] for entry in others))}
+        taken = {name: "a stage" for name in (self.name, *(entry["name"] for entry in others))}
         # Tokens are kept by the folder that an encoder was read from.
-        taken |= {e["folder"]: f" the export of '{e['name']}'" for e in others if e.get("folder")}
+        taken |= {e["folder"]: f"the export of '{e['name']}'" for e in others if e.get("folder")}
         if self.folder in taken:
             raise ConfigError(
-                f"stages.{self.name}.folder is '{self.folder}', which is the folder of"
-                f"{taken[self.folder] or ' a stage'}; name another."
+                f"stages.{self.name}.folder is '{self.folder}', which is the folder of "
+                f"{taken[self.folder]}; name another."
             )
         check_free(context.work_dir / self.folder)
         encoder = ENCODERS.get(context.cfg.model.encoder["type"])
