@@ -28,6 +28,7 @@ from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
 from tove.engine.hooks import LossCurveHook, PreemptionHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.progress import ProgressHook
+from tove.engine.seeding import end_step
 from tove.engine.sharding import SHARD, is_sharded, load_whole, shard
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
@@ -119,6 +120,14 @@ class StageRunner(Runner):
                     self._console.append(handler)
                     handler.setLevel(logging.WARNING)
         return logger
+
+    def train(self) -> nn.Module:
+        """Train; the seeds of a step that raised hold for nothing afterwards."""
+        try:
+            model: nn.Module = super().train()
+        finally:
+            end_step()
+        return model
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Load the checkpoint that was read when it was found whole, rather than read it again."""

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,14 @@ from tove.engine.hooks import (
     ProvenanceHook,
     ReseedHook,
 )
-from tove.engine.seeding import agreed_generator
+from tove.engine.seeding import agreed_generator, end_step
 from tove.errors import CheckpointError, Preempted, TrainingError
+
+
+@pytest.fixture(autouse=True)
+def _no_step_outlives_its_test() -> Iterator[None]:
+    yield
+    end_step()
 
 
 def draw() -> tuple:

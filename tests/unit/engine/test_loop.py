@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tove.engine.checkpoint import read_checkpoint
 from tove.engine.loop import RunPlan, build_stage_runner
 from tove.engine.optimizer import Schedule
+from tove.engine.seeding import agreed_generator
 from tove.errors import CheckpointError
 
 
@@ -75,3 +76,24 @@ def test_a_checkpoint_that_does_not_say_goes_on(tmp_path: Path):
     torch.save(checkpoint, tmp_path / "iter_2.pth")
     train(tmp_path, 4)
     assert (tmp_path / "iter_4.pth").exists()
+
+
+def test_the_seeds_of_a_step_that_raised_hold_for_nothing_afterwards(tmp_path: Path):
+    def fails(*_: object) -> None:
+        assert agreed_generator() is not None
+        raise KeyError("step")
+
+    plan = RunPlan(
+        folder=tmp_path,
+        model=Fit(),
+        seed=0,
+        meta=dict,
+        schedule=Schedule(steps=2),
+        train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 4, batch_size=2),
+        settings=dict(visualizer=dict(vis_backends=[])),
+    )
+    runner = build_stage_runner(plan)
+    runner.model.layer.register_forward_pre_hook(fails)
+    with pytest.raises(KeyError):
+        runner.train()
+    assert agreed_generator() is None
