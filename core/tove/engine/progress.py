@@ -7,7 +7,7 @@ that a pass of ten minutes is not silent and one of seconds leaves nothing.
 import atexit
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -50,58 +50,31 @@ class ProgressHook(Hook):
     ) -> None:
         self.seconds, self.clock = seconds, clock
         self.console = console or make_console(quiet=not is_main_process())
-        self._bar: Progress | None = None
-        self._began = self._told = 0.0
+        self._pass = ExitStack()
+        self._advance: Callable[[int], None]
+        atexit.register(self._pass.close)  # an evaluation that fails leaves a cursor behind
 
-    def _before(self, what: str, total: int) -> None:
-        self._began = self._told = self.clock()
-        if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            left = TimeRemainingColumn(compact=True)
-            self._bar = Progress(*columns, left, console=self.console, transient=True)
-            self._bar.add_task(what, total=total)
-            atexit.register(self._bar.stop)  # an evaluation that fails leaves a cursor behind
-            self._bar.start()
-
-    def _after_batch(self, what: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done)
-            return
-        now = self.clock()
-        if now - self._told >= self.seconds and done < total:
-            self._told = now
-            left = (now - self._began) / done * (total - done)
-            line = f"  {what}: {done} of {total} batches, {_duration(left)} left"
-            self.console.print(line, highlight=False)
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _begin(self, what: str, total: int) -> None:
+        shown = passing(what, total, self.console, seconds=self.seconds, clock=self.clock)
+        self._advance = self._pass.enter_context(shown)
 
     def before_test(self, runner: Runner) -> None:
         """Begin."""
-        self._before("evaluation", len(runner.test_dataloader))
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Go on."""
-        self._after_batch("evaluation", batch_idx + 1, len(runner.test_dataloader))
-
-    def after_test(self, runner: Runner) -> None:
-        """End."""
-        self._end()
+        self._begin("evaluation", len(runner.test_dataloader))
 
     def before_val(self, runner: Runner) -> None:
         """Begin."""
-        self._before("validation", len(runner.val_dataloader))
+        self._begin("validation", len(runner.val_dataloader))
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_test_iter(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Go on."""
-        self._after_batch("validation", batch_idx + 1, len(runner.val_dataloader))
+        self._advance(1)
 
-    def after_val(self, runner: Runner) -> None:
+    def after_test(self, runner: Runner) -> None:
         """End."""
-        self._end()
+        self._pass.close()
+
+    after_val_iter, after_val = after_test_iter, after_test
 
 
 def _duration(seconds: float) -> str:
@@ -123,7 +96,12 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def passing(
-    what: str, total: int, console: Console, unit: str = "batches", seconds: float = 30.0
+    what: str,
+    total: int,
+    console: Console,
+    unit: str = "batches",
+    seconds: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
     """Show how far a pass is, at which rate, and how long it will take; give what moves it on.
 
@@ -133,6 +111,7 @@ def passing(
         console: where to.
         unit: of what, in the plural.
         seconds: between lines where there is no terminal.
+        clock: gives seconds.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -144,15 +123,15 @@ def passing(
         transient=True,
         disable=not console.is_terminal,
     )
-    began = told = time.monotonic()
+    began = told = clock()
     done = 0
 
     def advance(number: int) -> None:
         nonlocal done, told
         done = min(total, done + number)
         bar.update(task, completed=done)
-        now = time.monotonic()
-        if not console.is_terminal and now - told >= seconds:
+        now = clock()
+        if not console.is_terminal and now - told >= seconds and done < total:
             told = now
             speed = done / (now - began)
             left = _duration((total - done) / speed)

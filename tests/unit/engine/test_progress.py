@@ -35,8 +35,8 @@ def test_a_pipe_gets_a_line_every_half_minute_with_the_time_left(of: str):
     evaluate(hook, clock, 9, of)
     what = {"test": "evaluation", "val": "validation"}[of]
     assert out.getvalue().splitlines() == [
-        f"  {what}: 3 of 9 batches, 1 min 0 s left",
-        f"  {what}: 6 of 9 batches, 30 s left",
+        f"  {what}: 3 of 9 batches, 0.1/s, 1 min 0 s left",
+        f"  {what}: 6 of 9 batches, 0.1/s, 30 s left",
     ]
 
 
@@ -54,7 +54,7 @@ def test_a_terminal_gets_a_bar_that_goes_when_it_is_done():
     hook = ProgressHook(console=console, clock=clock)
     evaluate(hook, clock, 4)
     assert "4/4" in out.getvalue()
-    assert "batches" not in out.getvalue()
+    assert " of 4 batches" not in out.getvalue()
     evaluate(hook, clock, 3)  # and another one begins anew
     assert "3/3" in out.getvalue()
 
