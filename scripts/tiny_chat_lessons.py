@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tove.data.tiny_world.text import Question, Thing
 
 IMAGE = -200  # the engine's, in an image's place
-ASKED = ("count", "colour", "colour", "place", "place", "depth", "depth", *["where"] * 3)
+# Two scenes in three hold no pair to ask the depth of, and half of them nothing to count.
+ASKED = (*["count", "colour", "place"] * 2, *["depth"] * 6, *["where"] * 3)
 CAPTION_SHARE, WORDS_SHARE = 0.2, 0.1
 TURNS, TRIES, PLACES = 3, 6, 6
 

@@ -47,9 +47,9 @@ HELD_OUT = 1000
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; the defaults are the shipped weights'."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=64, help="scenes a step")
-    parser.add_argument("--scenes", type=int, default=12_000)
+    parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "core/tove/assets/tiny_chat")
     return parser.parse_args()

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.errors import ConfigError
-from tove.methods.tove.merging import LOSSES, Merge
+from tove.methods.tove.merging import LOSSES, Merge, token_distance
 from tove.registry import MODELS
 
 LORA = {"type": "lora", "r": 2, "lora_alpha": 4}
@@ -50,6 +50,12 @@ def test_distances_by_hand():
     assert LOSSES["cosine"](prediction, target).item() == pytest.approx((0 + 1 + 2) / 3)
     assert LOSSES["mse"](prediction, target).item() == pytest.approx((1 + 1 + 9) / 6)
     assert LOSSES["smooth_l1"](prediction, target).item() == pytest.approx((0.5 + 0.5 + 2.5) / 6)
+
+
+def test_readout_of_a_language_model_that_reads_the_tokens_themselves_compares_these():
+    prediction, target = torch.rand(2, 3, 4), torch.rand(2, 3, 4)
+    found = token_distance("readout", object(), prediction, target)
+    torch.testing.assert_close(found, LOSSES["mse"](prediction, target))
 
 
 def test_target_is_t_fuse_without_dropout_and_prediction_the_projected_student(make_model, batch):

@@ -4,7 +4,8 @@
     prediction = P_clip(CLIP'(image))                      the student: a copy of CLIP that trains
     loss       = d(prediction, target) + lm_weight * L_lm(prediction)
     d          = mse | 1 - cosine | smooth-L1, mean over tokens
-                 readout: mse of what the language model's cross-attention reads (keys and values)
+                 readout: mse of what the language model's cross-attention reads (keys and values);
+                 of one that reads the tokens themselves, mse
 
 P_clip, the language model and its adapters are the teacher's and stay as they are: afterwards the
 student takes CLIP's place in front of them, and experts, gate and MLP_t go.
@@ -152,14 +153,17 @@ def token_distance(
 
     Args:
         loss: one of `LOSSES`, or "readout".
-        language: whose keys and values "readout" compares.
+        language: whose keys and values "readout" compares; where it has no `read`, as a chat model
+            that reads soft tokens, the tokens are compared.
         prediction_BND: the student's.
         target_BND: the teacher's.
     """
     if not prediction_BND.numel():  # a batch of text alone: zero, as its gradient is
         return prediction_BND.sum()
     if loss == "readout":
-        return F.mse_loss(language.read(prediction_BND), language.read(target_BND))
+        if read := getattr(language, "read", None):
+            prediction_BND, target_BND = read(prediction_BND), read(target_BND)
+        return F.mse_loss(prediction_BND, target_BND)
     return LOSSES[loss](prediction_BND, target_BND)
 
 
