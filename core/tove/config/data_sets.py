@@ -10,9 +10,10 @@ from tove.config.validation import accepted_arguments, check_value
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
-__all__ = ["check_samplers", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
+__all__ = ["by_use", "check_samplers", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
 
 _SUFFIX = "_dataloader"
+_BY_USE = ("test_dataloader", "val_dataloader", "train_dataloader")
 
 
 def loaders_of(cfg: Config) -> list[str]:
@@ -36,6 +37,14 @@ def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
             check_value(dataset, dict, f"{loader}.dataset or one inside it")
             yield loader, dataset
             stack.extend(_wrapped(dataset, loader))
+
+
+def by_use(cfg: Config) -> list[tuple[str, Any]]:
+    """Return the data sets that read samples with their loaders' names, those tested on first."""
+    return sorted(
+        ((loader, dataset) for loader, dataset in data_sets(cfg) if "image_size" in dataset),
+        key=lambda pair: _BY_USE.index(pair[0]) if pair[0] in _BY_USE else len(_BY_USE),
+    )
 
 
 def _wrapped(dataset: Mapping[str, Any], loader: str) -> list[Any]:

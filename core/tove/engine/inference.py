@@ -18,19 +18,17 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor
 
-from tove.config.data_sets import data_sets
+from tove.config.data_sets import by_use
 from tove.data.collate import tove_collate
-from tove.data.conversations import LlavaConversations, conversation_item
+from tove.data.conversations import conversation_item
 from tove.data.image_io import image_of, shared_view
-from tove.data.views import View, build_view
 from tove.data.vsr import plain_statement
+from tove.engine.conversation_view import conversation_view
 from tove.errors import ConfigError
 from tove.protocols import Row, Sample
 from tove.registry import DATASETS
 
 __all__ = ["Answer", "TrainedModel"]
-
-_LOADERS = ("test_dataloader", "val_dataloader", "train_dataloader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +208,11 @@ class TrainedModel:
             "conversations": turns,
         }
         view = conversation_view(self._cfg)
+        if view is None:
+            raise ConfigError(
+                "No data set of this run has conversations, so its model was not trained to talk; "
+                "ask it by `ask` or `caption` instead."
+            )
         views = [view(image_of(source)) for source in sources]
         batch = tove_collate([conversation_item(sample, views, view.size)])
         answer: str = self.model.test_step(batch)[0]["prediction"]
@@ -264,7 +267,7 @@ def _asking(cfg: Config, about: str | None) -> _Asking:
 
     A data set asks by its argument `prompt`, the field in which says about what.
     """
-    found = _by_use(cfg)
+    found = by_use(cfg)
     for _, dataset in found:
         defaults = signature(DATASETS.get(dataset["type"])).parameters
         settings = {
@@ -278,29 +281,6 @@ def _asking(cfg: Config, about: str | None) -> _Asking:
             view = dataset.get("view", "crop")
             return _Asking(view, prompt, tuple(settings.get("candidates", ())))
     return _Asking(found[0][1].get("view", "crop") if found else "crop")
-
-
-def conversation_view(cfg: Config) -> View:
-    """Return how the run's conversations show an image.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    for _, dataset in _by_use(cfg):
-        if issubclass(DATASETS.get(dataset["type"]), LlavaConversations):
-            return build_view(dataset.get("view", "crop"), dataset["image_size"])
-    raise ConfigError(
-        "No data set of this run has conversations, so its model was not trained to talk; ask it "
-        "by `ask` or `caption` instead."
-    )
-
-
-def _by_use(cfg: Config) -> list[tuple[str, Any]]:
-    """Return the data sets that read samples with their loaders' names, those tested on first."""
-    return sorted(
-        ((loader, dataset) for loader, dataset in data_sets(cfg) if "image_size" in dataset),
-        key=lambda pair: _LOADERS.index(pair[0]) if pair[0] in _LOADERS else len(_LOADERS),
-    )
 
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:

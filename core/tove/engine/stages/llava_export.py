@@ -16,8 +16,7 @@ from tove.backbones.experts.licences import Terms
 from tove.backbones.language.chat import ChatLanguageModel
 from tove.backbones.language.image_projector import ImageProjector
 from tove.backbones.language.llava_folder import LlavaParts, check_parts, write_llava_folder
-from tove.data.views import View
-from tove.data.wrappers import inner_data_sets
+from tove.engine.conversation_view import conversation_view
 from tove.engine.stages.context import StageContext
 
 __all__ = ["check_llava", "write_llava"]
@@ -74,7 +73,7 @@ def _talks(model: Any, encoder: Any) -> bool:  # noqa: ANN401
 
 
 def _parts(context: StageContext, model: Any, encoder: Any) -> LlavaParts:  # noqa: ANN401
-    projector, view = model.projector, conversation_view(context)
+    projector, view = model.projector, conversation_view(context.cfg)
     kind: Any = view.kind if view else "crop"
     return LlavaParts(
         encoder,
@@ -84,16 +83,3 @@ def _parts(context: StageContext, model: Any, encoder: Any) -> LlavaParts:  # no
         getattr(view, "grids", ()),
         model.language.newline_D if kind == "anyres" else None,
     )
-
-
-def conversation_view(context: StageContext) -> View | None:
-    """Return how the run's conversations show an image; None where it has none."""
-    for name in ("test_dataloader", "train_dataloader"):
-        if name not in context.cfg:
-            continue
-        for dataset in inner_data_sets(context.evaluation_loader(name).dataset):
-            view: Any = getattr(dataset, "view", None)
-            if hasattr(view, "kind"):
-                found: View = view
-                return found
-    return None
