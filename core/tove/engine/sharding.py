@@ -3,8 +3,9 @@
     model_wrapper_cfg = dict(type="FullyShard", min_parameters=1_000_000)
 
 Each repeated layer of the language model, and of an encoder that trains, that has that many
-parameters is gathered by itself, when it runs; the rest of the model with the first call. Checkpoints hold whole tensors,
-by the names that they have without sharding: what a sharded training leaves loads in one process.
+parameters is gathered by itself, when it runs; the rest of the model with the first call.
+Checkpoints hold whole tensors, by the names that they have without sharding: what a sharded
+training leaves loads in one process.
 
 A scalar cannot be sharded: it is kept whole, and its gradient averaged.
 """

@@ -145,7 +145,9 @@ def test_tokens_of_views_are_cached_by_image_and_place(make):
 def gradients(model: torch.nn.Module, batch: dict) -> dict[str, torch.Tensor]:
     losses = model(**batch, mode="loss")
     sum(value for name, value in losses.items() if "loss" in name).backward()
-    return {n.removeprefix("module."): p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return {
+        n.removeprefix("module."): p.grad for n, p in model.named_parameters() if p.requires_grad
+    }
 
 
 def one_of_two(rank: int, model: torch.nn.Module, halves: list[dict], folder: Path) -> None:
