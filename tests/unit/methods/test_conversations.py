@@ -145,9 +145,8 @@ def test_tokens_of_views_are_cached_by_image_and_place(make):
 def gradients(model: torch.nn.Module, batch: dict) -> dict[str, torch.Tensor]:
     losses = model(**batch, mode="loss")
     sum(value for name, value in losses.items() if "loss" in name).backward()
-    return {
-        n.removeprefix("module."): p.grad for n, p in model.named_parameters() if p.requires_grad
-    }
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return {name.removeprefix("module."): p.grad for name, p in trained}
 
 
 def one_of_two(rank: int, model: torch.nn.Module, halves: list[dict], folder: Path) -> None:
@@ -167,10 +166,10 @@ def test_a_process_without_an_image_stays_in_step_and_the_two_have_the_gradients
 ):
     options = {"mole": {"num_experts": 2, "rank": 4, "dropout": 0.0}, "student": "full"}
     model = make(kind, **(options if kind == "MoVEKD" else {})).train()
-    items = [[talk(1), talk(2)], [talk(0), talk(0)]]
-    expected = gradients(model, tove_collate(sum(items, [])))
+    seen, words = [talk(1), talk(2)], [talk(0), talk(0)]
+    expected = gradients(model, tove_collate(seen + words))
     model.zero_grad()
-    halves = [tove_collate(half) for half in items]
+    halves = [tove_collate(half) for half in (seen, words)]
     started = (one_of_two, (model, halves, tmp_path), 2)
     running = torch.multiprocessing.start_processes(*started, join=False, start_method="fork")
     while not running.join(timeout=150):
