@@ -39,7 +39,9 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _vision_model(kind: type[CLIPVisionModel], source: str, pretrained: str) -> nn.Module:
-    return kind(CLIPVisionConfig(**ARCHITECTURES[source]))
+    if source in ARCHITECTURES:
+        return kind(CLIPVisionConfig(**ARCHITECTURES[source]))
+    return kind(CLIPVisionConfig.from_pretrained(source))  # an export's folder
 
 
 def _language_model(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from mmengine.config import Config
+from transformers import CLIPVisionConfig
 
 from tove.engine.preflight import check_config
 
@@ -21,8 +22,7 @@ CONFIGS = sorted(
 
 
 def config(name: str, folder: str = "move_kd") -> Config:
-    method = {"llava": "tove"}.get(folder, folder)
-    return Config.fromfile(REPOSITORY / "configs" / folder / f"{method}-{name}.py")
+    return Config.fromfile(REPOSITORY / "configs" / folder / f"{name}.py")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def full_size() -> SimpleNamespace:
 
 
 def test_every_setting_of_them_is_known(tmp_path: Path):
-    assert len(CONFIGS) == 8
+    assert len(CONFIGS) == 16
     weights = tmp_path / "open_clip_pytorch_model.bin"
     weights.touch()
     for path in CONFIGS:
@@ -55,7 +55,7 @@ def sizes(full_size: SimpleNamespace, cfg: Config) -> dict[str, tuple[int, int]]
 def test_v1_1_has_the_release_s_counts_and_trains_all_but_its_teachers(
     full_size: SimpleNamespace,
 ):
-    cfg = config("v1.1-llava-v1.5-7b_finetune")
+    cfg = config("move_kd-v1.1-llava-v1.5-7b_finetune")
     cfg.model.preset = "released"
     found = sizes(full_size, cfg)
     released = {
@@ -76,7 +76,7 @@ def test_v1_1_has_the_release_s_counts_and_trains_all_but_its_teachers(
 
 
 def test_v1_0_trains_what_is_new_in_its_first_stage(full_size: SimpleNamespace):
-    found = sizes(full_size, config("v1.0-llava-v1.5-7b_pretrain"))
+    found = sizes(full_size, config("move_kd-v1.0-llava-v1.5-7b_pretrain"))
     trained = {part: count for part, (_, count) in found.items() if count}
     assert trained == {
         "encoder: MoLE": 24_040_008 // 24 * 23,  # "paper" has none above the tokens
@@ -86,11 +86,33 @@ def test_v1_0_trains_what_is_new_in_its_first_stage(full_size: SimpleNamespace):
     }
 
 
+def test_llava_next_trains_clip_along_and_its_newline_in_its_second_stage(
+    full_size: SimpleNamespace,
+):
+    found = sizes(full_size, config("llava-next-vicuna-7b_finetune", "llava"))
+    assert {part: count for part, (_, count) in found.items()} == {
+        "encoder": 303_507_456 - 12_596_224 - 2 * 1024,  # the block and norm above the tokens
+        "language": 6_738_415_616 + 4096,
+        "projector": 20_979_712,
+    }
+    first = sizes(full_size, config("llava-next-vicuna-7b_pretrain", "llava"))
+    assert {part for part, (_, count) in first.items() if count} == {"projector"}
+
+
+def test_merged_clip_is_read_from_an_export(full_size: SimpleNamespace, tmp_path: Path):
+    cfg = config("merged-llava-v1.5-7b_finetune", "llava")
+    CLIPVisionConfig(patch_size=16).save_pretrained(tmp_path)  # CLIP-B/16's, as that run's export
+    cfg.model.encoder.pretrained = str(tmp_path)
+    found = sizes(full_size, cfg)
+    assert found["encoder"] == (85_799_424, 0)
+    assert found["projector"] == ((768 + 1) * 4096 + 4097 * 4096,) * 2
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_tove_trains_what_fuses_and_vicuna_in_its_second_stage(
     full_size: SimpleNamespace, stage: str
 ):
-    found = sizes(full_size, config(f"llava-v1.5-7b_{stage}", "llava"))
+    found = sizes(full_size, config(f"tove-llava-v1.5-7b_{stage}", "llava"))
     trained = {part: count for part, (_, count) in found.items() if count}
     widths = (1024, 256, 1024, 1024, 256)  # CLIP, DPT, DINOv2, EVA-02, SAM
     fuses = {

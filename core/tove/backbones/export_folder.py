@@ -1,9 +1,10 @@
 """An export's folder, whole or not at all, and whether it holds what was in memory.
 
-    folder/export.json      source, layer of the tokens, image size, grid, width
+    folder/export.json      source, layer of the tokens, image size, grid, width, teachers
 
 The weights are an ordinary checkpoint of the encoder's own library; this file marks a folder that
-a later export may replace, and tells which of the checkpoint's layers the tokens are.
+a later export may replace, and tells which of the checkpoint's layers the tokens are, and on what
+terms the experts may be used that the encoder has learned from.
 """
 
 import json
@@ -23,7 +24,15 @@ from torch import Tensor, nn
 from tove.atomic_io import writing
 from tove.errors import ConfigError
 
-__all__ = ["MARK", "check_free", "image_processor", "same_tokens", "unit_statistics", "write_whole"]
+__all__ = [
+    "MARK",
+    "check_free",
+    "image_processor",
+    "same_tokens",
+    "teachers_of",
+    "unit_statistics",
+    "write_whole",
+]
 
 MARK = "export.json"
 _TOLERANCE = 1e-4
@@ -60,13 +69,22 @@ def write_whole(
         try:
             about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}
             about |= {"image_size": encoder.image_size, "grid": encoder.grid}
-            about |= {"width": encoder.width}
+            about |= {"width": encoder.width, "teachers": encoder.teachers}
             (new / MARK).write_text(json.dumps(about, indent=2) + "\n")
             _share(new)
             _replace(folder, new)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def teachers_of(pretrained: str) -> list[dict[str, Any]]:
+    """Return the terms of the experts that taught an encoder, if it is read from an export."""
+    for folder in (Path(pretrained), Path(pretrained).parent):  # open_clip's is one below
+        if (folder / MARK).is_file():
+            teachers: list[dict[str, Any]] = json.loads((folder / MARK).read_text()).get("teachers")
+            return teachers or []  # earlier exports do not tell
+    return []
 
 
 def _check(encoder: nn.Module, folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from tove.backbones.export_folder import teachers_of
 from tove.backbones.preprocess import Preprocess
 from tove.backbones.vit import (
     check_image_size,
@@ -34,6 +35,7 @@ class ViTEncoder(nn.Module):
 
     Attributes:
         pretrained: as it was given.
+        teachers: terms of the experts that it has learned from, as dicts of `Terms`.
         library: whose format is its own.
         layer: index into hidden states.
         width: D, of a token.
@@ -60,6 +62,7 @@ class ViTEncoder(nn.Module):
     def __init__(self, pretrained: str, layer: int) -> None:
         super().__init__()
         self.pretrained, self.layer = pretrained, layer
+        self.teachers = teachers_of(pretrained)
 
     def _lay_out(
         self, depth: int, width: int, native: int, patch_size: int, image_size: int | None

@@ -2,9 +2,10 @@
 
     model_wrapper_cfg = dict(type="FullyShard", min_parameters=1_000_000)
 
-Each repeated layer of the encoder and the language model that has that many parameters is gathered
-by itself, when it runs; the rest of the model with the first call. Checkpoints hold whole tensors,
-by the names that they have without sharding: what a sharded training leaves loads in one process.
+Each repeated layer of the language model, and of an encoder that trains, that has that many
+parameters is gathered by itself, when it runs; the rest of the model with the first call.
+Checkpoints hold whole tensors, by the names that they have without sharding: what a sharded
+training leaves loads in one process.
 
 A scalar cannot be sharded: it is kept whole, and its gradient averaged.
 """
@@ -45,14 +46,21 @@ def shard(model: nn.Module, min_parameters: int = 1_000_000) -> nn.Module:
 
 
 def _layers(model: nn.Module, min_parameters: int) -> Iterator[nn.Module]:
-    # With a token cache the encoder runs where its tokens are not known yet, and not everywhere.
-    names = ("language",) if getattr(model, "cache", None) is not None else ("encoder", "language")
-    for part in (getattr(model, name, None) for name in names):
-        for module in part.modules() if isinstance(part, nn.Module) else ():
+    # All processes gather a layer together. A frozen encoder runs where there is an image whose
+    # tokens are not known yet, and not everywhere; one that trains sees a blank image elsewhere.
+    for name in ("encoder", "language"):
+        part = getattr(model, name, None)
+        if not isinstance(part, nn.Module) or (name == "encoder" and not _trains(part)):
+            continue
+        for module in part.modules():
             if isinstance(module, nn.ModuleList):
                 for layer in module:
                     if sum(p.numel() for p in layer.parameters()) >= min_parameters:
                         yield layer
+
+
+def _trains(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def _placed_elsewhere(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -90,7 +90,8 @@ def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # no
 def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  # noqa: ANN401
     """Let the parameters train that a pattern names, frozen ones too, and no others.
 
-    What has been trained before stays in the model's checkpoints.
+    What has been trained before stays in the model's checkpoints. What an encoder has above the
+    tokens stays frozen: no loss depends on it.
 
     Args:
         model: with frozen weights kept out of its state.
@@ -112,6 +113,7 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
                 f"{close_matches(pattern, roots)}"
             )
         chosen |= found
+    chosen -= _above_the_tokens(model)
     for name, parameter in parameters.items():
         if name in chosen and parameter.dtype.itemsize < 4:
             raise ConfigError(
@@ -120,6 +122,15 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
             )
         parameter.requires_grad_(name in chosen)
     model.kept_names.update(_trained_names(model))
+
+
+def _above_the_tokens(model: Any) -> set[str]:  # noqa: ANN401
+    """Name the parameters of the encoder that its tokens do not depend on, if it can tell."""
+    encoder = getattr(model, "encoder", None)
+    if not hasattr(encoder, "used_parameters"):
+        return set()
+    every = {f"encoder.{name}" for name, _ in encoder.named_parameters()}
+    return every - {f"encoder.{name}" for name, _ in encoder.used_parameters()}
 
 
 def load_trainable(model: Any, state_dict: Mapping[str, Tensor]) -> None:  # noqa: ANN401

@@ -19,6 +19,7 @@ from transformers import CLIPModel, CLIPVisionModel, PreTrainedTokenizerFast
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.export import export_encoder
+from tove.backbones.export_folder import teachers_of
 from tove.errors import CheckpointError, ConfigError
 
 READ_WITH_STOCK_LIBRARIES = """
@@ -142,10 +143,22 @@ def test_export_json_says_what_the_tokens_are(clip_folder, tmp_path):
         "image_size": 48,
         "grid": [6, 6],
         "width": 32,
+        "teachers": [],
     }
     alone = export_encoder(TransformersCLIP(clip_folder), tmp_path / "alone", ["transformers"])
     assert json.loads((alone / "export.json").read_text())["zero_shot"] == ["transformers"]
     assert not (alone / "open_clip").exists()
+
+
+def test_the_teachers_terms_go_from_export_to_export(clip_folder, tmp_path):
+    encoder = TransformersCLIP(clip_folder)
+    assert encoder.teachers == []
+    encoder.teachers = [{"slot": "dino", "licence": "Apache-2.0"}]
+    out = export_encoder(encoder, tmp_path / "out")
+    for pretrained in (out, out / "open_clip"):
+        assert teachers_of(str(pretrained)) == encoder.teachers
+    again = export_encoder(TransformersCLIP(str(out)), tmp_path / "again", ["transformers"])
+    assert TransformersCLIP(str(again)).teachers == encoder.teachers
 
 
 @pytest.mark.parametrize("formats", [["transformers"], ["open_clip"]])

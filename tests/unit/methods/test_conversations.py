@@ -1,7 +1,11 @@
 """Conversations through every method: several images, tiles, none; the same as by hand."""
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from PIL import Image
 
@@ -136,3 +140,43 @@ def test_tokens_of_views_are_cached_by_image_and_place(make):
         first = cached(**batch)
         assert torch.equal(first, cached(**batch))
         torch.testing.assert_close(first, make("ToVE", merging=None).eval()(**batch))
+
+
+def gradients(model: torch.nn.Module, batch: dict) -> dict[str, torch.Tensor]:
+    losses = model(**batch, mode="loss")
+    sum(value for name, value in losses.items() if "loss" in name).backward()
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return {name.removeprefix("module."): p.grad for name, p in trained}
+
+
+def one_of_two(rank: int, model: torch.nn.Module, halves: list[dict], folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/store", timedelta(minutes=2), rank=rank, world_size=2
+    )
+    wrapped = MMDistributedDataParallel(
+        model, broadcast_buffers=False, find_unused_parameters=model.leaves_unused
+    )
+    found = gradients(wrapped, halves[rank])
+    torch.save(found, folder / f"{rank}.pt")
+
+
+@pytest.mark.parametrize("kind", ["PlainCLIP", "ToVE", "MoVEKD"])
+def test_a_process_without_an_image_stays_in_step_and_the_two_have_the_gradients_of_one(
+    make, kind, tmp_path
+):
+    options = {"mole": {"num_experts": 2, "rank": 4, "dropout": 0.0}, "student": "full"}
+    model = make(kind, **(options if kind == "MoVEKD" else {})).train()
+    seen, words = [talk(1), talk(2)], [talk(0), talk(0)]
+    expected = gradients(model, tove_collate(seen + words))
+    model.zero_grad()
+    halves = [tove_collate(half) for half in (seen, words)]
+    started = (one_of_two, (model, halves, tmp_path), 2)
+    running = torch.multiprocessing.start_processes(*started, join=False, start_method="fork")
+    while not running.join(timeout=150):
+        pass
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.keys() == expected.keys()
+        for name, grad in found.items():
+            torch.testing.assert_close(grad, expected[name], atol=1e-6, rtol=1e-4, msg=name)
+    assert any(grad.any() for grad in expected.values())

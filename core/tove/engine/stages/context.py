@@ -313,9 +313,10 @@ class StageContext:
         }
 
     def licences_of(self, model: Method) -> list[dict[str, Any]]:
-        """Return the terms of the experts that a model runs."""
+        """Return the terms of the experts that a model runs, or that its encoder learned from."""
         slots = model.provenance()
-        return [asdict(entry) for entry in self.terms if entry.slot in slots]
+        own = [asdict(entry) for entry in self.terms if entry.slot in slots]
+        return [*getattr(model.plain_encoder(), "teachers", ()), *own]
 
 
 def _free_finished() -> None:

@@ -7,7 +7,7 @@ images is written as a whole as well, beside it (`llava_export`).
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class ExportStage:
         state = _deployed(model, self.source)
         folder = context.work_dir / self.folder
         if is_main_process():
-            _write(model, state, folder)
+            _write(model, state, folder, meta.get("licences", []))
         barrier()
         context.files[folder] = f"{self.row}: the encoder, in its library's own format"
         retrieval = measure_retrieval(context, model, folder)
@@ -209,10 +209,16 @@ def _deployed(model: Any, stage: str) -> dict[str, Tensor]:  # noqa: ANN401
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
-def _write(model: Any, state: Mapping[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
+def _write(
+    model: Any,  # noqa: ANN401
+    state: Mapping[str, Tensor],
+    folder: Path,
+    teachers: Sequence[Mapping[str, Any]] = (),
+) -> Any:  # noqa: ANN401
     """Write, and return, the encoder that a deployed state holds the weights of."""
     encoder: Any = deepcopy(model.deployed_encoder()).requires_grad_(False)
     own = {n.removeprefix(_ENCODER): t for n, t in state.items() if n.startswith(_ENCODER)}
     encoder.load_state_dict(own, strict=False)
+    encoder.teachers = [dict(entry) for entry in teachers]
     encoder.eval().export(folder)
     return encoder

@@ -31,6 +31,7 @@ from tove.errors import ConfigError
 from tove.methods.batch import Views, encoded, read_by, view_ids
 from tove.methods.projected_experts import plain_state
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
+from tove.modules.collectives import mean_over_ranks
 from tove.protocols import Sample
 from tove.registry import MODELS
 
@@ -151,6 +152,9 @@ def token_distance(
 ) -> Tensor:
     """Compare P_clip(CLIP'(image)) with t_fuse; a scalar.
 
+    Under torch.distributed the mean counts for as many views as this rank has of them: DDP's mean
+    of the gradients is that of one process with the whole batch.
+
     Args:
         loss: one of `LOSSES`, or "readout".
         language: whose keys and values "readout" compares; where it has no `read`, as a chat model
@@ -158,13 +162,15 @@ def token_distance(
         prediction_BND: the student's.
         target_BND: the teacher's.
     """
+    number = torch.full((), len(prediction_BND), device=prediction_BND.device).float()
+    share = number / mean_over_ranks(number).clamp(min=1)
     if not prediction_BND.numel():  # a batch of text alone: zero, as its gradient is
         return prediction_BND.sum()
     if loss == "readout":
         if read := getattr(language, "read", None):
             prediction_BND, target_BND = read(prediction_BND), read(target_BND)
-        return F.mse_loss(prediction_BND, target_BND)
-    return LOSSES[loss](prediction_BND, target_BND)
+        return share * F.mse_loss(prediction_BND, target_BND)
+    return share * LOSSES[loss](prediction_BND, target_BND)
 
 
 def _says_something(sample: Sample) -> bool:
