@@ -310,7 +310,7 @@ def readers() -> dict[str, Callable[..., Any]]:
     from tove.data import CocoCaptions, VSRStatements
     from tove.data.image_dataset import ImageDataset
     from tove.engine.optimizer import Schedule
-    from tove.engine.stages import DetachStage, ExportStage, TrainStage
+    from tove.engine.stages import ContributionStage, DetachStage, ExportStage, TrainStage
     from tove.methods.tove.gate import TokenGate
     from tove.methods.tove.merge_stage import MergeStage
     from tove.methods.tove.merging import Merge
@@ -336,6 +336,7 @@ def readers() -> dict[str, Callable[..., Any]]:
         "VSRStatements": VSRStatements,
         "TrainStage": TrainStage,
         "ExportStage": ExportStage,
+        "ContributionStage": ContributionStage,
         "DetachStage": DetachStage,
         "MergeStage": MergeStage,
     }

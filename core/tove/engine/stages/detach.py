@@ -1,7 +1,7 @@
 """The detach stage: drop experts one by one, the least useful first, without re-tuning.
 
-Which one is the least useful is a rule's to say, by name in RANKINGS: `gate`, `leave_one_out`,
-`random`, or a function of one's own,
+Which one is the least useful a rule says, by its name in RANKINGS: `leave_one_out`, `add_one_in`,
+`shapley`, `gate`, `random`, or a function of one's own,
 
     rank(context, model, metric) -> {slot: score}        the lowest score goes first
 
@@ -11,7 +11,6 @@ What is measured after each removal is a model that was BUILT without the remove
 not loaded, cost nothing, and their packages need not be installed.
 """
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +18,10 @@ from mmengine.dist import is_main_process
 
 from tove.config.validation import look_up
 from tove.engine.checkpoint import save_checkpoint
-from tove.engine.planning import left_overlay
-from tove.engine.rows import TABLE_METRICS, nested_metrics, write_rows
+from tove.engine.rows import write_rows
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
-from tove.engine.stages.source import check_source
+from tove.engine.stages.source import check_detachable, check_source
 from tove.errors import ConfigError, close_matches
 from tove.protocols import Method, Row
 from tove.registry import RANKINGS, STAGES
@@ -39,8 +37,8 @@ class DetachStage:
         name: the stage's name.
         source: the stage whose checkpoint is taken apart.
         rule: the name of the ranking.
-        metric: what `leave_one_out` goes by; None is the first of `table_metrics` that is measured
-            on the validation split, or else the first metric there.
+        metric: what a rule goes by that looks at scores; None is the first of `table_metrics` that
+            is measured on the validation split, or else the first metric there.
         budget: numbers of experts to keep, each of which gets a slim checkpoint
             `slim_<number>.pth`; None gives every number one.
     """
@@ -75,18 +73,9 @@ class DetachStage:
                 f"stages.{self.name}.rule is '{self.rule}', which ranks nothing. "
                 f"{close_matches(self.rule, RANKINGS.module_dict)}"
             )
-        if context.checkpoint:
-            return  # its own experts count
-        names = [entry["name"] for entry in context.cfg.stages]
-        over = left_overlay(context.cfg, self.source) if self.source in names else {}
-        kind, settings = context.kind_of(over), context.model_settings(over)
-        slots = list(kind.experts_of(settings))
-        if not (slots and kind.detachable):
-            raise ConfigError(
-                f"Stage '{self.name}' has nothing to detach: stage '{self.source}' trains a "
-                f"{kind.__name__} with {len(slots)} experts. Take the stage out, or name as its "
-                "source a stage whose model can lose experts, such as ToVE."
-            )
+        slots = check_detachable(context, self.name, self.source)
+        if slots is None:
+            return  # those of the checkpoint count
         wrong = [number for number in self.budget or () if not 0 <= number < len(slots)]
         if wrong:
             raise ConfigError(
@@ -144,44 +133,3 @@ class DetachStage:
         path = context.folder(self.name) / f"slim_{len(kept)}.pth"
         save_checkpoint(path, model, {**meta, "stage": self.name, "attached": kept})
         context.files[path] = f"slim checkpoint with {', '.join(kept) or 'no expert'}"
-
-
-@RANKINGS.register_module(name="leave_one_out")
-def leave_one_out(context: StageContext, model: Any, metric: str | None) -> dict[str, float]:  # noqa: ANN401
-    """Return what each expert adds last: the score on the validation split less that without it.
-
-    Args:
-        context: the run.
-        model: with all its experts; put back as it was.
-        metric: the score, larger being better; None is the first of `table_metrics` that there is.
-
-    Raises:
-        ConfigError: the evaluator does not give this metric.
-    """
-    runner = evaluation_runner(context, "ranking", model, "val_dataloader")
-
-    def score() -> float:
-        scores = nested_metrics(runner.test())
-        tables = context.cfg.get("table_metrics", TABLE_METRICS)
-        wanted = [metric] if metric else [*tables, *scores]
-        found = next((name for name in wanted if name in scores), None)
-        if found is None:
-            raise ConfigError(
-                f"leave_one_out ranks by '{metric}', which is not measured on val_dataloader. "
-                f"{close_matches(metric or '', scores)} Set `metric` of the detach stage."
-            )
-        return scores[found]["value"]
-
-    with_all, added = score(), {}
-    for slot in model.hub.attached:
-        model.hub.detach(slot)
-        added[slot] = with_all - score()
-        model.hub.attach(slot)
-    return added
-
-
-@RANKINGS.register_module(name="random")
-def at_random(context: StageContext, model: Any, metric: str | None) -> dict[str, float]:  # noqa: ANN401
-    """Return an order drawn from the run's seed: what any rule has to beat."""
-    generator = random.Random(context.seed)
-    return {slot: generator.random() for slot in model.provenance()}

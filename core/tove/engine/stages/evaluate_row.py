@@ -19,7 +19,7 @@ from tove.evaluation import paired_interval
 from tove.evaluation.profile.model import measure_cost
 from tove.protocols import Role, Row
 
-__all__ = ["evaluation_runner", "measure_row"]
+__all__ = ["evaluation_runner", "item_scores", "measure_row"]
 
 Items = dict[str, dict[str, float]]
 
@@ -70,7 +70,7 @@ def measure_row(
     """
     inner: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
     metrics = nested_metrics(runner.test())
-    items = _item_scores(runner)
+    items = item_scores(runner)
     if is_main_process():
         write_text(Path(runner.work_dir) / "items" / f"{name}.json", json.dumps(items) + "\n")
     return {
@@ -100,7 +100,7 @@ def _cost(model: Any, context: StageContext) -> dict[str, Any]:  # noqa: ANN401 
             model.hub.attach(slot)
 
 
-def _item_scores(runner: StageRunner) -> Items:
+def item_scores(runner: StageRunner) -> Items:
     """Return the last evaluation's scores by metric and item; empty on other ranks."""
     found = {}
     for metric in runner.test_evaluator.metrics:

@@ -1,9 +1,10 @@
 """Which stage another one takes its model from."""
 
+from tove.engine.planning import left_overlay
 from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError, close_matches
 
-__all__ = ["check_source"]
+__all__ = ["check_detachable", "check_source"]
 
 
 def check_source(context: StageContext, stage: str, source: str) -> None:
@@ -26,3 +27,27 @@ def check_source(context: StageContext, stage: str, source: str) -> None:
             f"Stage '{stage}' takes the model of stage '{source}', but none of that name comes "
             f"before it. {close_matches(source, earlier)}"
         )
+
+
+def check_detachable(context: StageContext, stage: str, source: str) -> list[str] | None:
+    """Check that the source's model has experts, and can lose them.
+
+    Returns:
+        Their slots; None where a checkpoint of the user's has its own.
+
+    Raises:
+        ConfigError: it has none, or cannot do without them.
+    """
+    if context.checkpoint:
+        return None
+    names = [entry["name"] for entry in context.cfg.stages]
+    over = left_overlay(context.cfg, source) if source in names else {}
+    kind = context.kind_of(over)
+    slots = list(kind.experts_of(context.model_settings(over)))
+    if not (slots and kind.detachable):
+        raise ConfigError(
+            f"Stage '{stage}' has nothing to detach: stage '{source}' trains a {kind.__name__} "
+            f"with {len(slots)} experts. Take the stage out, or name as its source a stage whose "
+            "model can lose experts, such as ToVE."
+        )
+    return slots

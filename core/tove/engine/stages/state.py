@@ -49,11 +49,20 @@ _OWN_FILES = (
     "loss.jsonl",
     "images_seen.txt",
     "ranking.json",
+    "contribution.json",
     "items/*.json",
     EARLIER,
 )
 _SPARE = "slim_*.pth"  # may be deleted once the stage has ended: no stage reads them
-_LEFT = (_MODEL, "rows.json", "loss.jsonl", "images_seen.txt", "ranking.json", "items/*.json")
+_LEFT = (
+    _MODEL,
+    "rows.json",
+    "loss.jsonl",
+    "images_seen.txt",
+    "ranking.json",
+    "contribution.json",
+    "items/*.json",
+)
 
 _EXPERTS = re.compile(r"(.*\.)?model\.(experts|detached)(\..*)?|slots(\..*)?")
 

@@ -25,7 +25,7 @@ from tove.evaluation.profile.memory import peak_bytes
 from tove.evaluation.profile.parameters import count_parameters, median_ms
 from tove.protocols import CostPart
 
-__all__ = ["measure_cost"]
+__all__ = ["measure_cost", "measure_joining"]
 
 Cost = dict[str, Any]
 
@@ -77,6 +77,28 @@ def measure_cost(model: Any, image_size: int, device: torch.device) -> Cost:  # 
         "vision_tokens": num_tokens,
         "cost": {"device": name, **others, "experts": experts},
     }
+
+
+@torch.no_grad()
+def measure_joining(model: Any, image_size: int, device: torch.device) -> Cost:  # noqa: ANN401
+    """Measure what of a model's vision side is neither the encoder nor an expert.
+
+    It depends on which experts run; the others' costs do not.
+
+    Args:
+        model: see `measure_cost`.
+        image_size: see `measure_cost`.
+        device: where the model is.
+
+    Returns:
+        flops and forward_ms.
+    """
+    image_BCHW = torch.rand(1, 3, image_size, image_size, device=device)
+    with _evaluating(model):
+        parts = model.cost_parts(image_BCHW)
+        joins = [p for name, p in parts.items() if name != "encoder" and _EXPERT not in name]
+        measured = [_part(part, device) for part in joins if part.step is not None]
+    return {cost: sum(part[cost] for part in measured) for cost in ("flops", "forward_ms")}
 
 
 def _part(part: CostPart, device: torch.device) -> Cost:

@@ -5,6 +5,13 @@
 They come in the order of their `order`; ours lie ten apart.
 """
 
-from tove.report.sections import answers, experts, provenance, retrieval, scores
+from tove.report.sections import (
+    answers,
+    contribution,
+    experts,
+    provenance,
+    retrieval,
+    scores,
+)
 
-__all__ = ["answers", "experts", "provenance", "retrieval", "scores"]
+__all__ = ["answers", "contribution", "experts", "provenance", "retrieval", "scores"]
