@@ -34,6 +34,7 @@ from tove_plugins._hooks import (
 from tove_plugins._importing import import_method
 from tove_plugins._protocol import Expert, ExpertFactory
 from tove_plugins._resources import find_weights, resolve_resource, sha256_of
+from tove_plugins._weights_files import weights_problem
 from tove_plugins.method_spec import METHOD_API_VERSION, MethodSpec
 from tove_plugins.specs import API_VERSION, ExpertSpec, ImageSpec, TokenSpec, Weights
 
@@ -73,4 +74,5 @@ __all__ = [
     "resolve_expert",
     "resolve_resource",
     "sha256_of",
+    "weights_problem",
 ]

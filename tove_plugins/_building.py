@@ -15,10 +15,13 @@ from tove_plugins._frozen import thaw
 from tove_plugins._global_state import kept_global_state
 from tove_plugins._requirements import unmet_requirements
 from tove_plugins._resources import find_weights, sha256_of
+from tove_plugins._weights_files import weights_problem
 from tove_plugins.specs import ExpertSpec
 
 if TYPE_CHECKING:
     from torch import nn
+
+_MOST = 600  # characters of an error that is passed on
 
 __all__ = ["build_expert", "build_from_spec", "check_build", "resolve_expert"]
 
@@ -80,7 +83,7 @@ def build_from_spec(
         raise
     except BaseException as error:  # a factory that calls sys.exit() is named as well
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} raised {type(error).__name__}: {error}"
+            f"The factory {spec.factory} of {label} raised {type(error).__name__}: {brief(error)}"
             f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     from torch import nn  # the factory has paid for it by now
@@ -169,14 +172,14 @@ def _resolved(
             found = resolve(spec=spec, weights=path, **kwargs)
     except (ValueError, OSError) as error:
         raise ExpertBuildError(
-            f"The {label} cannot be built with these options: {error}"
+            f"The {label} cannot be built with these options: {brief(error)}"
             f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the stranger's own fault, as a factory's is
         raise ExpertBuildError(
-            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: {error}"
+            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: {brief(error)}"
             f"{_tiny_hint(spec, tiny, options)}"
         ) from error
     if not isinstance(found, ExpertSpec) or found.name != spec.name:
@@ -185,6 +188,12 @@ def _resolved(
             "return the spec of the same name with what the options change replaced."
         )
     return found
+
+
+def brief(error: BaseException) -> str:
+    """Give an error's text in one line; torch lists every weight that does not fit."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
 
 
 def _tiny_hint(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> str:
@@ -220,6 +229,8 @@ def _weights_path(
         path = find_weights(source)
     except (FileNotFoundError, ExpertBuildError) as error:
         raise ExpertBuildError(f"The {label} cannot be built. {error}") from error
+    if problem := weights_problem(path):
+        raise ExpertBuildError(f"The {label} cannot be built. {problem}")
     own = None if override is not None or spec.weights is None else spec.weights.sha256
     declared = own if sha256 is None else str(sha256)
     if declared is not None:
@@ -260,7 +271,7 @@ def import_named(reference: str, what: str) -> Callable[..., Any]:
         ) from error
     except BaseException as error:
         raise ExpertBuildError(
-            f"The {what} cannot be imported: {type(error).__name__}: {error}"
+            f"The {what} cannot be imported: {type(error).__name__}: {brief(error)}"
         ) from error
     if not callable(found):
         raise ExpertBuildError(

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from tove_plugins._errors import ExpertBuildError
+from tove_plugins._weights_files import WEIGHT_SUFFIXES
 
 __all__ = ["find_weights", "resolve_resource", "sha256_of"]
 
 _HUB = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 # Files of the cache that were held against their names, by size and time: a run asks many times.
 _held: set[tuple[Path, int, int]] = set()
@@ -181,10 +181,10 @@ def sha256_of(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    files = sorted(f for f in path.rglob("*") if f.suffix in _WEIGHT_SUFFIXES and f.is_file())
+    files = sorted(f for f in path.rglob("*") if f.suffix in WEIGHT_SUFFIXES and f.is_file())
     if not files:
         raise ExpertBuildError(
-            f"{path} holds no weights file ({', '.join(_WEIGHT_SUFFIXES)}); point `weights` at "
+            f"{path} holds no weights file ({', '.join(WEIGHT_SUFFIXES)}); point `weights` at "
             "the folder that does."
         )
     if len(files) == 1:

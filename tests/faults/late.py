@@ -5,9 +5,12 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import torch
 from harness import Result, Settings, count_told, main, miniature, parse_args
+from safetensors.torch import save
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+FOREIGN = save({"head.weight": torch.zeros(3)})
 Change = Callable[[Settings, Path, Path], object]
 
 
@@ -31,16 +34,32 @@ def _remove(name: str) -> Change:
     return remove
 
 
-def _weights(settings: Settings, data: Path, work: Path) -> None:
-    path = data / "weights.safetensors"
-    path.write_text(POINTER)
-    settings["model"]["experts"]["depth"] = dict(type="tiny_depth", weights=str(path))
+def _expert(content: bytes) -> Change:
+    def change(settings: Settings, data: Path, work: Path) -> None:
+        (data / "weights.safetensors").write_bytes(content)
+        weights = str(data / "weights.safetensors")
+        settings["model"]["experts"]["depth"] = dict(type="tiny_depth", weights=weights)
+
+    return change
 
 
-def _initial(settings: Settings, data: Path, work: Path) -> None:
-    path = data / "initial.safetensors"
-    path.write_text(POINTER)
-    settings["model"]["init_from"] = str(path)
+def _initial(content: bytes) -> Change:
+    def change(settings: Settings, data: Path, work: Path) -> None:
+        (data / "initial.safetensors").write_bytes(content)
+        settings["model"]["init_from"] = str(data / "initial.safetensors")
+
+    return change
+
+
+def _only_last(**options: object) -> Change:
+    """Change the model of the last stage that trains; those before it could run."""
+
+    def change(settings: Settings, data: Path, work: Path) -> None:
+        (data / "foreign.safetensors").write_bytes(FOREIGN)
+        stage = next(s for s in settings["stages"] if s["name"] == "transfer")
+        stage["model"] = {k: str(data / v) if k == "init_from" else v for k, v in options.items()}
+
+    return change
 
 
 def _export(settings: Settings, data: Path, work: Path) -> None:
@@ -76,8 +95,12 @@ CASES: dict[str, Change] = {
     "test images cannot be read": _spoil("images/test_*.png"),
     "unlabelled images cannot be read": _spoil("unlabelled/*.png"),
     "there are no unlabelled images": _remove("unlabelled/*.png"),
-    "an LFS pointer as an expert's weights": _weights,
-    "an LFS pointer as init_from": _initial,
+    "an LFS pointer as an expert's weights": _expert(POINTER),
+    "another model's weights as an expert's": _expert(FOREIGN),
+    "an LFS pointer as init_from": _initial(POINTER),
+    "a foreign init_from": _initial(FOREIGN),
+    "a foreign init_from of a later stage": _only_last(init_from="foreign.safetensors"),
+    "a later stage trains what is not there": _stage("transfer", trains=["gate.no_such"]),
     "the export's folder holds something else": _export,
     "the export's folder is a stage's": _stage("merged", folder="transfer"),
     "report.num_maps='x'": _report(num_maps="x"),

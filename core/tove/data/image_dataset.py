@@ -226,6 +226,8 @@ class ImageDataset(BaseDataset):
                 f"{self.data_prefix['img']!r}, first {missing[0]!r}; set img_dir to their folder, "
                 f"or corrupt_limit (now {self.corrupt_limit}) to tolerate that many."
             )
+        what = f"of its {number} images are not in {self.data_prefix['img']} and are skipped"
+        warn(self.ann_file, len(missing), what, missing)
 
     def _annotation_path(self) -> str:
         if not os.path.isfile(self.ann_file):

@@ -112,6 +112,8 @@ class StagedRunner:
         if not shows_only:
             for stage, record in zip(stages, records, strict=True):
                 self._check_kept(stage, record)
+            for stage, record in zip(stages, records, strict=True):  # before an old result goes
+                self._rehearse(stage, record)
             on_main(self._write_config)
         if self.context.terms:
             self.console.print(licence_table(self.context.terms))
@@ -217,6 +219,12 @@ class StagedRunner:
             "carry over": "trains anew from what it has learned",
         }
         self.console.print(f"{stage.name}: the experts have changed; it {words[answer]}")
+
+    def _rehearse(self, stage: Stage, record: StageRecord) -> None:
+        """Let a stage that is to run find out whether it can begin."""
+        runs = self.only in (None, stage.name) and not (self.resume and record.finished)
+        if runs and hasattr(stage, "rehearse"):
+            stage.rehearse(self.context)
 
     def _run_stage(self, stage: Stage, record: StageRecord) -> None:
         self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")

@@ -40,7 +40,13 @@ from tove.engine.method_packages import import_named_methods
 from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
 from tove.modules.token_norm import TokenNorm, make_token_norm
-from tove_plugins import ExpertBuildError, check_build, discover, resolve_resource
+from tove_plugins import (
+    ExpertBuildError,
+    check_build,
+    discover,
+    resolve_resource,
+    weights_problem,
+)
 
 __all__ = ["check_config", "check_placement"]
 
@@ -194,7 +200,6 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
     for name, kind in parts.items():
         if isinstance(model.get(name), Mapping):
             _check_part(kind, model[name], f"model.{name}")
-            _check_weights(f"model.{name}.pretrained", model[name].get("pretrained"))
     if model.get("generation") and isinstance(model.get("language"), Mapping):
         generate = registry.LANGUAGE_MODELS.get(model.language["type"]).generate
         given = list(signature(generate).parameters)[:3]  # self, vision tokens, samples
@@ -202,7 +207,9 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")
         _check_part(registry.MODELS, cfg.merging.model, "merging.model")
-    _check_weights("model.init_from", model.get("init_from"))
+    _check_weights("model", model)
+    for entry in cfg.stages:
+        _check_weights(f"stages.{entry['name']}.model", entry.get("model") or {})
     if isinstance(model.get("encoder"), Mapping):
         _check_image_size(model.encoder)
     runs = {slot for slot, _ in run_experts(cfg, only)}
@@ -212,19 +219,29 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
             _check_token_norm(f"model.experts.{slot}", expert, model)
 
 
-def _check_weights(where: str, source: str | None) -> None:
-    """Check a file or folder; a hub id is left to the hub's client."""
-    if source is None or not source.startswith(("pkg:", "/", ".", "~")):
-        return
+def _check_weights(where: str, model: Mapping[str, Any]) -> None:
+    """Look at the heads of the files that a model starts from; a hub id is left to its client."""
+    named = {"init_from": model.get("init_from")}
+    for part in ("encoder", "language"):
+        if isinstance(model.get(part), Mapping):
+            named[f"{part}.pretrained"] = model[part].get("pretrained")
+    for name, source in named.items():
+        if isinstance(source, str):
+            _check_source(f"{where}.{name}", source)
+
+
+def _check_source(where: str, source: str) -> None:
     try:
         path = resolve_resource(source)
     except FileNotFoundError as error:
         raise ConfigError(f"{where}: {error}") from error
-    if not path.exists():
+    if not path.exists() and source.startswith(("pkg:", "/", ".", "~")):
         raise ConfigError(
             f"{where} is '{source}', but there is nothing at {path}; put the weights there or "
             f"correct {where}."
         )
+    if problem := weights_problem(path):
+        raise ConfigError(f"{where}: {problem}")
 
 
 def _check_expert(slot: str, expert: Mapping[str, Any], policy: Config) -> None:

@@ -117,14 +117,21 @@ class TrainStage:
         """Say what becomes of the stage when experts change: the model's class knows."""
         return context.kind_of(self._overlay(context)).on_other_experts
 
+    def rehearse(self, context: StageContext) -> None:
+        """Build the model: weights that do not fit are told before an earlier stage trains."""
+        self._choose(context.build_model(self._overlay(context)))
+
+    def _choose(self, model: Method) -> None:
+        if self.trains is not None:
+            choose_trained(model, self.trains, f"stages.{self.name}.trains")
+
     def run(self, context: StageContext) -> list[Row]:
         """Train, save, evaluate."""
         schedule = context.schedule(self.name, self.schedule, self.runner)
         over = self._overlay(context)
         model = context.build_model(over)
         earlier = start_training(context, self.name, model, self.source)
-        if self.trains is not None:
-            choose_trained(model, self.trains, f"stages.{self.name}.trains")
+        self._choose(model)
         seen = images_of(earlier)
         for split in ("test", *["val"] * bool(schedule.val_interval)):
             check_texts(context, model, self.data[split])

@@ -1,0 +1,88 @@
+"""Tell from the heads of weights files that they are whole; no tensor is read, torch not imported.
+
+What stands in their place most often: a Git LFS pointer, the page of a site that wanted a login, a
+download that broke off, another program's format.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+__all__ = ["WEIGHT_SUFFIXES", "weights_problem"]
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_HEAD = 512
+_NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors files instead."
+_PICKLE = b"\x80"  # torch's format before 1.6, and NumPy's objects
+
+
+def weights_problem(path: Path) -> str | None:
+    """Say what a weights file, or one of a folder's, is instead; None where its head is sound.
+
+    Args:
+        path: A file of any name, or a folder whose `WEIGHT_SUFFIXES` are looked at. What is not
+            there has no problem here.
+
+    Returns:
+        A sentence with its remedy.
+    """
+    if path.is_file():
+        return _problem(path)
+    if not path.is_dir():
+        return None
+    files = [file for suffix in WEIGHT_SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
+    if not files and any(path.glob("*.gguf")):
+        return f"{path} holds GGUF files alone, {_NO_GGUF}"
+    found = (_problem(file) for file in files if file.is_file())
+    return next((problem for problem in found if problem), None)
+
+
+def _problem(file: Path) -> str | None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if not head:
+        return f"{file} is empty; fetch it again."
+    if head.startswith(b"version https://git-lfs"):
+        return (
+            f"{file} is a Git LFS pointer of {size} bytes and not the weights; run `git lfs pull` "
+            "in its repository, or fetch the file itself."
+        )
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return (
+            f"{file} is a web page and not the weights: the site wanted a login, or the address "
+            "is that of its page; fetch the file itself."
+        )
+    if head.startswith(b"GGUF"):
+        return f"{file} is a GGUF file, {_NO_GGUF}"
+    if file.suffix == ".safetensors":
+        return _safetensors_problem(file, size)
+    if file.suffix in WEIGHT_SUFFIXES and not head.startswith(_PICKLE):
+        return _archive_problem(file, head)
+    return None
+
+
+def _safetensors_problem(file: Path, size: int) -> str | None:
+    """Hold a file's size against what its header says: length, JSON, tensors behind each other."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if length <= size else b""
+    try:
+        header = json.loads(text)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return f"{file} is no safetensors file, or cut off within its header; fetch it again."
+    if size < whole:
+        return f"{file} is cut off: {size:,} of {whole:,} bytes are there; fetch it again."
+    return None
+
+
+def _archive_problem(file: Path, head: bytes) -> str | None:
+    if zipfile.is_zipfile(file):
+        return None
+    if head.startswith(b"PK"):
+        return f"{file} is cut off: its end is missing; fetch it again."
+    return f"{file} is no weights file that torch wrote; fetch it again."
