@@ -83,8 +83,8 @@ def build_from_spec(
         raise
     except BaseException as error:  # a factory that calls sys.exit() is named as well
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} raised {type(error).__name__}: {brief(error)}"
-            f"{_tiny_hint(spec, tiny, options)}"
+            f"The factory {spec.factory} of {label} raised {type(error).__name__}: "
+            f"{brief(error)}{_tiny_hint(spec, tiny, options)}"
         ) from error
     from torch import nn  # the factory has paid for it by now
 
@@ -179,8 +179,8 @@ def _resolved(
         raise
     except BaseException as error:  # the stranger's own fault, as a factory's is
         raise ExpertBuildError(
-            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: {brief(error)}"
-            f"{_tiny_hint(spec, tiny, options)}"
+            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: "
+            f"{brief(error)}{_tiny_hint(spec, tiny, options)}"
         ) from error
     if not isinstance(found, ExpertSpec) or found.name != spec.name:
         raise ExpertBuildError(

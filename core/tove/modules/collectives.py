@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tove.errors import ConfigError
 
-__all__ = ["global_sum", "mean_over_ranks", "num_ranks", "on_main", "sum_over_ranks"]
+__all__ = ["global_mean", "global_sum", "mean_over_ranks", "num_ranks", "on_main", "sum_over_ranks"]
 
 
 def num_ranks() -> int:
@@ -34,6 +34,21 @@ def global_sum(x: Tensor) -> Tensor:
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Average over ranks, without a gradient."""
     return x if num_ranks() == 1 else _summed(x) / num_ranks()
+
+
+def global_mean(total: Tensor, number: Tensor, ranks: bool = True) -> Tensor:
+    """Divide a rank's sum by how much it counts, averaged over ranks; 0 where nothing counts.
+
+    DDP's mean of the ranks' gradients is then that of one process with the whole batch, however
+    unlike the ranks' parts are: fewer than one of a rank is no mistake.
+
+    Args:
+        total: this rank's sum.
+        number: of what this rank has summed.
+        ranks: whether other ranks take part.
+    """
+    number = mean_over_ranks(number) if ranks else number
+    return total / torch.where(number > 0, number, torch.ones_like(number))
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -11,7 +11,7 @@ Shapes: V views (or images), B images, N tokens.
 import torch
 from torch import Tensor
 
-from tove.modules.collectives import mean_over_ranks
+from tove.modules.collectives import global_mean
 
 __all__ = ["mean_over_images", "shares", "view_weights"]
 
@@ -23,8 +23,7 @@ def mean_over_images(values_V: Tensor, weights_V: Tensor | None = None) -> Tenso
     of the ranks' gradients is then that of the global mean, however unlike the ranks' parts are.
     """
     weights_V = torch.ones_like(values_V) if weights_V is None else weights_V.to(values_V.dtype)
-    total = mean_over_ranks(weights_V.sum())
-    return (values_V * weights_V).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    return global_mean((values_V * weights_V).sum(), weights_V.sum())
 
 
 def shares(valid_BN: Tensor, dtype: torch.dtype) -> Tensor:

@@ -36,7 +36,7 @@ from tove.backbones.language.ranking import Ranker
 from tove.backbones.language.tokenization import PromptTokenizer, pad_rows
 from tove.config.validation import Range
 from tove.errors import ConfigError
-from tove.modules.collectives import mean_over_ranks
+from tove.modules.collectives import global_mean
 from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
@@ -166,10 +166,8 @@ class CausalLanguageModel(nn.Module):
             total, number = losses_BL.sum(), number_B.sum()
         else:
             total, number = (losses_BL.sum(1) / number_B.clamp(min=1)).sum(), (number_B > 0).sum()
-        number = number.to(total.dtype)
-        if torch.is_grad_enabled():  # in training, where every process calls
-            number = mean_over_ranks(number)
-        return total / number.clamp(min=1)
+        # With gradients it is training, where every process calls.
+        return global_mean(total, number.to(total.dtype), ranks=torch.is_grad_enabled())
 
     def read(self, memory_BND: Tensor) -> Tensor:
         """Give what the text sees of the memory: the keys and values of every layer, [B, N, R].

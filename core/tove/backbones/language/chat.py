@@ -43,7 +43,7 @@ from tove.backbones.language.chat_tokens import (
 from tove.backbones.language.loading import first_position, load_causal_lm, room_for_text
 from tove.config.validation import Range
 from tove.errors import ConfigError
-from tove.modules.collectives import mean_over_ranks
+from tove.modules.collectives import global_mean
 from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
@@ -202,10 +202,8 @@ class ChatLanguageModel(nn.Module):
             total, number = losses_BK.sum(), number_B.sum()
         else:
             total, number = (losses_BK.sum(1) / number_B.clamp(min=1)).sum(), (number_B > 0).sum()
-        number = number.to(total.dtype)
-        if torch.is_grad_enabled():  # in training, where every process calls
-            number = mean_over_ranks(number)
-        return total / number.clamp(min=1)
+        # With gradients it is training, where every process calls.
+        return global_mean(total, number.to(total.dtype), ranks=torch.is_grad_enabled())
 
     @torch.no_grad()
     def logits(self, image_features: ImageFeatures, samples: Sequence[Sample]) -> list[Tensor]:

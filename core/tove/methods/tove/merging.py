@@ -31,7 +31,7 @@ from tove.errors import ConfigError
 from tove.methods.batch import Views, encoded, read_by, view_ids
 from tove.methods.projected_experts import plain_state
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
-from tove.modules.collectives import mean_over_ranks
+from tove.modules.collectives import global_mean
 from tove.protocols import Sample
 from tove.registry import MODELS
 
@@ -163,7 +163,7 @@ def token_distance(
         target_BND: the teacher's.
     """
     number = torch.full((), len(prediction_BND), device=prediction_BND.device).float()
-    share = number / mean_over_ranks(number).clamp(min=1)
+    share = global_mean(number, number)
     if not prediction_BND.numel():  # a batch of text alone: zero, as its gradient is
         return prediction_BND.sum()
     if loss == "readout":
