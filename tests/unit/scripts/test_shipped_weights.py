@@ -14,6 +14,7 @@ CARDS = {
     "clip": ASSETS / "tiny_clip/card.json",
     "lm": ASSETS / "tiny_lm/card.json",
     "align": ASSETS / "tiny_align.json",
+    "chat": ASSETS / "tiny_chat/card.json",
     **{task: EXPERTS / f"tiny_{task}.json" for task in ("depth", "segmentation", "detection")},
     "dino": EXPERTS / "tiny_dino.json",
 }
@@ -21,9 +22,10 @@ CARDS = {
 
 @pytest.mark.parametrize("task", CARDS)
 def test_defaults_are_the_shipped_weights_own(task: str, monkeypatch: pytest.MonkeyPatch):
-    script = "train_tiny_language.py" if task in ("lm", "align") else "train_tiny_encoders.py"
+    scripts = {"lm": "language", "align": "language", "chat": "chat"}
+    script = f"train_tiny_{scripts.get(task, 'encoders')}.py"
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.setattr(sys, "argv", [script, task])
+    monkeypatch.setattr(sys, "argv", [script] if task == "chat" else [script, task])
     args = runpy.run_path(str(ROOT / "scripts" / script))["parse_arguments"]()
     card = json.loads(CARDS[task].read_text())
     assert (args.steps, args.batch) == (card["score"]["steps"], card["score"]["batch"])
