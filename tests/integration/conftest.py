@@ -5,13 +5,15 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.config import Config
+
+from tests.integration.preloaded import Preloaded
 
 REPOSITORY = Path(__file__).parents[2]
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,12 +96,17 @@ def tool_environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def launch() -> Launch:
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """Run `python ARGUMENTS...` in the repository and give what came of it."""
+    preloaded = Preloaded(tool_environment(), REPOSITORY)
 
     def run(*arguments: object, timeout: int = 300, **more: str) -> subprocess.CompletedProcess:
+        texts = [str(argument) for argument in arguments]
+        if texts[0].startswith("tools/"):
+            scratch = tmp_path_factory.mktemp("output")
+            return preloaded.run(texts, tool_environment(**more), scratch, timeout)
         return subprocess.run(
-            [sys.executable, *map(str, arguments)],
+            [sys.executable, *texts],
             cwd=REPOSITORY,
             env=tool_environment(**more),
             capture_output=True,
@@ -108,7 +115,8 @@ def launch() -> Launch:
             check=False,
         )
 
-    return run
+    yield run
+    preloaded.close()
 
 
 @pytest.fixture(scope="session")
