@@ -30,7 +30,7 @@ from tove.errors import ConfigError, Preempted
 if TYPE_CHECKING:
     from tove.backbones.feature_cache.token_cache import TokenCache
 
-__all__ = ["ask", "cache", "caption", "chat", "compare", "test", "train"]
+__all__ = ["ask", "cache", "caption", "chat", "compare", "lmms_eval", "test", "train"]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 _A_FAULT = (
@@ -164,6 +164,27 @@ def compare(args: argparse.Namespace) -> None:
     for remark in remarks(settings):
         console.print(remark, highlight=False)
     console.print(f"{args.plot}: cost against gain", highlight=False)
+
+
+@_command
+def lmms_eval(args: argparse.Namespace) -> None:
+    """Run lmms-eval's benchmarks; see `tools/lmms_eval.py` for the arguments."""
+    from tove.engine.lmms_eval import command_of, keep_row, prepared, run_tasks
+    from tove.engine.rows import results_table
+    from tove.engine.stock_llava import is_llava_folder
+
+    folder = args.folder
+    if not is_llava_folder(folder):
+        raise ConfigError(
+            f"{folder} is no Llava folder; give one that an ExportStage wrote, NAME/export-llava."
+        )
+    out = args.out or folder.with_name(f"{folder.name}-lmms_eval")
+    python = prepared(args.env)
+    called = command_of(python, folder, args.tasks, args.device, args.include_path, args.limit)
+    row = keep_row(folder, run_tasks(called, out), out)
+    console = make_console()
+    console.print(results_table([row], row["metrics"]))
+    console.print(f"{out}: for `compare`", highlight=False)
 
 
 @_command
