@@ -96,6 +96,8 @@ def _prepared(language: ChatLanguageModel, marker: str) -> Any:  # noqa: ANN401
         tokenizer.chat_template = flatten + _PLAIN.replace("IMAGE", IMAGE)
     else:
         tokenizer.chat_template = f"{flatten}{{%- set messages = flat.messages -%}}{own}"
+        # Not every server reads generation_config.json; some stop at the tokenizer's end alone.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(language.stop_ids[0])
         _without_start(tokenizer)
     return tokenizer
 

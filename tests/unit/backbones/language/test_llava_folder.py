@@ -171,6 +171,16 @@ def test_the_folders_processor_encodes_as_training_does(
     assert (folder / "chat_template.jinja").is_file()
 
 
+def test_the_tokenizer_ends_where_the_template_s_answers_do(make, tmp_path, tied_folder) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tied_folder)
+    tokenizer.eos_token = "<|im_start|>"  # as that of SmolLM2's GGUF has it
+    AutoModelForCausalLM.from_pretrained(tied_folder).save_pretrained(tmp_path / "source")
+    tokenizer.save_pretrained(tmp_path / "source")
+    parts, _ = make(chat="template", pretrained=tmp_path / "source", lora=False)
+    folder = write_llava_folder(parts, tmp_path / "llava")
+    assert AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
+
+
 def test_the_folder_is_complete_and_leaves_the_parts_as_they_are(make, tmp_path) -> None:
     parts, _ = make("pad")
     before = {n: t.clone() for n, t in parts.language.state_dict().items()}
