@@ -10,7 +10,16 @@ DEMO_WORK_DIR := work_dirs/tove-tiny_scenes
 # What the installed copy under site-packages/tove_plugins/.mim is made of.
 MIM_SOURCES := $(shell find tools configs -name '*.py' 2>/dev/null) model-index.yml
 
-.PHONY: help setup demo test test-heavy mutants lint format bench clean
+# What `gpu-check` needs beside torch, torchvision, transformers, timm, peft, opencv and matplotlib.
+# Left out are mmcv, mmdet, mmpretrain and pycocoevalcap: nothing of theirs runs there.
+GPU_WHEELS := 'onedl-mmengine>=0.10.8,<0.11' addict termcolor yapf platformdirs \
+	rich markdown-it-py mdurl pygments 'open_clip_torch>=3.1' ftfy wcwidth \
+	pluggy packaging xxhash jinja2 markupsafe 'kornia>=0.9' kornia_rs \
+	pytest iniconfig hatchling pathspec trove-classifiers tomlkit
+GPU_PLATFORMS := $(foreach glibc,2_28 2_27 2_17,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64
+GPU_SITE := build/gpu-site
+
+.PHONY: help setup demo test test-heavy mutants lint format bench gpu-wheels gpu-check clean
 
 help:
 	@echo 'make demo    train, detach, merge, report on the tiny world (about 5 minutes on 2 cores); resumes'
@@ -18,7 +27,9 @@ help:
 	@echo 'make test-heavy   what it leaves out: long runs that other tests cover in part'
 	@echo 'make mutants FILES=...   single defects in these files: which of them do their tests notice?'
 	@echo 'make lint    ruff and mypy'
-	@echo 'make bench   the benchmarks'
+	@echo 'make bench   the benchmarks (about 10 minutes on 2 idle cores), and docs/benchmarks.md of them'
+	@echo 'make gpu-check PYTHON=python3   on one GPU: the tests marked gpu, and speed at the paper size'
+	@echo 'make gpu-wheels   the wheels that gpu-check installs on a machine without network'
 	@echo 'make clean   remove .venv and caches (work_dirs and data stay)'
 
 setup: $(DEV_STAMP)
@@ -70,7 +81,23 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 
 bench: $(DEV_STAMP)
-	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do echo "[bench] $$file"; $(BIN)/python $$file; done
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
+
+# For Python 3.12 on Linux x86-64. Copied with the tree, they are all that a machine without network needs.
+gpu-wheels: $(BIN)/python
+	rm -rf wheels
+	$(BIN)/python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(GPU_PLATFORMS) -d wheels $(GPU_WHEELS)
+	@du -sh wheels
+
+# By the Python that is given: it has torch, transformers, timm and peft. Nothing of it is changed.
+gpu-check: PYTHON = python3
+gpu-check: export PYTHONPATH = $(CURDIR):$(CURDIR)/core:$(CURDIR)/expert_plugins:$(CURDIR)/$(GPU_SITE)
+gpu-check: export HF_HUB_OFFLINE = 1
+gpu-check:
+	rm -rf $(GPU_SITE)
+	$(PYTHON) -m pip install -q --no-index --find-links wheels --no-deps --no-compile --target $(GPU_SITE) wheels/*.whl .
+	$(PYTHON) -m pytest -q -m gpu -p no:cacheprovider tests/unit/gpu; tests=$$?; \
+	$(PYTHON) benchmarks/gpu_check.py && exit $$tests
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_SITE) wheels .pytest_cache .mypy_cache .ruff_cache

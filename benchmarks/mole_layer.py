@@ -1,34 +1,36 @@
-"""What a MoLE layer costs over the plain FFN, at ViT-L's size: ratios of interleaved pairs.
+"""What a MoLE layer costs over the plain FFN, at ViT-L's size.
 
 Forms: sorted and mask (`tove.methods.move_kd.mole`), and naive: a loop over the experts, each of
-which gathers its tokens and adds to what autograd keeps. Every round times the plain FFN first and
-last and each form between; a ratio is a form's time over the mean of its round's two plain times,
-and the median of the rounds is told, so that a busy machine slows both sides alike.
+which gathers its tokens and adds to what autograd keeps. "auto" is what a model runs on the device.
 Rows: forward without gradients; forward and backward with the FFN trained, and with it frozen as
 in the first stage; both with and without the dropout of training.
 
-    python benchmarks/mole_layer.py [--device cuda] [--dtype bfloat16] [--images 2] [--rounds 15]
+    python benchmarks/mole_layer.py [--device cuda] [--dtype bfloat16] [--images 2] [--rounds 9]
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import frame
+from frame import Claim, Work
 
 if TYPE_CHECKING:
     import torch
 
     from tove.methods.move_kd.mole import MoLE
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "core"), str(ROOT / "expert_plugins")]
-
-WIDTH, HIDDEN, POSITIONS = 1024, 4096, 577
+GOAL = 1.10
+WIDTH, POSITIONS = 1024, 577
+ROWS = (  # words, with a backward pass, the FFN trains, dropout
+    ("forward, eval", False, True, False),
+    ("forward + backward", True, True, False),
+    ("forward + backward, dropout .05", True, True, True),
+    ("forward + backward, FFN frozen", True, False, False),
+    ("forward + backward, FFN frozen, dropout .05", True, False, True),
+)
 
 
 def naive(mole: MoLE, x_BPD: torch.Tensor) -> torch.Tensor:
@@ -52,70 +54,32 @@ def naive(mole: MoLE, x_BPD: torch.Tensor) -> torch.Tensor:
     return layer(fc2, mole.up, h_TH).view_as(x_BPD)
 
 
-def ratios(
-    works: dict[str, Callable[[], None]],
-    rounds: int,
-    wait: Callable[[], None],
-    clock: Callable[[], float],
-) -> dict[str, float]:
-    """Return every form's median ratio to "plain", and the median time of that in ms."""
-
-    def seconds(work: Callable[[], None]) -> float:
-        wait()
-        start = clock()
-        work()
-        wait()
-        return clock() - start
-
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for work in (*works.values(), *works.values()):
-        work()
-    forms = [name for name in works if name != "plain"]
-    for turn in range(rounds):
-        order = forms if turn % 2 else forms[::-1]
-        first = seconds(works["plain"])
-        times = {name: seconds(works[name]) for name in order}
-        plain = (first + seconds(works["plain"])) / 2
-        found["plain"].append(1e3 * plain)
-        for name, value in times.items():
-            found[name].append(value / plain)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Prints the table."""
+def make_layer(device: Any, dtype: Any, shape: Sequence[int]) -> tuple[Any, ...]:  # noqa: ANN401
+    """Return the FFN, MoLE around it, and an input [B, P, D]."""
     import torch
-    from rich.console import Console
-    from rich.table import Table
     from transformers import CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPMLP
 
     from tove.methods.move_kd.mole import MoLE
 
-    args = parse_arguments()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
-    ffn = CLIPMLP(CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=HIDDEN))
+    sizes = dict(hidden_size=shape[-1], intermediate_size=4 * shape[-1], num_attention_heads=1)
+    ffn = CLIPMLP(CLIPVisionConfig(**sizes))
     mole = MoLE(ffn).to(device, dtype)
-    x_BPD = torch.randn(args.images, POSITIONS, WIDTH, device=device, dtype=dtype)
-    x_BPD.requires_grad_()
+    x_BPD = torch.randn(shape, device=device, dtype=dtype)
+    return ffn, mole, x_BPD.requires_grad_()
+
+
+def works(
+    ffn: Any,  # noqa: ANN401 - torch's
+    mole: MoLE,
+    x_BPD: torch.Tensor,
+    backward: bool,
+    forms: Sequence[str],
+) -> dict[str, Work]:
+    """Return a pass of each form."""
+    import torch
+
     cotangent = torch.randn_like(x_BPD)
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    # Of one thread the processor's own time, which leaves out what other processes took.
-    alone = device.type == "cpu" and args.threads == 1
-    clock = time.process_time if alone else time.perf_counter
 
     def run(form: str) -> torch.Tensor:
         if form in ("plain", "naive"):
@@ -132,27 +96,57 @@ def main() -> None:
         x_BPD.grad = None
         run(form).backward(cotangent)
 
-    forms = ("plain", "sorted", "mask", "naive")
-    table = Table("", "plain, ms", *forms[1:])
-    for name, work, trained, dropout in (
-        ("forward, eval", forward, True, False),
-        ("forward + backward", step, True, False),
-        ("forward + backward, dropout .05", step, True, True),
-        ("forward + backward, FFN frozen", step, False, False),
-        ("forward + backward, FFN frozen, dropout .05", step, False, True),
-    ):
+    chosen = step if backward else forward
+    return {form: lambda form=form: chosen(form) for form in forms}
+
+
+def measure(
+    made: tuple[Any, ...],
+    rounds: int,
+    rows: Sequence[tuple[str, bool, bool, bool]] = ROWS,
+    **clock: Any,  # noqa: ANN401 - of `frame.in_turns`
+) -> list[Claim]:
+    """Return the ratios to the plain FFN; the goal is for what a model runs."""
+    ffn, mole, x_BPD = made
+    other = "mask" if x_BPD.device.type == "cpu" else "sorted"  # "auto" is the one that suits
+    forms, claims = ("plain", "auto", other, "naive"), []
+    for words, backward, trained, dropout in rows:
         ffn.requires_grad_(trained)
         mole.train(dropout)
-        works = {form: lambda form=form, work=work: work(form) for form in forms}
-        row = ratios(works, args.rounds, wait, clock)
-        table.add_row(name, f"{row['plain']:.1f}", *(f"{row[form]:.3f}" for form in forms[1:]))
-    counts = mole.route(x_BPD).argmax(-1).flatten().bincount(minlength=3).tolist()
-    console = Console(width=110)
-    console.print(
-        f"{args.device}, {args.dtype}, {args.threads} thread(s), {args.images * POSITIONS} tokens "
-        f"of {WIDTH}, tokens an expert {counts}; ratios to the plain FFN, medians of {args.rounds}"
-    )
-    console.print(table)
+        own = works(ffn, mole, x_BPD, backward, forms)
+        times = frame.in_turns(own, rounds, **clock)
+        for form in forms[1:]:
+            ratios = frame.over(times[form], times["plain"])
+            goal = GOAL if form == "auto" else None
+            claims.append(Claim(f"MoLE / FFN, {form}: {words}", ratios, goal))
+    return claims
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    import torch
+
+    parser = frame.parser(__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    shape = (1, 9, 32) if args.short else (args.images, POSITIONS, WIDTH)
+    made = make_layer(device, dtype, shape)
+    alone = device.type == "cpu" and args.threads == 1
+    clock: dict[str, Any] = {"warm_up": 1}
+    if not alone:
+        clock["clock"] = time.perf_counter
+    if device.type == "cuda":
+        clock["wait"] = torch.cuda.synchronize
+    rounds = args.rounds or (2 if args.short else 5)
+    claims = measure(made, rounds, **clock)
+    title = f"a MoLE layer over its FFN, {shape[0] * shape[1]} tokens of {shape[2]}"
+    frame.write("mole_layer", title, claims, args)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 __all__ = ["kept_global_state", "torch_settings"]
@@ -39,7 +40,7 @@ class _Generator:
     get: Callable[[], Any]
     put: Callable[[Any], object]
     draw: Callable[[], object]
-    plain: Callable[[Any], object]  # of a state, what two states are compared by
+    same: Callable[[Any, Any], bool]
 
 
 @contextmanager
@@ -54,25 +55,38 @@ def kept_global_state() -> Iterator[None]:
     """
     settings = {words: (read(), put) for words, (read, put) in torch_settings().items()}
     states = [(generator, generator.get()) for generator in _generators()]
-    environment, filters = os.environ.copy(), warnings.filters[:]
+    variables, filters = _variables().copy(), warnings.filters[:]
     try:
         yield
     finally:
         _put_settings(settings)
         for generator, state in states:
-            if generator.plain(generator.get()) != generator.plain(state):
+            if not generator.same(generator.get(), state):
                 generator.put(state)
                 generator.draw()
-        if os.environ.copy() != environment:
-            os.environ.update(environment)
+        if _variables() != variables:
+            environ: Any = os.environ
+            decoded = {environ.decodekey(k): environ.decodevalue(v) for k, v in variables.items()}
+            os.environ.update(decoded)
         if warnings.filters != filters:
             _drop_blanket_filters(filters)
+
+
+def _variables() -> dict[Any, Any]:
+    """Return the environment as it is held: to decode it costs more than all else here."""
+    found: dict[Any, Any] = vars(os.environ)["_data"]
+    return found
 
 
 def torch_settings() -> dict[str, Access]:
     """Return how each of torch's settings is read and put back; none before torch is imported."""
     if (torch := sys.modules.get("torch")) is None or not hasattr(torch, "set_default_device"):
         return {}
+    return _settings_of(torch)
+
+
+@cache
+def _settings_of(torch: Any) -> dict[str, Access]:  # noqa: ANN401 - the module
     cudnn = torch.backends.cudnn
 
     def of_cudnn(name: str) -> Access:
@@ -81,7 +95,8 @@ def torch_settings() -> dict[str, Access]:
     return {
         "the grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
         "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-        "the default device": (torch.get_default_device, torch.set_default_device),
+        # A tensor has it at a tenth of what `get_default_device` takes.
+        "the default device": (lambda: torch.empty(0).device, torch.set_default_device),
         "the number of threads": (torch.get_num_threads, torch.set_num_threads),
         "the use of deterministic algorithms": (
             torch.are_deterministic_algorithms_enabled,
@@ -114,22 +129,45 @@ def _drop_blanket_filters(before: Sequence[Any]) -> None:
         warnings.filters.pop()  # type: ignore[attr-defined]
 
 
+@cache
+def _own_generator() -> _Generator:
+    return _Generator(random.getstate, random.setstate, random.random, _same_twister)
+
+
+@cache
+def _generator_of_numpy(chance: Any) -> _Generator:  # noqa: ANN401 - numpy.random
+    def same(one: Any, other: Any) -> bool:  # noqa: ANN401 - numpy's tuple, an array within
+        def plain(state: Any) -> Any:  # noqa: ANN401
+            return None, (None, *state[1][1:4].tolist(), state[2]), state[3:]
+
+        return _same_twister(plain(one), plain(other))
+
+    return _Generator(chance.get_state, chance.set_state, chance.random, same)
+
+
+@cache
+def _generator_of_torch(torch: Any) -> _Generator:  # noqa: ANN401 - the module
+    chance = torch.default_generator
+
+    def draw() -> int:
+        return int(torch.randint(2**62, (1,), generator=chance, device="cpu").item())
+
+    return _Generator(torch.get_rng_state, torch.set_rng_state, draw, torch.equal)
+
+
+def _same_twister(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Compare two states of a Mersenne Twister as python gives them: (version, words, rest).
+
+    The last of the words is the place among them, which moves at each draw; at its end all words
+    are made anew, as by a seed. Of 624 words three tell that; the first is the same for all seeds.
+    """
+    return bool(one[1][1:4] == other[1][1:4] and one[1][-1] == other[1][-1] and one[2] == other[2])
+
+
 def _generators() -> Iterator[_Generator]:
     """Yield those of the libraries that are imported; of others there is no state to keep."""
-    yield _Generator(random.getstate, random.setstate, random.random, lambda state: state)
+    yield _own_generator()
     if numpy := sys.modules.get("numpy"):
-        chance = numpy.random
-
-        def plain(state: Any) -> object:  # noqa: ANN401 - numpy's tuple, an array within
-            return (state[1].tobytes(), *state[2:])
-
-        yield _Generator(chance.get_state, chance.set_state, chance.random, plain)
+        yield _generator_of_numpy(numpy.random)
     if torch := sys.modules.get("torch"):
-        chance = torch.default_generator
-
-        def draw() -> int:
-            return int(torch.randint(2**62, (1,), generator=chance, device="cpu").item())
-
-        yield _Generator(
-            torch.get_rng_state, torch.set_rng_state, draw, lambda state: state.numpy().tobytes()
-        )
+        yield _generator_of_torch(torch)

@@ -1,6 +1,7 @@
 """Tiny random stand-ins: a CLIP on disk, experts as research code, a language model; the log."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,6 +160,32 @@ def make_model(clip_folder, experts):
         known = accepted_arguments(MODELS.get(kind)) or {*settings, *options}
         given = {name: value for name, value in {**settings, **options}.items() if name in known}
         return MODELS.get(kind)(**given)
+
+    return make
+
+
+# What some methods cannot be built without.
+NEEDED = {"expert": "depth", "mole": {"num_experts": 2, "rank": 2}}
+
+
+@pytest.fixture
+def make_method(make_model, clip_folder, expert_types):
+    """Build any method around a language model, with what only some of them take."""
+
+    class Depth(expert_types["fine"]):
+        name = "depth"
+
+    Depth.spec = replace(Depth.spec, tokens=replace(Depth.spec.tokens, kind="map"))
+    experts = {slot: {"type": kind} for slot, kind in {**expert_types, "depth": Depth}.items()}
+
+    def make(kind, language, **options):
+        shared = {
+            "experts": experts,
+            "language": language,
+            "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
+        }
+        teacher = {"teacher": {"type": "ToVE", **shared}}
+        return make_model(kind=kind, **NEEDED, **teacher, **shared, **options)
 
     return make
 

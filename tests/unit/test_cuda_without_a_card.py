@@ -11,7 +11,6 @@ Experts are those that are discovered, methods those in MODELS: a new one is cov
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,37 +224,16 @@ def test_the_hub_brings_tokens_home(options: dict, experts: dict, mode: FakeTens
 
 
 @pytest.fixture
-def make_method(make_model: Any, clip_folder: str, expert_types: dict, fake_language: Any) -> Any:
-    """Build any method, with what only some of them take.
-
-    The language model is a double: what the real one does on a GPU is tested beside it.
-    """
-
-    class Depth(expert_types["fine"]):
-        name = "depth"
+def language(fake_language: Any) -> Any:
+    """A double: what the real one does on a GPU is tested beside it."""
 
     class Language(fake_language):
         def read(self, memory: Tensor) -> Tensor:
             return self.body(memory)
 
-    depth = replace(Depth.spec, tokens=replace(Depth.spec.tokens, kind="map"))
-    Depth.spec = depth
-    experts = {slot: {"type": kind} for slot, kind in {**expert_types, "depth": Depth}.items()}
-
-    def make(kind: str, **options: Any) -> Any:
-        shared = {
-            "experts": experts,
-            "language": Language(),
-            "encoder": {"type": "TransformersCLIP", "pretrained": clip_folder},
-        }
-        teacher = {"teacher": {"type": "ToVE", **shared}}
-        return make_model(kind=kind, **NEEDED, **teacher, **shared, **options)
-
-    return make
+    return Language()
 
 
-# What some methods cannot be built without.
-NEEDED = {"expert": "depth", "mole": {"num_experts": 2, "rank": 2}}
 METHODS = sorted((MODELS.import_from_location(), MODELS.module_dict)[1])
 # Switches that lead elsewhere; a method takes those that it has.
 SWITCHES = {
@@ -283,9 +261,9 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_every_method_trains_and_fuses(
-    kind: str, options: dict, make_method: Any, batch: dict, mode: FakeTensorMode
+    kind: str, options: dict, make_method: Any, language: Any, batch: dict, mode: FakeTensorMode
 ):
-    model = on_cuda(make_method(kind, **options), mode).train()
+    model = on_cuda(make_method(kind, language, **options), mode).train()
     images = fake(mode, 3, 3, 40, 40, dtype=torch.uint8)
     with mode:
         losses = model(images, batch["data_samples"], mode="loss")
@@ -297,9 +275,9 @@ def test_every_method_trains_and_fuses(
 @pytest.mark.parametrize("kind", [k for k in METHODS if getattr(MODELS.get(k), "detachable", 0)])
 @pytest.mark.parametrize("gone", [["depth"], ["coarse", "fine", "depth"]], ids=["one", "all"])
 def test_every_method_without_experts(
-    kind: str, gone: list[str], make_method: Any, batch: dict, mode: FakeTensorMode
+    kind: str, gone: list[str], make_method: Any, language: Any, batch: dict, mode: FakeTensorMode
 ):
-    model = on_cuda(make_method(kind), mode).train()
+    model = on_cuda(make_method(kind, language), mode).train()
     # Expert dropout draws on the CPU, which waits for nothing; its outcome is what matters here.
     model.dropped = lambda: frozenset(gone)
     images = fake(mode, 3, 3, 40, 40, dtype=torch.uint8)

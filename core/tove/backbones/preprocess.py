@@ -79,6 +79,8 @@ class Preprocess(nn.Module):
                 align_corners=False,
             )
             # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
-            x_BCHW = x_BCHW.clamp(0, 1)
-        x_BCHW = x_BCHW * (self.high - self.low) + self.low
-        return (x_BCHW - self.mean.to(x_BCHW.dtype)) / self.std.to(x_BCHW.dtype)
+            x_BCHW.clamp_(0, 1)
+        mean, std = self.mean.to(x_BCHW.dtype), self.std.to(x_BCHW.dtype)
+        if (self.low, self.high) != (0, 1):
+            x_BCHW = x_BCHW * (self.high - self.low) + self.low
+        return (x_BCHW - mean).div_(std)

@@ -156,11 +156,12 @@ class VisionLanguageModel(BaseModel):
         images_VCHW = to_unit_range(images)
         t_clip_VNC = self.encode(images_VCHW, image_ids)
         absent = frozenset(self.hub.detached) | self.dropped()
-        tokens = {
-            slot: self.frozen_tokens(slot, images_VCHW, image_ids)
-            for slot in self.slots
-            if slot not in absent
-        }  # by slot, [V, M_k, D_k], on each expert's own grid
+        with self.hub.one_pass():
+            tokens = {
+                slot: self.frozen_tokens(slot, images_VCHW, image_ids)
+                for slot in self.slots
+                if slot not in absent
+            }  # by slot, [V, M_k, D_k], on each expert's own grid
         return self.fuse_tokens(t_clip_VNC, tokens)
 
     def images_of(self, tokens_VND: Tensor, data_samples: Sequence[Sample]) -> VisionTokens:
@@ -197,7 +198,8 @@ class VisionLanguageModel(BaseModel):
     ) -> dict[str, Tensor]:
         """Return the experts' own tokens of a batch by slot, [V, M_k, D_k]."""
         images_VCHW, ids = to_unit_range(images), view_ids(data_samples)
-        return {slot: self.raw_tokens(slot, images_VCHW, ids) for slot in slots}
+        with self.hub.one_pass():
+            return {slot: self.raw_tokens(slot, images_VCHW, ids) for slot in slots}
 
     @torch.no_grad()
     def _frozen(

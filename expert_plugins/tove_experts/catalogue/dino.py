@@ -126,10 +126,10 @@ def _config(model: Model) -> dict[str, Any]:
 def _tiny(model: Model, side: int) -> dict[str, Any]:
     """Tokens as wide as the model's at little cost, for the conformance kit runs many images.
 
-    One block with next to no MLP; the wide models have none, for its attention alone would cost
-    more than all the rest.
+    One block with a small MLP, whose ratio has to be an int; the wide models have no block, for its
+    attention alone would cost more than all the rest.
     """
-    dinov2 = {"image_size": side, "mlp_ratio": 0.02}
+    dinov2 = {"image_size": side, "mlp_ratio": 1}
     return {
         **_config(model),
         "num_hidden_layers": 1 if model.width < 512 else 0,

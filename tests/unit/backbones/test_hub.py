@@ -1,7 +1,9 @@
 """The hub: frozen, checked, placed as the config says."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -208,3 +210,86 @@ def test_a_forward_pass_changes_nothing_for_the_run(expert_types):
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+class Drawing(torch.nn.Module):
+    """An expert that draws random numbers from its second forward on."""
+
+    def __init__(self, draws: int) -> None:
+        super().__init__()
+        self.draws, self.calls = draws, 0
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.draws * (self.calls > 0)):
+            torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
+        self.calls += 1
+        return torch.zeros(len(images_BCHW), 9, 6)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_run_draws_the_same_whatever_an_expert_draws_later(expert_types, whole):
+    drawn = set()
+    for draws in (1, 1000):
+
+        class Kind(expert_types["coarse"]):
+            def __new__(cls, draws=draws):
+                return Drawing(draws)
+
+        hub = ExpertHub({"first": {"type": Kind}, "second": {"type": expert_types["fine"]}})
+        for _ in range(2):
+            torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+            hub(IMAGES) if whole else hub.run("first", IMAGES)
+        drawn.add((torch.rand(()).item(), np.random.random(), random.random()))  # noqa: NPY002
+    assert len(drawn) == 1
+
+
+def test_settings_of_a_whole_pass_are_the_run_s_again(expert_types):
+    class Kind(expert_types["coarse"]):
+        def __new__(cls):
+            return Acting()
+
+    hub = ExpertHub({"first": {"type": Kind}, "second": {"type": Kind}})
+    for _ in range(2):
+        hub(IMAGES)
+        assert torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float32
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_pass_in_which_no_expert_runs_reads_no_state(experts, monkeypatch):
+    hub = ExpertHub(experts)
+    with monkeypatch.context() as patch, hub.one_pass():
+        patch.setattr("tove.backbones.experts.hub.kept_global_state", None)
+    assert hub.forward_counts == {}
+
+
+def test_gradients_stay_on_where_an_expert_ran_without(experts):
+    hub = ExpertHub(experts)
+    with hub.one_pass():
+        with torch.no_grad():
+            hub.run("fine", IMAGES)
+        assert torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_an_error_within_a_pass_ends_it(experts):
+    hub = ExpertHub(experts)
+
+    def fail() -> None:
+        with hub.one_pass():
+            hub.run("fine", IMAGES)
+            torch.set_default_dtype(torch.float64)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.get_default_dtype() == torch.float32
+    assert set(hub(IMAGES)) == {"coarse", "fine"}
+
+
+def test_an_expert_cast_after_its_first_forward_gets_images_of_its_new_dtype(experts):
+    hub = ExpertHub(experts)
+    hub(IMAGES)
+    assert {t.dtype for t in hub.double()(IMAGES).values()} == {torch.float64}
+    hub.experts["fine"].expert.bfloat16()
+    assert hub(IMAGES)["fine"].dtype == torch.bfloat16

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from tove_plugins import build_expert, discover, resolve_expert
+from tove_plugins import build_expert, discover, kept_global_state, resolve_expert
 from tove_plugins.testing._settings import kept_settings
 
 FACTORY = """
@@ -197,3 +197,40 @@ def test_torch_s_first_import_by_an_expert_leaves_its_defaults(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "torch.float32"]
+
+
+DRAWS = {
+    "one number": random.random,
+    "as many as a twister has words": lambda: [random.getrandbits(32) for _ in range(624)],
+    "half of a normal pair": lambda: random.gauss(0, 1),
+    "python's seed": lambda: random.seed(7),
+    "numpy's number": np.random.random,
+    "as many of numpy's words": lambda: np.random.bytes(4 * 624),  # noqa: NPY002
+    "the other half of numpy's pair": np.random.normal,
+    "numpy's seed": lambda: np.random.seed(7),  # noqa: NPY002
+    "torch's number": lambda: torch.rand(1),
+    "torch's seed": lambda: torch.manual_seed(7),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_each_way_of_drawing_is_noticed_and_leaves_the_generator_one_number_on(name: str) -> None:
+    def numbers(body: Callable[[], object]) -> tuple[float, ...]:
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        torch.manual_seed(3)
+        np.random.normal()  # noqa: NPY002 - numpy keeps the pair's other half
+        with kept_global_state():
+            body()
+        drawn = random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+        return *drawn, np.random.normal()  # noqa: NPY002
+
+    untouched = numbers(lambda: None)
+    generator = 1 if "numpy" in name else 2 if "torch" in name else 0
+    found = numbers(DRAWS[name])
+    assert [a != b for a, b in zip(found, untouched, strict=True)] == [
+        number == generator for number in range(4)
+    ]
+    one_on = (random.random, np.random.random, lambda: torch.rand(1))
+    if generator != 2:  # torch's is an integer of 64 bits
+        assert found == numbers(one_on[generator])

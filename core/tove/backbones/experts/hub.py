@@ -11,8 +11,8 @@ D its width.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, cast
 
@@ -82,6 +82,7 @@ class FrozenExpert(nn.Module):
         self.device = None if device is None else torch.device(device)
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.expert: nn.Module | None = None
+        self._first_weight: tuple[nn.Parameter] | None = None
         image = spec.image
         self.preprocess = Preprocess(
             image.size, image.mean, image.std, image.value_range, image.interpolation
@@ -95,6 +96,7 @@ class FrozenExpert(nn.Module):
         """Take the built network in, frozen and in eval, where the config or `device` says."""
         expert = expert.to(device=self.device or device, dtype=self.dtype)
         self.expert = expert.requires_grad_(False).eval()
+        self._first_weight = None
 
     def train(self, mode: bool = True) -> "FrozenExpert":
         """Stay in eval: mmengine's loop sets the whole model to training every epoch."""
@@ -102,6 +104,7 @@ class FrozenExpert(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FrozenExpert":  # noqa: ANN401
         """Follow the model's `.to(...)` except in what the config has settled."""
+        self._first_weight = None
         if self.device is not None:
             self.norm._apply(fn, recurse)
             return self
@@ -113,21 +116,30 @@ class FrozenExpert(nn.Module):
 
     def _input_dtype(self) -> torch.dtype | None:
         """The dtype that the input must have: that of the parameters, or else of the buffers."""
-        weights = chain(self._network.parameters(), self._network.buffers())
-        return next((w.dtype for w in weights if w.is_floating_point()), self.dtype)
+        if self._first_weight is None:
+            weights = chain(self._network.parameters(), self._network.buffers())
+            found = next((w for w in weights if w.is_floating_point()), None)
+            if not isinstance(found, nn.Parameter):
+                return self.dtype if found is None else found.dtype
+            self._first_weight = (found,)  # in a tuple, lest it becomes a parameter here as well
+        return self._first_weight[0].dtype
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give normalised tokens [B, M, D], on the images' device, of images in [0, 1]."""
-        tokens_BMD: Tensor = self.norm(self.raw(images_BCHW))
+        with kept_global_state():
+            tokens_BMD: Tensor = self.norm(self.raw(images_BCHW))
         return tokens_BMD
 
     @torch.no_grad()
     def raw(self, images_BCHW: Tensor) -> Tensor:
-        """Give tokens [B, M, D] as the expert itself does, of images in [0, 1]."""
+        """Give tokens [B, M, D] as the expert itself does, of images in [0, 1].
+
+        What its code does to the process is for the caller to put back.
+        """
         home = images_BCHW.device
         pixels_BCHW = self.preprocess(_moved(images_BCHW, self.device or home))
         settled = nullcontext() if self.dtype is None else _no_autocast(pixels_BCHW.device)
-        with settled, kept_global_state():
+        with settled:
             tokens_BMD = self._network(pixels_BCHW.to(self._input_dtype()))
         if not self.checked:
             self._check(tokens_BMD, len(images_BCHW))
@@ -188,6 +200,8 @@ class ExpertHub(nn.Module):
     ) -> None:
         super().__init__()
         check_slots(experts)
+        self._pass: ExitStack | None = None
+        self._kept = False
         self._norms = {s: cfg.get("token_norm") or token_norm for s, cfg in experts.items()}
         self.slots = tuple(experts)
         self.forward_counts: Counter[str] = Counter()
@@ -277,7 +291,29 @@ class ExpertHub(nn.Module):
     def run(self, slot: str, images_BCHW: Tensor) -> Tensor:
         """Run one expert: images in [0, 1] to its own tokens [B, M, D], as a cache keeps them."""
         self.forward_counts[slot] += 1
-        return self.network(slot, images_BCHW.device).raw(images_BCHW)
+        expert = self.network(slot, images_BCHW.device)
+        if self._pass is None:
+            with kept_global_state():
+                return expert.raw(images_BCHW)
+        if not self._kept:
+            self._pass.enter_context(kept_global_state())
+            self._kept = True
+        return expert.raw(images_BCHW)
+
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Put back what experts' code does to the process once, behind all that run meanwhile.
+
+        The generators' states are read from the first expert on: behind each it would cost small
+        experts a fifth of their time.
+        """
+        # An expert may run deeper down, where gradients are off; here they stay as they are.
+        with torch.set_grad_enabled(torch.is_grad_enabled()), ExitStack() as stack:
+            self._pass, self._kept = stack, False
+            try:
+                yield
+            finally:
+                self._pass = None
 
     def normalise(self, slot: str, tokens_BMD: Tensor) -> Tensor:
         """Return an expert's own tokens [B, M, D] at the scale at which methods read them."""
@@ -287,7 +323,8 @@ class ExpertHub(nn.Module):
     def forward(self, images_BCHW: Tensor, skip: Collection[str] = ()) -> dict[str, Tensor]:
         """Run the attached experts but those in `skip`; normalised tokens by slot."""
         slots = [slot for slot in self.attached if slot not in skip]
-        return {slot: self.normalise(slot, self.run(slot, images_BCHW)) for slot in slots}
+        with self.one_pass():
+            return {slot: self.normalise(slot, self.run(slot, images_BCHW)) for slot in slots}
 
     def fitted_norms(self) -> dict[str, FittedNorm]:
         """Return the normalisations that need the statistics of a sample, by attached slot."""
