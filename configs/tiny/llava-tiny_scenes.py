@@ -1,5 +1,5 @@
-# LLaVA's two stages in miniature, on conversations about the rendered world, in about five minutes on two
-# CPU cores: plain CLIP, ToVE as a prefix (t_fuse where <image> stands) and the encoder that it is merged into.
+# LLaVA's two stages in miniature, on conversations about the rendered world, in about eight minutes on one
+# CPU core: plain CLIP, ToVE as a prefix (t_fuse where <image> stands) and the encoder that it is merged into.
 _base_ = ["./tove-tiny_scenes.py"]
 
 model = dict(
