@@ -126,7 +126,7 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
 
 def _above_the_tokens(model: Any) -> set[str]:  # noqa: ANN401
     """Name the parameters of the encoder that its tokens do not depend on, if it can tell."""
-    encoder = getattr(model, "encoder", None)
+    encoder: Any = getattr(model, "encoder", None)
     if not hasattr(encoder, "used_parameters"):
         return set()
     every = {f"encoder.{name}" for name, _ in encoder.named_parameters()}
