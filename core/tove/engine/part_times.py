@@ -52,7 +52,7 @@ class _Sample:
         self.parts: list[tuple[str, Any, Any]] = []
         self.tokens, self.flops = 0, 0
         self.data_ms = self.peak_mb = 0.0
-        self.begun, self.ended = self.mark(), None
+        self.begun = self.ended = self.mark()
 
     def mark(self) -> Any:  # noqa: ANN401 - an event, or seconds
         """Return the moment that the device is at."""

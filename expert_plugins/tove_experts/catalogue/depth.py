@@ -35,7 +35,7 @@ BACKBONES = {
     1024: (24, (5, 12, 18, 24), (256, 512, 1024, 1024)),
 }
 # name: (repository, width of the backbone, MB, what else is not the library's default)
-DPT: Mapping[str, tuple[str, int, float, Mapping[str, Any]]] = {
+DPT: Mapping[str, tuple[str, int, int, Mapping[str, Any]]] = {
     "dpt_hybrid_midas": (
         "Intel/dpt-hybrid-midas",
         768,

@@ -8,16 +8,9 @@ import torch
 from tove_plugins import discover
 from tove_plugins._frozen import thaw
 
-# Of the file, which may have a head or a decoder that makes no token, and 4 bytes a number.
-SHARES = {
-    "depth_anything": 0.99,
-    "dinov": 0.99,
-    "dpt": 0.98,
-    "rtdetr": 0.79,
-    "sam": 0.95,
-    "segformer": 0.99,
-}
-EXPERTS = [name for name in sorted(discover().experts) if name.startswith(tuple(SHARES))]
+# MB of the file, at most, that are of heads and decoders which make no token.
+LEFT_OUT = {"depth_anything": 7, "dinov": 6, "dpt": 8, "rtdetr": 31, "sam": 17, "segformer": 2}
+EXPERTS = [name for name in sorted(discover().experts) if name.startswith(tuple(LEFT_OUT))]
 
 
 @pytest.mark.parametrize("name", EXPERTS)
@@ -27,7 +20,7 @@ def test_the_spec_alone_makes_a_network_of_the_weights_size(name: str):
     with torch.device("meta"):
         make = getattr(import_module(module), factory)
         expert = make(spec=spec, weights=None, **thaw(spec.options))
-    share = next(share for start, share in SHARES.items() if name.startswith(start))
-    size = 4 * sum(parameter.numel() for parameter in expert.parameters())
+    most = next(most for start, most in LEFT_OUT.items() if name.startswith(start))
+    size = 4 * sum(parameter.numel() for parameter in expert.parameters()) / 1e6
     assert spec.weights is not None
-    assert share - 0.02 < size / (spec.weights.size_mb * 1e6) < share + 0.02
+    assert -1 < spec.weights.size_mb - size < most

@@ -174,15 +174,12 @@ def _parts(
     named = [*counts, *(part for part in forward if part not in counts and forward[part])]
     told = {f"experts.{slot}": why for slot, why in problems.items()}
     named += [part for part in told if part not in named]
-    return [
-        PartPlan(
-            part,
-            *counts.get(part, [0, 0, 0]),
-            None if step is None or part in told else forward.get(part, 0) // batch_size,
-            told.get(part, ""),
-        )
-        for part in sorted(named, key=lambda part: part == REST)
-    ]
+    parts = []
+    for part in sorted(named, key=lambda part: part == REST):
+        parameters, trainable, size = counts.get(part, (0, 0, 0))
+        flops = None if step is None or part in told else forward.get(part, 0) // batch_size
+        parts.append(PartPlan(part, parameters, trainable, size, flops, told.get(part, "")))
+    return parts
 
 
 def _step_flops(

@@ -81,8 +81,9 @@ def _bars(
     for name, colour in colours.items():
         left = [scale * sum(_before(own, name)) for own in values]
         width = [scale * own.get(name, 0) for own in values]
-        edge = {"edgecolor": theme.surface, "linewidth": 0.6, "height": 0.6}
-        axes.barh(range(len(stages)), width, left=left, color=colour, label=shown(name), **edge)
+        bars = axes.barh(range(len(stages)), width, 0.6, left, color=colour, label=shown(name))
+        for bar in bars:
+            bar.set(edgecolor=theme.surface, linewidth=0.6)
     axes.set_yticks(range(len(stages)), [stage.name for stage in stages])
     axes.tick_params("y", length=0, labelcolor=theme.ink)
     axes.set_xlabel(label)
