@@ -125,7 +125,7 @@ def word_tokenizer(source: str) -> Any:  # noqa: ANN401 - a tokenizer of transfo
     """Return a source's tokenizer, or where that is not at hand one that makes a word a token."""
     from transformers import AutoTokenizer
 
-    if Path(source).is_dir():
+    if any(Path(source).glob("tokenizer*")) or any(Path(source).glob("vocab*")):
         return AutoTokenizer.from_pretrained(source)
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

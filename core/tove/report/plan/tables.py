@@ -13,8 +13,6 @@ from tove.engine.plan.results import Plan, StagePlan
 
 __all__ = ["cache_table", "part_table", "remarks", "run_table", "write_json"]
 
-_GB, _GFLOPS = 1e9, 1e9
-
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=box.SIMPLE)
@@ -24,15 +22,11 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _gb(size: float | None) -> str:
-    """Write bytes in GB, in three figures or to a tenth."""
-    if size is None:
+def _figures(number: float | None) -> str:
+    """Write bytes in GB, or operations in 10^9, in three figures or to a tenth."""
+    if number is None:
         return "-"
-    return f"{size / _GB:,.1f}" if size >= 100 * _GB else f"{size / _GB:.3g}"
-
-
-def _gflops(flops: int | None) -> str:
-    return "-" if flops is None else f"{flops / _GFLOPS:,.3f}"
+    return f"{number / 1e9:,.1f}" if number >= 1e11 else f"{number / 1e9:.3g}"
 
 
 def part_table(plan: StagePlan) -> Table:
@@ -40,13 +34,13 @@ def part_table(plan: StagePlan) -> Table:
     title = f"{plan.name}: {plan.model}"
     table = _table(title, "part", "parameters", "trainable", "weights GB", "GFLOPs an image")
     for part in plan.parts:
-        counts = (f"{part.parameters:,}", f"{part.trainable:,}", _gb(part.weight_bytes))
+        counts = (f"{part.parameters:,}", f"{part.trainable:,}", _figures(part.weight_bytes))
         shown = ("not known", "-", "not known") if part.problem else counts
-        table.add_row(part.name, *shown, _gflops(part.flops))
+        table.add_row(part.name, *shown, _figures(part.flops))
     weights = sum(part.weight_bytes for part in plan.parts)
     table.add_section()
-    totals = (f"{plan.parameters:,}", f"{plan.trainable:,}", _gb(weights))
-    table.add_row("in all", *totals, _gflops(plan.forward_flops))
+    totals = (f"{plan.parameters:,}", f"{plan.trainable:,}", _figures(weights))
+    table.add_row("in all", *totals, _figures(plan.forward_flops))
     return table
 
 
@@ -62,10 +56,10 @@ def run_table(plan: Plan) -> Table:
             f"{stage.steps:,}",
             f"{stage.batch_size:,}",
             f"{stage.images:,}",
-            _gflops(stage.step_flops),
-            _gflops(stage.cached_step_flops),
-            _gb(memory),
-            *[_gb(stage.memory_shard)] * (plan.gpus > 1),
+            _figures(stage.step_flops),
+            _figures(stage.cached_step_flops),
+            _figures(memory),
+            *[_figures(stage.memory_shard)] * (plan.gpus > 1),
             "-" if stage.seconds is None else f"{stage.seconds / 3600:,.2f}",
         )
     return table
@@ -77,8 +71,8 @@ def cache_table(plan: Plan) -> Table:
     slots = list(plan.caches[0].entry_bytes)
     table = _table(title, "codec", *slots, "in all")
     for cache in plan.caches:
-        each = (_gb(size * plan.images) for size in cache.entry_bytes.values())
-        table.add_row(cache.codec, *each, _gb(cache.total_bytes))
+        each = (_figures(size * plan.images) for size in cache.entry_bytes.values())
+        table.add_row(cache.codec, *each, _figures(cache.total_bytes))
     return table
 
 
@@ -92,7 +86,9 @@ def remarks(plan: Plan) -> Iterator[str]:
             what = "its operations and activations are not known"
             yield f"{stage.name}: the step asks for numbers, so {what}: {stage.problem}"
         if stage.memory is not None:
-            told = ", ".join(f"{name} {_gb(size)}" for name, size in asdict(stage.memory).items())
+            told = ", ".join(
+                f"{name} {_figures(size)}" for name, size in asdict(stage.memory).items()
+            )
             yield f"{stage.name}, GB of a device: {told}"
         if stage.timed_by:
             yield f"{stage.name}: hours by {stage.timed_by}"
