@@ -137,7 +137,6 @@ def _tiny(model: Model, side: int) -> dict[str, Any]:
     return {
         **_config(model),
         "num_hidden_layers": 1 if model.width < 512 else 0,
-        "num_attention_heads": model.width // 64,
         **({"intermediate_size": 16} if model.model_type == "dinov3_vit" else dinov2),
         **({} if model.model_type == "dinov2" else {"num_register_tokens": 4}),
     }

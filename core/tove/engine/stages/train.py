@@ -167,8 +167,7 @@ class TrainStage:
     def planned(self, context: StageContext) -> PlannedTraining:
         """Return what is going to be trained, and how long."""
         model = context.build_model(self._overlay(context))
-        if self.trains is not None:
-            choose_trained(model, self.trains, f"stages.{self.name}.trains")
+        self._choose(model)
         schedule = context.schedule(self.name, self.schedule, self.runner)
         return PlannedTraining(model, schedule, self.data["train"])
 
