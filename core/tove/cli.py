@@ -30,7 +30,17 @@ from tove.errors import ConfigError, Preempted
 if TYPE_CHECKING:
     from tove.backbones.feature_cache.token_cache import TokenCache
 
-__all__ = ["ask", "cache", "caption", "chat", "compare", "lmms_eval", "test", "train"]
+__all__ = [
+    "ask",
+    "cache",
+    "caption",
+    "chat",
+    "compare",
+    "lmms_eval",
+    "plan",
+    "test",
+    "train",
+]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 _A_FAULT = (
@@ -234,6 +244,30 @@ def _estimate(
     count = images if images is not None else sum(map(len, distinct_views(cfg)))
     free = free_bytes(known.folder)
     console.print(estimate_table(estimate(cfg, known, slots), count, free))
+
+
+@_command
+def plan(args: argparse.Namespace) -> None:
+    """Say what a config is going to take; see `tools/plan.py` for the arguments."""
+    from tove.engine.plan.options import PlanOptions
+    from tove.engine.plan.plan import make_plan
+    from tove.engine.preflight import check_config
+    from tove.report.plan.figure import write_picture
+    from tove.report.plan.tables import cache_table, part_table, remarks, run_table, write_json
+
+    cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg, without=() if args.probe else cfg.model.get("experts", ()))
+    asked = ("stage", "images", "words", "gpus", "amp", "tflops", "probe", "price")
+    made = make_plan(cfg, PlanOptions(**{name: getattr(args, name) for name in asked}))
+    console = make_console()
+    for table in (*map(part_table, made.stages), run_table(made), cache_table(made)):
+        console.print(table)
+    for remark in remarks(made):
+        console.print(remark, highlight=False, markup=False)
+    for path, write in ((args.json, write_json), (args.plot, write_picture)):
+        if path:
+            write(path, made)
+            console.print(f"{path}: the plan", highlight=False)
 
 
 @_command

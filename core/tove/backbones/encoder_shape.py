@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tove.backbones.shapes import architecture
 from tove.backbones.vit import locate
-from tove.errors import ConfigError
 
 __all__ = ["encoder_tokens"]
 
@@ -39,14 +39,5 @@ def _vision_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
         told = json.loads((folder / "open_clip_config.json").read_text())
         return told["model_cfg"]["vision_cfg"]
-    from transformers import AutoConfig
-
-    try:
-        whole = AutoConfig.from_pretrained(str(folder)).to_dict()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"The config.json of model.encoder.pretrained={pretrained!r} is not at hand, so the "
-            f"number of its tokens is not known; fetch that one file: `hf download {pretrained} "
-            "config.json`."
-        ) from error
+    whole = architecture(str(folder), "model.encoder.pretrained").to_dict()
     return whole.get("vision_config") or whole

@@ -28,6 +28,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from tove.backbones.clip.text_side import find_tokenizer
 from tove.backbones.export_folder import image_processor, same_tokens, write_whole
+from tove.backbones.shapes import architecture, building_shapes
 from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
@@ -189,12 +190,17 @@ class TransformersViT(ViTEncoder):
 
 def _family_of(source: str, pretrained: str) -> Family:
     try:
-        model_type = AutoConfig.from_pretrained(source).model_type
+        config = (
+            architecture(source, "model.encoder.pretrained")
+            if building_shapes()
+            else AutoConfig.from_pretrained(source)
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The encoder {pretrained!r} (model.encoder.pretrained) has no config.json that "
             f"transformers reads. The cause: {str(error).splitlines()[0]}"
         ) from error
+    model_type = config.model_type
     if model_type not in _FAMILIES:
         raise ConfigError(
             f"The encoder {pretrained!r} is of the model_type {model_type!r}; TransformersViT "

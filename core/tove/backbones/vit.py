@@ -20,6 +20,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import cached_file, logging
 
 from tove.backbones.preprocess import Preprocess
+from tove.backbones.shapes import architecture, building_shapes
 from tove.errors import ConfigError
 from tove_plugins import resolve_resource
 from tove_plugins.image_processor import FILES, read_image_processor
@@ -99,6 +100,9 @@ def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: 
     Raises:
         ConfigError: there is no such model, or weights are missing.
     """
+    if building_shapes():
+        config = architecture(source, "model.encoder.pretrained")
+        return model_class(getattr(config, "vision_config", config))
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # a text tower is left out on purpose, a missing key is an error
     try:
@@ -142,6 +146,7 @@ def own_preprocess(
         cached_file(
             source,
             name,
+            local_files_only=building_shapes(),
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )

@@ -24,7 +24,8 @@ def fingerprints(**parts: nn.Module) -> dict[str, str]:
     """Give the fingerprint of each part's frozen parameters.
 
     Values are rounded to bfloat16, so that weights which are loaded in it are the same ones; what
-    is in float16, which rounds otherwise, has "", which is compared with nothing.
+    is in float16, which rounds otherwise, has "", which is compared with nothing, as has what
+    holds no numbers.
     Position tables are left out: they follow the image size, interpolated as the processor rounds.
     """
     return {name: _fingerprint(part) for name, part in parts.items()}
@@ -35,7 +36,7 @@ def _fingerprint(module: nn.Module) -> str:
     for name, parameter in module.named_parameters():
         if parameter.requires_grad or "position" in name:
             continue
-        if parameter.dtype == torch.float16:
+        if parameter.dtype == torch.float16 or parameter.is_meta:
             return ""
         values = parameter.detach().reshape(-1)
         step = -(-values.numel() // _VALUES) or 1

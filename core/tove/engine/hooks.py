@@ -33,6 +33,7 @@ __all__ = [
     "PreemptionHook",
     "ProvenanceHook",
     "ReseedHook",
+    "keep_lines",
 ]
 
 _DIVERGED = 3  # steps without a finite loss: mixed precision skips single ones
@@ -104,12 +105,8 @@ class LossCurveHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Cut the file back to what the resumed checkpoint has seen."""
         self.path = Path(runner.work_dir) / self.filename
-        if not is_main_process():
-            return
-        there = runner.iter and self.path.exists()
-        lines = self.path.read_text(errors="replace").splitlines() if there else []
-        kept = [line for line in lines if _iteration(line) <= runner.iter]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        if is_main_process():
+            keep_lines(self.path, runner.iter)
 
     def after_train_iter(
         self,
@@ -167,6 +164,14 @@ def _check_finite(stage: str, iteration: int, rows: Sequence[dict[str, float]]) 
 
 def _is_scalar(value: object) -> bool:
     return isinstance(value, int | float) or (torch.is_tensor(value) and value.numel() == 1)
+
+
+def keep_lines(path: Path, iteration: int) -> None:
+    """Cut a file of one JSON line per step back to the steps up to one; 0 empties it."""
+    there = iteration and path.exists()
+    lines = path.read_text(errors="replace").splitlines() if there else []
+    kept = [line for line in lines if _iteration(line) <= iteration]
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _iteration(line: str) -> float:

@@ -28,7 +28,12 @@ from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.preprocess import to_unit_range
 from tove.config.build import build_part
 from tove.engine.fingerprints import fingerprints
-from tove.engine.trainable_state import keep_frozen_weights_out, load_initial, load_trainable
+from tove.engine.trainable_state import (
+    keep_frozen_weights_out,
+    load_initial,
+    load_trainable,
+    slot_of,
+)
 from tove.methods.answers import answer
 from tove.methods.batch import Fused, Views, encoded, tokens_of_images, view_ids
 from tove.modules.tiles import Size
@@ -302,6 +307,13 @@ class VisionLanguageModel(BaseModel):
     def deployed_encoder(self) -> nn.Module:
         """Return an encoder that takes the weights of `deployed`, and writes them."""
         return self.plain_encoder()
+
+    def part_of(self, name: str) -> str:
+        """Return the part whose costs a module's or parameter's are, by its name in the model."""
+        slot, head = slot_of(name, self.slot_parts), name.partition(".")[0]
+        if slot is None or (head != "hub" and head not in self.slot_parts):
+            return head
+        return f"experts.{slot}" if head == "hub" else f"{head}.{slot}"
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Return name, distribution, version and digest of each expert that runs, by slot."""

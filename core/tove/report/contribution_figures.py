@@ -47,12 +47,13 @@ def gain_against_cost(
         colours: by slot.
         metric: that is contributed to.
     """
-    figure, panels = _panels(theme, f"{metric_label(metric)}: added", metric, points)
+    unit = ", points" if is_share(metric) else ""
+    figure, panels = _panels(theme, f"{metric_label(metric)}: added{unit}", points)
     scale = _scale(metric)
-    for axes, (cost, (_, unit)) in zip(panels, COSTS.items(), strict=True):
+    for axes, (cost, (_, factor)) in zip(panels, COSTS.items(), strict=True):
         axes.axhline(0, color=theme.muted, lw=1, linestyle=(0, (4, 2)))
         for point in points:
-            x, colour = unit * point.cost[cost], colours.get(point.name, theme.accent)
+            x, colour = factor * point.cost[cost], colours.get(point.name, theme.accent)
             if point.bounds is not None:
                 axes.plot([x, x], [scale * end for end in point.bounds], color=colour, lw=1.5)
             label = shown(point.name) if axes is panels[0] else None
@@ -72,36 +73,35 @@ def pareto_fronts(
         fronts: by cost, the positions of the points on the front, the cheapest first.
         metric: of the scores.
     """
-    figure, panels = _panels(theme, metric_label(metric), metric, points)
+    unit = ", per cent" if is_share(metric) else ""
+    figure, panels = _panels(theme, f"{metric_label(metric)}{unit}", points)
     scale = _scale(metric)
-    for axes, (cost, (_, unit)) in zip(panels, COSTS.items(), strict=True):
+    for axes, (cost, (_, factor)) in zip(panels, COSTS.items(), strict=True):
         own = fronts[cost]
         rest = [point for place, point in enumerate(points) if place not in own]
         for group, face in ((rest, theme.surface), ([points[place] for place in own], theme.ink)):
-            x = [unit * point.cost[cost] for point in group]
+            x = [factor * point.cost[cost] for point in group]
             y = [scale * point.value for point in group]
             axes.plot(x, y, "o", ms=6, mfc=face, mec=theme.ink, zorder=3)
-        path = [(unit * points[p].cost[cost], scale * points[p].value) for p in own]
+        path = [(factor * points[p].cost[cost], scale * points[p].value) for p in own]
         axes.step(*zip(*path, strict=True), where="post", color=theme.accent, lw=1.5, zorder=2)
     return figure
 
 
-def _panels(
-    theme: Theme, label: str, metric: str, points: Sequence[Point]
-) -> "tuple[Figure, Sequence[Axes]]":
+def _panels(theme: Theme, label: str, points: Sequence[Point]) -> "tuple[Figure, Sequence[Axes]]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 3.2))
     panels = figure.subplots(1, len(COSTS), sharey=True)
-    for axes, (cost, (words, unit)) in zip(panels, COSTS.items(), strict=True):
-        costs = [unit * point.cost[cost] for point in points]
+    for axes, (cost, (words, factor)) in zip(panels, COSTS.items(), strict=True):
+        costs = [factor * point.cost[cost] for point in points]
         axes.set_xlabel(words)
         axes.grid()
         if min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
             plain_log_scale(axes, "x")
         else:
             axes.set_xlim(0, 1.1 * max(costs))
-    panels[0].set_ylabel(label + (", points" if is_share(metric) else ""))
+    panels[0].set_ylabel(label)
     return figure, panels
 
 

@@ -1,8 +1,8 @@
 """The depth experts: Depth Anything V2 and DPT (MiDaS 3.0), through transformers.
 
 Each takes the image that its weights were trained on, 518 px in patches of 14 and 384 px in
-patches of 16. `config` tells of the default weights what the choice of features needs to be known;
-weights of a run's own bring their config.json.
+patches of 16. `config` tells of the default weights what is not the library's default; weights of a
+run's own bring their config.json.
 """
 
 from __future__ import annotations
@@ -28,10 +28,32 @@ DEPTH_ANYTHING = {
     "depth_anything_v2_base": ("Base", 768, 128, NONCOMMERCIAL, 390),
     "depth_anything_v2_large": ("Large", 1024, 256, NONCOMMERCIAL, 1341),
 }
-# name: (repository, width of the backbone, MB)
-DPT = {
-    "dpt_hybrid_midas": ("Intel/dpt-hybrid-midas", 768, 490),
-    "dpt_large": ("Intel/dpt-large", 1024, 1368),
+# By the width of a Depth Anything's backbone: its blocks, those that are read, widths of the neck.
+BACKBONES = {
+    384: (12, (3, 6, 9, 12), (48, 96, 192, 384)),
+    768: (12, (3, 6, 9, 12), (96, 192, 384, 768)),
+    1024: (24, (5, 12, 18, 24), (256, 512, 1024, 1024)),
+}
+# name: (repository, width of the backbone, MB, what else is not the library's default)
+DPT: Mapping[str, tuple[str, int, int, Mapping[str, Any]]] = {
+    "dpt_hybrid_midas": (
+        "Intel/dpt-hybrid-midas",
+        768,
+        490,
+        {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768]},
+    ),
+    "dpt_large": (
+        "Intel/dpt-large",
+        1024,
+        1368,
+        {
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+            "backbone_out_indices": [5, 11, 17, 23],
+            "neck_hidden_sizes": [256, 512, 1024, 1024],
+        },
+    ),
 }
 # Patches of the backbones that a DPT may have in place of its own: the library's defaults, for a
 # nested config does not write them out. Swin's maps form a pyramid, which the decoder reads
@@ -55,9 +77,11 @@ def specs() -> Iterator[ExpertSpec]:
             "reassemble_hidden_size": width,
             "fusion_hidden_size": fused,
             "patch_size": 14,
+            "neck_hidden_sizes": list(BACKBONES[width][2]),
+            "backbone_config": _dinov2(width),
         }
         yield _spec(name, image, weights, config, tiny_depth_anything(fused))
-    for name, (repository, width, size_mb) in DPT.items():
+    for name, (repository, width, size_mb, own) in DPT.items():
         weights = Weights(
             f"hub:{repository}",
             size_mb=size_mb,
@@ -71,6 +95,7 @@ def specs() -> Iterator[ExpertSpec]:
             "hidden_size": width,
             "fusion_hidden_size": 256,
             "patch_size": 16,
+            **own,
         }
         yield _spec(name, image, weights, config, _tiny_dpt())
 
@@ -143,6 +168,21 @@ def _spec(
         resolve="tove_experts.catalogue.depth:resolve",
         description="Relative depth of every pixel; the fused features that its head reads.",
     )
+
+
+def _dinov2(width: int) -> dict[str, Any]:
+    """Give the config of a Depth Anything's backbone."""
+    num_blocks, read, _ = BACKBONES[width]
+    return {
+        "model_type": "dinov2",
+        "hidden_size": width,
+        "num_hidden_layers": num_blocks,
+        "num_attention_heads": width // 64,
+        "image_size": 518,
+        "patch_size": 14,
+        "out_indices": list(read),
+        "reshape_hidden_states": False,
+    }
 
 
 def tiny_depth_anything(fused: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Detection experts through transformers: DETR and RT-DETR.
 
-`config` tells of the default weights what the choice of features needs to be known, so that
-`features="queries"` resolves without their files; weights of a run's own bring their config.json.
+`config` tells of the default weights what is not the library's default, so that
+`features="queries"` resolves, and a plan is made, without their files; weights of a run's own bring
+their config.json.
 """
 
 from collections.abc import Iterator
@@ -69,7 +70,12 @@ def _detr(layers: int) -> ExpertSpec:
         options={
             "features": "encoder",
             "stride": 32,
-            "config": {"model_type": "detr", "d_model": 256, "backbone": f"resnet{layers}"},
+            "config": {
+                "model_type": "detr",
+                "d_model": 256,
+                "backbone": f"resnet{layers}",
+                "use_pretrained_backbone": False,  # of random weights
+            },
         },
         tiny={"config": tiny},
         description="DETR: its encoder's last layer, which the object queries attend to.",
@@ -120,11 +126,25 @@ def _rtdetr(name: str) -> ExpertSpec:
         options={
             "features": "encoder",
             "stride": 16,
-            "config": config | {"encoder_in_channels": list(stages)},
+            "config": config | {"encoder_in_channels": list(stages), **_own(stages)},
         },
         tiny={"config": tiny},
         description="RT-DETR: the finest level of its hybrid encoder.",
     )
+
+
+def _own(stages: tuple[int, ...]) -> dict[str, Any]:
+    """Give what the smallest RT-DETR has of its own; the others have the library's defaults."""
+    if stages[0] > 128:
+        return {}
+    backbone = {
+        "model_type": "rt_detr_resnet",
+        "layer_type": "basic",
+        "depths": [2, 2, 2, 2],
+        "hidden_sizes": [64, *stages],
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    return {"backbone_config": backbone, "hidden_expansion": 0.5, "decoder_layers": 3}
 
 
 def _tiny_backbone(patch: int, stages: int) -> dict[str, Any]:

@@ -114,13 +114,17 @@ def num_blocks_read(layer: int, num_blocks: int) -> int:
 
 
 def _config(model: Model) -> dict[str, Any]:
-    """Give of the model's config.json what `resolve` reads."""
-    return {
+    """Give of the model's config.json what is not the library's default."""
+    config = {
         "model_type": model.model_type,
         "hidden_size": model.width,
         "num_hidden_layers": model.num_blocks,
+        "num_attention_heads": model.width // 64,
         "patch_size": PATCHES[model.model_type],
     }
+    if model.model_type == "dinov3_vit":
+        config["intermediate_size"] = 4 * model.width
+    return config
 
 
 def _tiny(model: Model, side: int) -> dict[str, Any]:
@@ -133,7 +137,6 @@ def _tiny(model: Model, side: int) -> dict[str, Any]:
     return {
         **_config(model),
         "num_hidden_layers": 1 if model.width < 512 else 0,
-        "num_attention_heads": model.width // 64,
         **({"intermediate_size": 16} if model.model_type == "dinov3_vit" else dinov2),
         **({} if model.model_type == "dinov2" else {"num_register_tokens": 4}),
     }

@@ -1,7 +1,7 @@
 """Segmentation experts through transformers: SegFormer, Mask2Former, SAM's image encoder.
 
-`config` tells of the default weights what the choice of features needs to be known, so that
-`features="map"` resolves without their files; weights of a run's own bring their config.json.
+`config` tells of the default weights what is not the library's default, so that `features="map"`
+resolves, and a plan is made, without their files; weights of a run's own bring their config.json.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,15 @@ NVIDIA = "NVIDIA Source Code License for SegFormer"
 ADE20K = "ImageNet-1k, then ADE20K (150 classes)"
 COCO = "COCO 2017 panoptic (133 classes)"
 
+# Blocks of each stage of a SegFormer's encoder.
+DEPTHS = {
+    "segformer_b0": (2, 2, 2, 2),
+    "segformer_b1": (2, 2, 2, 2),
+    "segformer_b2": (3, 4, 6, 3),
+    "segformer_b3": (3, 4, 18, 3),
+    "segformer_b4": (3, 8, 27, 3),
+    "segformer_b5": (3, 6, 40, 3),
+}
 # name: (repository, image side, width of the decoder, stages of the encoder, MB)
 SEGFORMER = {
     "segformer_b0": ("segformer-b0-finetuned-ade-512-512", 512, 256, (32, 64, 160, 256), 15),
@@ -25,17 +34,17 @@ SEGFORMER = {
     "segformer_b4": ("segformer-b4-finetuned-ade-512-512", 512, 768, (64, 128, 320, 512), 256),
     "segformer_b5": ("segformer-b5-finetuned-ade-640-640", 640, 768, (64, 128, 320, 512), 339),
 }
-# Swin's size: (width of its first stage, queries, ImageNet edition, MB)
+# Swin's size: (width of its first stage, blocks of its third, window, queries, ImageNet, MB)
 MASK2FORMER = {
-    "tiny": (96, 100, "1k", 190),
-    "base": (128, 100, "21k", 432),
-    "large": (192, 200, "21k", 866),
+    "tiny": (96, 6, 7, 100, "1k", 190),
+    "base": (128, 18, 12, 100, "21k", 432),
+    "large": (192, 18, 12, 200, "21k", 866),
 }
-# name: (repository, width of the transformer, MB)
+# name: (repository, width of the transformer, blocks, heads, blocks that see the whole image, MB)
 SAM = {
-    "sam_vit_b": ("sam-vit-base", 768, 375),
-    "sam_vit_l": ("sam-vit-large", 1024, 1250),
-    "sam_vit_h": ("sam-vit-huge", 1280, 2564),
+    "sam_vit_b": ("sam-vit-base", 768, 12, 12, (2, 5, 8, 11), 375),
+    "sam_vit_l": ("sam-vit-large", 1024, 24, 16, (5, 11, 17, 23), 1250),
+    "sam_vit_h": ("sam-vit-huge", 1280, 32, 16, (7, 15, 23, 31), 2564),
 }
 
 
@@ -78,7 +87,7 @@ def _segformer(name: str) -> ExpertSpec:
         options={
             "features": "decoder",
             "stride": STRIDE,
-            "config": config | {"hidden_sizes": list(stages)},
+            "config": config | {"hidden_sizes": list(stages), "depths": list(DEPTHS[name])},
         },
         tiny={"config": tiny},
         description="SegFormer: the fused stages that its classifier reads.",
@@ -86,9 +95,15 @@ def _segformer(name: str) -> ExpertSpec:
 
 
 def _mask2former(size: str) -> ExpertSpec:
-    first, queries, imagenet, size_mb = MASK2FORMER[size]
+    first, third, window, queries, imagenet, size_mb = MASK2FORMER[size]
     config = {"model_type": "mask2former", "num_labels": 133}
     swin = {"model_type": "swin", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    own_swin = {
+        "embed_dim": first,
+        "depths": [2, 2, third, 2],
+        "num_heads": [first // 32 * 2**stage for stage in range(4)],
+        "window_size": window,
+    }
     tiny_swin = {
         "patch_size": 8,
         "embed_dim": 8,
@@ -126,8 +141,7 @@ def _mask2former(size: str) -> ExpertSpec:
         options={
             "features": "pixel_decoder",
             "stride": STRIDE,
-            "config": config
-            | {"backbone_config": swin | {"embed_dim": first}, "num_queries": queries},
+            "config": config | {"backbone_config": swin | own_swin, "num_queries": queries},
         },
         tiny={"config": tiny},
         description="Mask2Former: its pixel decoder's embedding, things and stuff alike.",
@@ -135,8 +149,14 @@ def _mask2former(size: str) -> ExpertSpec:
 
 
 def _sam(name: str) -> ExpertSpec:
-    repository, width, size_mb = SAM[name]
+    repository, width, blocks, heads, whole, size_mb = SAM[name]
     config = {"model_type": "sam_vision_model", "image_size": 1024, "output_channels": 256}
+    own = {
+        "hidden_size": width,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": heads,
+        "global_attn_indexes": list(whole),
+    }
     tiny = config | {
         "patch_size": 32,  # a quarter of the tokens for the neck, whose width must be the true one
         "hidden_size": 16,
@@ -160,7 +180,7 @@ def _sam(name: str) -> ExpertSpec:
             trained_on="SA-1B (1.1 billion masks without classes)",
             commercial_use=True,
         ),
-        options={"features": "neck", "stride": STRIDE, "config": config | {"hidden_size": width}},
+        options={"features": "neck", "stride": STRIDE, "config": config | own},
         tiny={"config": tiny},
         description="SAM's image encoder: what its mask decoder reads.",
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tove.backbones.clip.export import FORMATS, export_encoder, open_clip_preprocess
 from tove.backbones.clip.quick_gelu import forces_quick_gelu
+from tove.backbones.shapes import building_shapes
 from tove.backbones.vit import locate
 from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
@@ -101,8 +102,13 @@ class OpenCLIP(ViTEncoder):
         """
         import open_clip
 
+        if building_shapes() and self.source[0].startswith("hf-hub:"):
+            raise self._not_loaded("its config.json would have to be fetched; name a folder")
         quick = bool(self.model_cfg().get("quick_gelu", False))
         try:
+            if building_shapes():
+                shape = {"load_weights": False, "device": "meta"}
+                return open_clip.create_model(self.source[0], force_quick_gelu=quick, **shape)
             return open_clip.create_model(
                 *self.source, require_pretrained=True, force_quick_gelu=quick
             )

@@ -12,7 +12,7 @@ D its width.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tove.backbones.experts.provenance import expert_provenance
 from tove.backbones.experts.registration import expert_options, expert_spec, is_stored
 from tove.backbones.preprocess import Preprocess, keep_dtype
+from tove.backbones.shapes import building_shapes, untrained_expert
 from tove.errors import ConfigError
 from tove.modules.collectives import num_ranks, sum_over_ranks
 from tove.modules.token_norm import FittedNorm, TokenNorm, make_token_norm
@@ -165,7 +166,9 @@ class FrozenExpert(nn.Module):
         )
 
 
-def _no_autocast(device: torch.device) -> torch.autocast:
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
@@ -228,6 +231,8 @@ class ExpertHub(nn.Module):
 
     def _build(self, slot: str) -> nn.Module:
         cfg = self._cfgs[slot]
+        if building_shapes():
+            return untrained_expert(cfg)
         options = expert_options(cfg)
         expert: nn.Module = EXPERTS.build({"type": cfg["type"], **options, "_scope_": SCOPE})
         return expert

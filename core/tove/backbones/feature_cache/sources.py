@@ -9,12 +9,19 @@ from torch import nn
 from tove.backbones.experts.hub import ExpertHub
 from tove.backbones.feature_cache.key import Source, describe_encoder, describe_expert
 from tove.backbones.feature_cache.token_cache import TokenCache
+from tove.backbones.shapes import building_shapes
 
 __all__ = ["frozen_sources", "only_read"]
 
 
 def only_read(cache: TokenCache | None, experts: Mapping[str, Any]) -> list[str]:
-    """Return the slots whose tokens are read and never computed: they need no expert."""
+    """Return the slots whose experts are not built with the model.
+
+    Tokens that are read and never computed need none; of shapes alone each is built by itself, for
+    one may need its weights.
+    """
+    if building_shapes():
+        return list(experts)
     return [slot for slot in experts if cache is not None and cache.mode_of(slot) == "read"]
 
 

@@ -6,6 +6,7 @@ not know; models shipped with sampling settings must not sample here.
 
 import inspect
 import os
+from collections.abc import Collection
 from types import MethodType
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
 )
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
+from tove.backbones.shapes import architecture, building_shapes, word_tokenizer
 from tove.errors import ConfigError
 
 __all__ = [
@@ -66,21 +68,14 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
                 "give a folder written by save_pretrained, 'pkg:PACKAGE/PATH' or a hub id."
             )
     try:
-        config = AutoConfig.from_pretrained(source)
-        config.is_decoder = True
-        config.add_cross_attention = fusion == "cross_attention"
-        loader: Any = AutoModelForCausalLM
-        model, loaded = loader.from_pretrained(
-            source, config=config, dtype=dtype or torch.float32, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model, tokenizer, absent = _loaded(source, fusion, dtype)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The language model {pretrained!r} (language.pretrained) could not be loaded; give a "
             "folder written by save_pretrained, 'pkg:PACKAGE/PATH' or the hub id of a causal "
             f"language model. The cause: {error}"
         ) from error
-    missing = sorted(name for name in loaded["missing_keys"] if not is_cross_attention(name))
+    missing = sorted(name for name in absent if not is_cross_attention(name))
     if missing:
         raise ConfigError(
             f"{pretrained!r} (language.pretrained) lacks {len(missing)} of the weights that a "
@@ -98,6 +93,26 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
     if first_position(model):
         model.prepare_inputs_for_generation = MethodType(_offset_inputs, model)
     return model, tokenizer
+
+
+def _loaded(source: str, fusion: str, dtype: str | None) -> tuple[Any, Any, Collection[str]]:
+    """Return a model, its tokenizer, and the names of the weights that the source lacks."""
+    shapes = building_shapes()
+    config = (
+        architecture(source, "model.language.pretrained")
+        if shapes
+        else AutoConfig.from_pretrained(source)
+    )
+    config.is_decoder = True
+    config.add_cross_attention = fusion == "cross_attention"
+    loader: Any = AutoModelForCausalLM
+    if shapes:
+        model = loader.from_config(config, dtype=getattr(torch, dtype or "float32"))
+        return model, word_tokenizer(source), ()
+    model, loaded = loader.from_pretrained(
+        source, config=config, dtype=dtype or torch.float32, output_loading_info=True
+    )
+    return model, AutoTokenizer.from_pretrained(source), loaded["missing_keys"]
 
 
 def is_cross_attention(name: str) -> bool:

@@ -50,6 +50,7 @@ _OWN_FILES = (
     "images_seen.txt",
     "ranking.json",
     "contribution.json",
+    "part_times.jsonl",
     "items/*.json",
     EARLIER,
 )

@@ -20,6 +20,7 @@ from tove.engine.checkpoint import save_checkpoint
 from tove.engine.known_tokens import skip_known_views
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
+from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay
 from tove.engine.sharding import is_sharded
 from tove.engine.stages.context import StageContext
@@ -162,6 +163,13 @@ class TrainStage:
             **entries,
         )
         return [row]
+
+    def planned(self, context: StageContext) -> PlannedTraining:
+        """Return what is going to be trained, and how long."""
+        model = context.build_model(self._overlay(context))
+        self._choose(model)
+        schedule = context.schedule(self.name, self.schedule, self.runner)
+        return PlannedTraining(model, schedule, self.data["train"])
 
     def _train(
         self,

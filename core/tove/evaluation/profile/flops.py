@@ -9,13 +9,14 @@ element-wise operations, norms, softmax and resampling are not. Papers that give
 accumulates) give half of these numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-__all__ = ["count_flops"]
+__all__ = ["count_flops", "flop_counter"]
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
@@ -38,15 +39,22 @@ def _more_formulas() -> dict[Any, Callable[..., int]]:
     return formulas
 
 
-def count_flops(step: Callable[[], Any]) -> int:
-    """Run a call once and count its operations, backward passes and custom kernels left out."""
+@contextmanager
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Count operations while it is on, custom kernels left out."""
     # In eval torch runs nn.MultiheadAttention and nn.TransformerEncoderLayer as one operator each,
     # which no counter sees into.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with FlopCounterMode(display=False, custom_mapping=_more_formulas()) as counter:
-            step()
+            yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def count_flops(step: Callable[[], Any]) -> int:
+    """Run a call once and count its operations, backward passes and custom kernels left out."""
+    with flop_counter() as counter:
+        step()
     return counter.get_total_flops()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["module_bytes", "peak_bytes"]
+__all__ = ["LiveTensors", "module_bytes", "peak_bytes"]
 
 
 def module_bytes(modules: Iterable[nn.Module]) -> int:
@@ -54,12 +54,12 @@ def _cuda_peak(step: Callable[[], Any], devices: Iterable[torch.device]) -> int:
 
 
 def _live_peak(step: Callable[[], Any]) -> int:
-    with _LiveTensors() as tensors:
+    with LiveTensors() as tensors:
         step()
     return tensors.peak
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Follows the storages of tensors that are made while it is on.
 
     Attributes:

@@ -234,6 +234,16 @@ class MoVEKD(VisionLanguageModel):
         block = [block for _, block in self.clip.blocks()][-1]
         return after_BPC[:, 0], after_BPC[:, 1:], class_attention(block, before_BPC)
 
+    def part_of(self, name: str) -> str:
+        """Return the part whose costs a module's or parameter's are; MoLE is one beside the rest.
+
+        Args:
+            name: in the model.
+        """
+        part = super().part_of(name)
+        in_mole = part == "encoder" and {"down", "up", "around", "router"} & set(name.split("."))
+        return "encoder.mole" if in_mole else part
+
     def plain_encoder(self) -> nn.Module:
         """Return CLIP as it was: MoLE depends on the token and cannot be folded into weights."""
         return self.clip

@@ -19,6 +19,8 @@ from tove.config.validation import check_model, look_up
 from tove.engine.checkpoint import write_checkpoint
 from tove.engine.loop import RunPlan, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
+from tove.engine.plan.training import PlannedTraining
+from tove.engine.planning import run_overlay
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.source import check_source
@@ -95,6 +97,12 @@ class MergeStage:
         settings = plain_settings(context.cfg.merging)
         over = merged_settings(settings.get("schedule", {}), self.schedule)
         return context.schedule(self.name, over, self.runner, "merging.schedule")
+
+    def planned(self, context: StageContext) -> PlannedTraining:
+        """Return what is going to be trained, and how long."""
+        teacher = context.build_model(run_overlay(context.cfg, self.name))
+        model = MODELS.build({**self._settings(context), "teacher": teacher})
+        return PlannedTraining(model, self._schedule(context), "unlabelled_dataloader")
 
     def run(self, context: StageContext) -> list[Row]:
         """Train the student and save what is left; the row is the export's."""

@@ -9,9 +9,10 @@ from tove.report.sections import (
     answers,
     contribution,
     experts,
+    part_times,
     provenance,
     retrieval,
     scores,
 )
 
-__all__ = ["answers", "contribution", "experts", "provenance", "retrieval", "scores"]
+__all__ = ["answers", "contribution", "experts", "part_times", "provenance", "retrieval", "scores"]

@@ -240,6 +240,8 @@ def _order(material: Material) -> str:
     words = {
         "gate": "the lowest mean gate weight on the validation split (in brackets) first",
         "leave_one_out": "what adds least to the validation score (in brackets) first",
+        "add_one_in": "what adds least by itself to the validation score (in brackets) first",
+        "shapley": "the smallest Shapley value for the validation score (in brackets) first",
         "random": "at random",
     }
     why = ", " + " or ".join(words.get(rule, f"by the rule '{rule}'") for rule in sorted(rules))

@@ -1,0 +1,1 @@
+"""A plan laid out: tables, JSON and a picture."""
