@@ -30,7 +30,18 @@ from tove.errors import ConfigError, Preempted
 if TYPE_CHECKING:
     from tove.backbones.feature_cache.token_cache import TokenCache
 
-__all__ = ["ask", "cache", "caption", "chat", "compare", "lmms_eval", "test", "train"]
+__all__ = [
+    "ask",
+    "cache",
+    "caption",
+    "chat",
+    "compare",
+    "lmms_eval",
+    "reproduce",
+    "score",
+    "test",
+    "train",
+]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
 _A_FAULT = (
@@ -185,6 +196,22 @@ def lmms_eval(args: argparse.Namespace) -> None:
     console = make_console()
     console.print(results_table([row], row["metrics"]))
     console.print(f"{out}: for `compare`", highlight=False)
+
+
+@_command
+def reproduce(args: argparse.Namespace) -> None:
+    """Test claims by grids of runs; see `tools/reproduce.py` for the arguments."""
+    from tove.reproduce import command
+
+    command.reproduce(args)
+
+
+@_command
+def score(args: argparse.Namespace) -> None:
+    """Tell what an expert adds beside others; see `tools/score.py` for the arguments."""
+    from tove.reproduce import score_card
+
+    score_card.score(args)
 
 
 @_command
