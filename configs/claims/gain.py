@@ -13,7 +13,9 @@ cells = dict(
         stages=[dict(type="TrainStage", name="baseline", model=dict(type="MatchedBaseline"))]
     ),
     tove=dict(stages=[dict(type="TrainStage", name="transfer", row="tove")]),
-    uniform=dict(stages=[dict(type="TrainStage", name="uniform", model=dict(type="UniformAverage"))]),
+    uniform=dict(
+        stages=[dict(type="TrainStage", name="uniform", model=dict(type="UniformAverage"))]
+    ),
     concat_channels=dict(
         stages=[dict(type="TrainStage", name="concat_channels", model=dict(type="ConcatChannels"))]
     ),
@@ -32,9 +34,7 @@ cells = dict(
     **{
         slot: dict(
             stages=[
-                dict(
-                    type="TrainStage", name=slot, model=dict(type="SingleExpert", expert=slot)
-                )
+                dict(type="TrainStage", name=slot, model=dict(type="SingleExpert", expert=slot))
             ]
         )
         for slot in ("depth", "segmentation", "detection", "dino")

@@ -1,6 +1,8 @@
 # The gate's switches, one at a time, against a plain average of the experts.
 question = "Is a learned gate better than a plain average of the experts?"
-paper = "A token-aware gate chooses among the experts; a balance loss keeps it from using one alone."
+paper = (
+    "A token-aware gate chooses among the experts; a balance loss keeps it from using one alone."
+)
 config = "../tiny/tove-tiny_scenes.py"
 metrics = ["vsr/accuracy", "caption/CIDEr"]
 over = "uniform"
@@ -18,7 +20,9 @@ gates = dict(
     balance_1=dict(balance_weight=1.0),
 )
 cells = dict(
-    uniform=dict(stages=[dict(type="TrainStage", name="uniform", model=dict(type="UniformAverage"))]),
+    uniform=dict(
+        stages=[dict(type="TrainStage", name="uniform", model=dict(type="UniformAverage"))]
+    ),
     tove=dict(stages=[dict(type="TrainStage", name="transfer", row="tove")]),
     **{
         name: dict(stages=[dict(type="TrainStage", name=name, model=model)])

@@ -1,5 +1,7 @@
 # MoVE-KD's ladder, each rung adds one part; a student without teachers is trained as hard. Then one
 # encoder of plain CLIP's cost out of either method.
+import itertools
+
 question = "Does distilling a mixture of encoders improve the student, beyond training it as hard?"
 paper = "MoVE-KD's student is above the CLIP that it began as, and each part of it adds something."
 config = "../tiny/tove-tiny_scenes.py"
@@ -9,7 +11,9 @@ over = "no_teachers"
 # As in configs/tiny/move_kd_ladder-tiny_scenes.py.
 train = dict(
     type="TrainStage",
-    runner=dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={"encoder": dict(lr_mult=0.05)}))),
+    runner=dict(
+        optim_wrapper=dict(paramwise_cfg=dict(custom_keys={"encoder": dict(lr_mult=0.05)}))
+    ),
 )
 mole = dict(num_experts=3, rank=8, dropout=0.05)
 student = dict(type="MoVEKD", student="full")
@@ -80,7 +84,7 @@ beside = [
             difference=(name, before),
             metric="vsr/accuracy",
         )
-        for before, name in zip(ladder[1:5], ladder[2:6])
+        for before, name in itertools.pairwise(ladder[1:6])
     ],
     dict(
         says="ToVE's merged encoder is above MoVE-KD's, at equal cost",

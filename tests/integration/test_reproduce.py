@@ -1,4 +1,4 @@
-"""A grid of runs: killed, gone on with, with a cell that fails; what has finished is not run again."""
+"""A grid of runs: killed, gone on with, one that fails; what has finished is not run again."""
 
 import json
 import os
@@ -29,9 +29,12 @@ cells = dict(
 )
 tests = [dict(says="ours is above plain", difference=("ours", "plain"), metric="vsr/accuracy")]
 """
-BROKEN = CLAIM + """
+BROKEN = (
+    CLAIM
+    + """
 cells["broken"] = dict(stages=[dict(type="TrainStage", name="broken", model=dict(type="Nothing"))])
 """
+)
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def reproduce(arguments: list[str]) -> int:
 
 
 def wait_for_a_record(folder: Path) -> None:
-    until = time.monotonic() + 250
+    until = time.monotonic() + 600
     while not list(folder.glob("plain-*.json")):
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -7,7 +7,7 @@ A claim is a file of `configs/claims`, in mmengine's text style:
     config    of the runs, a path from the claim's file
     settings  laid over the config in every run
     cells     {name: settings laid over that}; each is a run for each seed
-    tests     what has to hold for a yes, see `Criterion`; the answer to the question is theirs together
+    tests     what has to hold for a yes, see `Criterion`; together they answer the question
     beside    the same, reported and not part of the answer
     over      the arm that the table's differences are over
     metrics   of the table, the first one is the figure's
@@ -160,8 +160,8 @@ def _claim(path: Path, told: Mapping[str, Any]) -> Claim:
     missing = set(claim.quick.get("cells", ())) - set(claim.cells)
     if missing or not claim.tests or not claim.metrics:
         raise ConfigError(
-            f"The claim {path} needs at least one test and one metric, and `quick` may name its own "
-            f"cells only (unknown: {', '.join(sorted(missing)) or 'none'})."
+            f"The claim {path} needs at least one test and one metric, and `quick` may name its "
+            f"own cells only (unknown: {', '.join(sorted(missing)) or 'none'})."
         )
     return claim
 

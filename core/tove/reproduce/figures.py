@@ -1,4 +1,4 @@
-"""The figure of a claim: lines over data, cost or steps where it has lines, else a dot for each arm.
+"""The figure of a claim: lines over data, cost or steps where it has lines, else dots.
 
 Bars are 95 % intervals over seeds and test images.
 """
@@ -111,9 +111,7 @@ def _draw_references(
         axes.axhline(value, color=theme.muted, lw=1.1, linestyle=style, label=arm)
 
 
-def _draw_dots(
-    axes: "Axes", theme: Theme, measured: Measured, metric: str, scale: float
-) -> None:
+def _draw_dots(axes: "Axes", theme: Theme, measured: Measured, metric: str, scale: float) -> None:
     arms = [*measured.rows]
     for place, arm in enumerate(arms):
         value, low, high = _scaled(measured, arm, metric, scale)

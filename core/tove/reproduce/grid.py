@@ -122,9 +122,7 @@ class Grid:
         command += ["--work-dir", str(cell.folder), "--resume"]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         with writing(_log_of(cell)), _log_of(cell).open("wb") as log:
-            return subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _config_of(cell: Cell) -> Path:

@@ -1,7 +1,7 @@
 """The page of a claim: its answer, the numbers behind it, and how they were measured.
 
-    RESULTS/NAME.md, NAME.json, NAME.png    of one claim
-    RESULTS/README.md                       of all claims, those that nobody has measured too
+RESULTS/NAME.md, NAME.json, NAME.png    of one claim
+RESULTS/README.md                       of all claims, those that nobody has measured too
 """
 
 import json

@@ -125,7 +125,12 @@ def commit() -> str:
 
     try:
         known = bool(git("ls-files", "__init__.py"))  # not that of a folder around site-packages
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("diff", "--name-only", "HEAD", "--", ".")) if known else ""
+        return (
+            git("rev-parse", "--short=10", "HEAD")
+            + "+" * bool(git("diff", "--name-only", "HEAD", "--", "."))
+            if known
+            else ""
+        )
     except OSError:  # there is no git
         return ""
 
@@ -155,7 +160,9 @@ def _tables(
     items: Mapping[str, Mapping[str, Mapping[str, float]]], kinds: Mapping[str, str], root: str
 ) -> tuple[dict[str, Table], str]:
     """Return the table of each metric's items, in the order of their names, and their digest."""
-    named = {metric: sorted(own) for by_metric in items.values() for metric, own in by_metric.items()}
+    named = {
+        metric: sorted(own) for by_metric in items.values() for metric, own in by_metric.items()
+    }
     told = json.dumps({m: [n.removeprefix(root) for n in own] for m, own in sorted(named.items())})
     return {m: _table(own, kinds) for m, own in named.items()}, hashlib.sha256(
         told.encode()

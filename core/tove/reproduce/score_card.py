@@ -74,7 +74,9 @@ def score(args: argparse.Namespace) -> None:
     specs = {name: expert_spec(expert).spec for name, expert in experts.items()}
     over = _QUICK if args.quick else {}
     cells = {
-        name: {s: make_cell(args.config, own, s, args.work_dir.resolve()) for s in range(args.seeds)}
+        name: {
+            s: make_cell(args.config, own, s, args.work_dir.resolve()) for s in range(args.seeds)
+        }
         for name, own in cells_of(experts, over, set(config.model.experts)).items()
     }
     grid = Grid(args.work_dir, args.work_dir / "records", args.train, args.jobs, console)

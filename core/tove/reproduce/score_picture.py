@@ -1,4 +1,4 @@
-"""The picture of a score card, small enough for a README: what an expert adds, beside the others."""
+"""The picture of a score card, for a README: what an expert adds, beside the others."""
 
 import io
 from collections.abc import Sequence

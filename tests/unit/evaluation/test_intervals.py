@@ -133,7 +133,9 @@ def test_means_over_seeds_are_spread_as_seeds_and_images_are():
     by_images = np.sqrt(0.8 * 0.2 / 800)  # of one seed
     assert means["steady"].mean() == pytest.approx(0.8, abs=0.02)
     assert means["steady"].std() == pytest.approx(by_images / np.sqrt(5), rel=0.6)
-    assert means["varied"].std() == pytest.approx(np.std([0.6, 0.7, 0.8, 0.9, 1.0]) / 5**0.5, rel=0.2)
+    assert means["varied"].std() == pytest.approx(
+        np.std([0.6, 0.7, 0.8, 0.9, 1.0]) / 5**0.5, rel=0.2
+    )
 
 
 def test_what_seeds_and_images_share_cancels_in_a_difference():

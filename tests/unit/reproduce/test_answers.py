@@ -44,7 +44,11 @@ def test_a_difference_is_answered_by_where_its_interval_lies(make_record, ours, 
 
 
 def test_seeds_that_disagree_leave_it_undecided(make_record):
-    shares = ({"ours": 0.8, "plain": 0.7}, {"ours": 0.62, "plain": 0.7}, {"ours": 0.8, "plain": 0.7})
+    shares = (
+        {"ours": 0.8, "plain": 0.7},
+        {"ours": 0.62, "plain": 0.7},
+        {"ours": 0.8, "plain": 0.7},
+    )
     records = {seed: make_record(seed, share) for seed, share in enumerate(shares)}
     assert judge(difference(), gather({"cell": records}, {})).answer == "undecided"
 
@@ -101,7 +105,9 @@ def test_curves_that_do_not_meet_bound_the_factor(make_record):
 def test_a_kind_of_question_is_a_part_of_the_items(make_record):
     cells = measured(make_record, {"ours": 0.8, "plain": 0.7})
     assert cells.kinds(METRIC) == ["far", "near"]
-    both = [judge(difference(metric=f"vsr/relation/{k}"), cells).interval.value for k in ("far", "near")]
+    both = [
+        judge(difference(metric=f"vsr/relation/{k}"), cells).interval.value for k in ("far", "near")
+    ]
     assert sum(both) / 2 == pytest.approx(judge(difference(), cells).interval.value)
     with pytest.raises(ConfigError, match="no scores of 'vsr/relation/up' by item"):
         judge(difference(metric="vsr/relation/up"), cells)
@@ -109,7 +115,7 @@ def test_a_kind_of_question_is_a_part_of_the_items(make_record):
 
 def test_an_unknown_arm_and_an_unknown_line_are_said(make_record):
     cells = measured(make_record, {"ours": 0.8, "plain": 0.7})
-    with pytest.raises(ConfigError, match="No cell has an arm 'our'. Did you mean 'ours'"):
+    with pytest.raises(ConfigError, match=r"No cell has an arm 'our'\. Did you mean 'ours'"):
         judge(difference("our"), cells)
     with pytest.raises(ConfigError, match="The figure has no line 'ours'"):
         judge(Criterion("", "factor", ("ours", "plain"), METRIC), cells)

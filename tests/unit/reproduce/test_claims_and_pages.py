@@ -33,13 +33,13 @@ def test_the_claims_of_the_repository_name_arms_that_their_cells_have(name: str)
 
 def test_a_claim_that_cannot_be_read_is_said(write_claim):
     path = write_claim()
-    with pytest.raises(ConfigError, match="no claim 'help'.*Did you mean 'helps'"):
+    with pytest.raises(ConfigError, match=r"no claim 'help'.*Did you mean 'helps'"):
         read_claim("help", path.parent)
     write_claim(path.read_text().replace("difference=(", "ratio=("))
     with pytest.raises(ConfigError, match="give it difference="):
         read_claim("helps", path.parent)
     write_claim("question = 'Why?'")
-    with pytest.raises(ConfigError, match="cannot be read.*config"):
+    with pytest.raises(ConfigError, match=r"cannot be read.*config"):
         read_claim("helps", path.parent)
 
 
@@ -95,7 +95,9 @@ def test_a_page_says_answer_numbers_commit_and_command(outcome, tmp_path: Path):
     assert page.startswith("# Does it help?\n\n**Yes.**\n")
     assert "at commit abc (version 0.1)" in page
     assert "reproduce --claim helps --seeds 3" in page
-    assert re.search(r"\| ours is above plain \| \+0\.\d+ \| \+0\.\d+ to \+0\.\d+ \| > \+0.000", page)
+    assert re.search(
+        r"\| ours is above plain \| \+0\.\d+ \| \+0\.\d+ to \+0\.\d+ \| > \+0.000", page
+    )
     assert "## By kind: statement accuracy" in page
     for match in LINK.finditer(page):
         target = tmp_path / "results" / match["target"]
