@@ -5,7 +5,7 @@ config = "../tiny/tove-tiny_scenes.py"
 metrics = ["vsr/accuracy", "caption/CIDEr"]
 over = "plain_clip"
 
-rules = ["gate", "leave_one_out", "random"]
+rules = ["gate", "leave_one_out", "shapley", "random"]
 cells = dict(
     plain_clip=dict(
         stages=[dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP"))]
@@ -38,7 +38,7 @@ beside = [
             difference=(f"leave_one_out-{left}", f"{rule}-{left}"),
             metric="vsr/accuracy",
         )
-        for rule in ("gate", "random")
+        for rule in ("gate", "shapley", "random")
         for left in (3, 2, 1)
     ],
     *[

@@ -39,6 +39,32 @@ cells = dict(
         )
         for slot in ("depth", "segmentation", "detection", "dino")
     },
+    # The ceiling: true depth, classes, boxes and sizes. The floor: each expert's tokens of another image.
+    oracle=dict(
+        custom_imports=dict(imports=["tove.reproduce.stand_ins"]),
+        model=dict(
+            experts=dict(
+                truth=dict(type="SceneTruth", seed="{seed}", scenes=dict(train=800, test=600))
+            )
+        ),
+        stages=[
+            dict(
+                type="TrainStage",
+                name="oracle",
+                model=dict(type="SingleExpert", expert="truth"),
+            )
+        ],
+    ),
+    placebo=dict(
+        custom_imports=dict(imports=["tove.reproduce.stand_ins"]),
+        model=dict(
+            experts={
+                slot: dict(type="OtherImage", of=f"tiny_{slot}")
+                for slot in ("depth", "segmentation", "detection", "dino")
+            }
+        ),
+        stages=[dict(type="TrainStage", name="placebo")],
+    ),
 )
 
 tests = [
@@ -57,6 +83,16 @@ beside = [
     dict(
         says="as many parameters without experts are above plain CLIP",
         difference=("baseline", "plain_clip"),
+        metric="vsr/accuracy",
+    ),
+    dict(
+        says="tokens of another image are above plain CLIP",
+        difference=("placebo", "plain_clip"),
+        metric="vsr/accuracy",
+    ),
+    dict(
+        says="true depth, classes and boxes are above ToVE",
+        difference=("oracle", "tove"),
         metric="vsr/accuracy",
     ),
     dict(

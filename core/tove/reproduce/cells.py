@@ -78,7 +78,7 @@ def make_cell(config: Path, over: Mapping[str, Any], seed: int, work: Path) -> C
     Raises:
         ConfigError: the config cannot be read.
     """
-    cfg = merged_settings(_settings(config), plain_settings(over))
+    cfg = merged_settings(_settings(config), _seeded(plain_settings(over), seed))
     if cfg.get("custom_imports"):
         import_modules_from_strings(**cfg["custom_imports"])
     scenes = {key: value for key, value in (cfg.get("scenes") or {}).items() if key != "data_root"}
@@ -96,6 +96,15 @@ def make_cell(config: Path, over: Mapping[str, Any], seed: int, work: Path) -> C
     }
     stages = "+".join(entry["name"] for entry in cfg["stages"])[:48]
     return Cell(f"{stages}-s{seed}-{digest[:10]}", seed, config, over, cfg, digest, work)
+
+
+def _seeded(value: Any, seed: int) -> Any:  # noqa: ANN401 - any config value
+    """Put the seed where settings ask for it."""
+    if isinstance(value, dict):
+        return {key: _seeded(inner, seed) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_seeded(inner, seed) for inner in value)
+    return seed if value == "{seed}" else value
 
 
 @cache
