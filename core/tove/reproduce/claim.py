@@ -16,8 +16,9 @@ A claim is a file of `configs/claims`, in mmengine's text style:
     quick     dict(seeds=..., settings=..., cells=[...], tests=[...]) for a first look, in which
               criteria of arms that are left out are not looked at
 
-Where a value of the settings is "{seed}", it is the seed. A cell's rows are the claim's arms, by name: those of a DetachStage are called STAGE-NUMBER, by the
-number of experts that are left, for which one goes first depends on the seed.
+Where a value of the settings is "{seed}", it is the seed. A cell's rows are the claim's arms, by
+name: those of a DetachStage are called STAGE-NUMBER, by the number of experts that are left, for
+which one goes first depends on the seed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -185,7 +185,7 @@ def _scores(outcome: Outcome) -> str:
             cells += [_difference(measured, arm, over, metric)] if over else []
         cells += [f"{measured.column(arm, entry):,.0f}" for entry in ("training_images", "steps")]
         costs = {cost: measured.column(arm, cost) for cost in _COSTS}
-        costs = {cost: None if math.isnan(value) else value for cost, value in costs.items()}
+        costs = {cost: round(value) for cost, value in costs.items() if not math.isnan(value)}
         lines.append(_cells([*cells, *(show_cost(costs, cost) for cost in _COSTS)]))
     note = "± is the standard deviation over seeds; differences are paired, with 95 % intervals."
     return "\n".join(lines) + f"\n\n{note}"
