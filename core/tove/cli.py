@@ -38,6 +38,8 @@ __all__ = [
     "compare",
     "lmms_eval",
     "plan",
+    "reproduce",
+    "score",
     "test",
     "train",
 ]
@@ -195,6 +197,22 @@ def lmms_eval(args: argparse.Namespace) -> None:
     console = make_console()
     console.print(results_table([row], row["metrics"]))
     console.print(f"{out}: for `compare`", highlight=False)
+
+
+@_command
+def reproduce(args: argparse.Namespace) -> None:
+    """Test claims by grids of runs; see `tools/reproduce.py` for the arguments."""
+    from tove.reproduce import command
+
+    command.reproduce(args)
+
+
+@_command
+def score(args: argparse.Namespace) -> None:
+    """Tell what an expert adds beside others; see `tools/score.py` for the arguments."""
+    from tove.reproduce import score_card
+
+    score_card.score(args)
 
 
 @_command

@@ -23,6 +23,7 @@ BUILD_TIME = {"mmdet", "mmpretrain", "mmcv", "open_clip", "timm"}
 # The engine's rooms from the top floor down; what a module imports lies below it, or in its room.
 FLOORS = (
     {"cli", "testing", "api"},
+    {"reproduce"},
     {"methods"},
     {"report"},
     {"engine"},

@@ -9,7 +9,11 @@ Statements about one image are right or wrong together, so images are what is dr
 the bootstrap resamples images, and Wilson's n becomes n / deff, with Kish's design effect
     deff = sum_images (sum_items (x - p))^2 / (n p (1 - p)),  at least 1
 
-Shapes: n items, G images, R resamples.
+Models that were trained several times vary with the seed as well: the bootstrap of several runs
+draws seeds, then for each seed drawn the images of its test set. All models share the draws, so
+that whatever is computed from their means, a difference or a ratio, is paired.
+
+Shapes: n items, G images, R resamples, S seeds.
 """
 
 import math
@@ -24,6 +28,7 @@ __all__ = [
     "image_of",
     "item_name",
     "paired_interval",
+    "resampled_means",
     "share_interval",
     "wilson_interval",
 ]
@@ -159,3 +164,34 @@ def paired_interval(
     items = sorted(ours)
     gains = [ours[item] - baseline[item] for item in items]
     return bootstrap_interval(gains, num_resamples, seed, [image_of(item) for item in items])
+
+
+def resampled_means(
+    scores: Mapping[str, Sequence[np.ndarray]],
+    images: Sequence[np.ndarray],
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Return the means [R] of models that were trained on several seeds, seeds and images redrawn.
+
+    Args:
+        scores: of each model the scores of the items [n] for each of S seeds, in one order.
+        images: for each seed the number of the image that each item is about, [n].
+        num_resamples: R.
+        seed: of the resampling; equal scores have equal means.
+    """
+    random = np.random.default_rng(seed)
+    drawn_RS = random.integers(len(images), size=(num_resamples, len(images)))
+    means = {model: np.zeros(num_resamples) for model in scores}
+    for number, index in enumerate(images):
+        sums = {model: np.bincount(index, weights=own[number]) for model, own in scores.items()}
+        counts_G = np.bincount(index)
+        size = np.count_nonzero(counts_G)
+        odds_G = (counts_G > 0) / size
+        for resample, times in enumerate((drawn_RS == number).sum(axis=1)):
+            for _ in range(times):
+                weights_G = random.multinomial(size, odds_G)
+                asked = weights_G @ counts_G
+                for model, sums_G in sums.items():
+                    means[model][resample] += weights_G @ sums_G / asked
+    return {model: total / len(images) for model, total in means.items()}

@@ -22,6 +22,7 @@ __all__ = [
     "draw",
     "plain_log_scale",
     "png",
+    "settings_of",
     "slot_colours",
 ]
 
@@ -98,14 +99,15 @@ def png(figure: Callable[[Theme], "Figure"], theme: Theme) -> bytes:
     """Draw a figure in one dress."""
     import matplotlib
 
-    with matplotlib.rc_context(_settings(theme)):
+    with matplotlib.rc_context(settings_of(theme)):
         buffer = io.BytesIO()
         # A Figure made without pyplot draws with Agg and leaves no global state behind.
         figure(theme).savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _settings(theme: Theme) -> dict[Any, Any]:
+def settings_of(theme: Theme) -> dict[Any, Any]:
+    """Return matplotlib's settings of a dress."""
     return {
         "font.family": "DejaVu Sans",
         "font.size": 9.5,

@@ -7,7 +7,7 @@ from tove.evaluation import (
     share_interval,
     wilson_interval,
 )
-from tove.evaluation.intervals import image_of, item_name
+from tove.evaluation.intervals import image_of, item_name, resampled_means
 
 
 def test_wilson_matches_known_values() -> None:
@@ -115,3 +115,42 @@ def test_the_gain_of_items_that_share_images_is_resampled_by_image() -> None:
     gain = paired_interval(ours, baseline)
     assert gain.n == 320
     assert gain.high - gain.low == pytest.approx(4 * 0.98 * by_image.std() / 80**0.5, rel=0.1)
+
+
+def runs_of(random, shares, images=200, each=4):
+    """Answers of a model on each seed, right in a share of the cases, and their images."""
+    index = np.repeat(np.arange(images), each)
+    return [(random.random(len(index)) < share).astype(float) for share in shares], [index] * len(
+        shares
+    )
+
+
+def test_means_over_seeds_are_spread_as_seeds_and_images_are():
+    random = np.random.default_rng(0)
+    steady, images = runs_of(random, [0.8] * 5)
+    varied, _ = runs_of(random, [0.6, 0.7, 0.8, 0.9, 1.0])
+    means = resampled_means({"steady": steady, "varied": varied}, images, 1000)
+    by_images = np.sqrt(0.8 * 0.2 / 800)  # of one seed
+    assert means["steady"].mean() == pytest.approx(0.8, abs=0.02)
+    assert means["steady"].std() == pytest.approx(by_images / np.sqrt(5), rel=0.6)
+    assert means["varied"].std() == pytest.approx(
+        np.std([0.6, 0.7, 0.8, 0.9, 1.0]) / 5**0.5, rel=0.2
+    )
+
+
+def test_what_seeds_and_images_share_cancels_in_a_difference():
+    random = np.random.default_rng(1)
+    theirs, images = runs_of(random, [0.5, 0.7, 0.9])
+    means = resampled_means({"theirs": theirs, "ours": [s + 0.1 for s in theirs]}, images, 200)
+    np.testing.assert_allclose(means["ours"] - means["theirs"], 0.1)
+
+
+def test_images_are_drawn_whole():
+    random = np.random.default_rng(2)
+    of_image = (random.random(200) < 0.5).astype(float)
+    whole, alone = np.repeat(np.arange(200), 4), np.arange(800)
+    spread = {
+        len(set(images)): resampled_means({"m": [np.repeat(of_image, 4)]}, [images], 500)["m"].std()
+        for images in (whole, alone)
+    }
+    assert spread[200] == pytest.approx(2 * spread[800], rel=0.2)

@@ -1,0 +1,1 @@
+"""Claims about a method, tested by grids of ordinary runs."""
