@@ -84,9 +84,9 @@ bench: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py
 
 # For Python 3.12 on Linux x86-64. Copied with the tree, they are all that a machine without network needs.
-gpu-wheels: $(BIN)/python
+gpu-wheels:
 	rm -rf wheels
-	$(BIN)/python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(GPU_PLATFORMS) -d wheels $(GPU_WHEELS)
+	$(PYTHON) -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(GPU_PLATFORMS) -d wheels $(GPU_WHEELS)
 	@du -sh wheels
 
 # By the Python that is given: it has torch, transformers, timm and peft. Nothing of it is changed.

@@ -6,13 +6,19 @@ Writes a file with five captions an image, and the images (empty), into a tempor
 reading has a process of its own; its memory is the peak over what the imports took (Linux).
 """
 
-import argparse
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import frame
+from frame import Claim
+
+SECONDS, MEGABYTES = 3.0, 300.0  # goals, of 600,000 captions
 
 _MEASURE = """
 import re, sys, time
@@ -70,34 +76,41 @@ def write(root: Path, num_images: int) -> None:
 def measure(root: Path, imports: str, work: str) -> tuple[float, float, float, int]:
     """Return seconds, those of the processor, MiB at the peak and the number of samples."""
     code = _MEASURE.format(imports=imports, work=work)
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True
-    ).stdout.split()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(frame.PATHS)}
+    command = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    out = done.stdout.split()
     return float(out[0]), float(out[1]), float(out[2]), int(out[3])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = frame.parser(__doc__)
     parser.add_argument("--images", type=int, default=120_000)
-    images = parser.parse_args().images
+    args = parser.parse_args(argv)
+    images = 50 if args.short else args.images
+    works = {"json.load": _PLAIN, "CocoCaptions": _OURS}
+    if not args.short:  # each is a process that imports torch
+        works |= {"CocoCaptions, again": _AGAIN, "look_over": _LOOKED_OVER}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write(root, images)
-        size = (root / "captions.json").stat().st_size / 2**20
-        print(f"{5 * images:,} captions of {images:,} images, {size:.0f} MiB")
-        reference = measure(root, *_PLAIN)
-        for name, parts in (
-            ("json.load", _PLAIN),
-            ("CocoCaptions", _OURS),
-            ("again", _AGAIN),
-            ("look_over", _LOOKED_OVER),
-        ):
-            seconds, used, peak, count = measure(root, *parts)
-            print(
-                f"{name:13} {seconds:5.1f} s, processor {used:5.2f} s ({used / reference[1]:.2f} "
-                f"of json.load), peak {peak:4.0f} MiB ({peak / reference[2]:.2f}), {count:,} rows"
-            )
+        found = {
+            name: [measure(root, *parts) for _ in range(args.rounds or 1)]
+            for name, parts in works.items()
+        }
+    plain = [used for _, used, _, _ in found["json.load"]]
+    claims = []
+    for name in list(works)[1:]:
+        used = [processor for _, processor, _, _ in found[name]]
+        memory = [peak for _, _, peak, _ in found[name]]
+        full = args.images == 120_000 and name == "CocoCaptions" and not args.short
+        claims += [
+            Claim(f"{name} / json.load, {5 * images:,} captions", frame.over(used, plain)),
+            Claim(f"{name}, processor", used, SECONDS if full else None, unit="s"),
+            Claim(f"{name}, peak memory", memory, MEGABYTES if full else None, unit="MiB"),
+        ]
+    frame.write("coco_captions", "reading COCO's captions, a process each", claims, args)
 
 
 if __name__ == "__main__":

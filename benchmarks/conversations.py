@@ -1,9 +1,9 @@
 """How long LLaVA's JSON of 665k records takes to index and to open, and what a worker holds.
 
-    python benchmarks/conversations.py
+    python benchmarks/conversations.py [--records 665298]
 
-The file is synthetic, about as large as llava_v1_5_mix665k (1 GB): 1 to 10 turns, one in 16 records
-without an image.
+The file is synthetic, 1 to 10 turns a record, one in 16 without an image; with 665,298 of them it
+is about as large as llava_v1_5_mix665k (1 GB), and `json.loads` takes 5 GB of memory.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import multiprocessing
 import os
 import random
 import resource
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "core"), str(ROOT / "expert_plugins")]
+import frame
+from frame import Claim
 
-RECORDS = 665_298
+RECORDS = 66_530
 WORDS = "the a of cat dog street sign in on behind two red large shows that there is people".split()
 
 
-def write(path: Path) -> None:
-    """Writes the file."""
+def write(path: Path, records: int) -> None:
+    """Write the file."""
     chance = random.Random(0)
     texts = [" ".join(chance.choices(WORDS, k=chance.randint(5, 60))) for _ in range(1000)]
     with open(path, "w") as file:
-        for number in range(RECORDS):
+        for number in range(records):
             record: dict = {"id": f"{number:09}"}
             if chance.random() < 15 / 16:
                 record["image"] = f"coco/train2017/{number // 2:012}.jpg"
@@ -45,13 +45,13 @@ def write(path: Path) -> None:
 
 
 def rss() -> int:
-    """Resident memory of this process in MB."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() >> 20
 
 
 def read(data: object, count: int, answers: multiprocessing.Queue) -> None:
-    """Reads records in random order, in a process of its own; gives memory and seconds."""
+    """Read records in random order, in a process of its own; give memory and seconds."""
     chance = random.Random(os.getpid())
     before, start = rss(), time.perf_counter()
     for _ in range(count):
@@ -59,40 +59,50 @@ def read(data: object, count: int, answers: multiprocessing.Queue) -> None:
     answers.put((before, rss(), time.perf_counter() - start))
 
 
-def main() -> None:
-    """Prints the times and memory."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = frame.parser(__doc__)
+    parser.add_argument("--records", type=int, default=RECORDS)
+    args = parser.parse_args(argv)
+    records = 20 if args.short else args.records
+
     from tove.data.conversations import LlavaConversations
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "conversations.json"
-        write(path)
-        print(f"{RECORDS:,} records, {path.stat().st_size / 1e6:.0f} MB")
+        write(path, records)
+        works = {}
         for label in ("built", "opened again"):
-            before, start, busy = rss(), time.perf_counter(), time.process_time()
+            start = time.process_time()
             data = LlavaConversations(folder, path.name)
-            seconds, busy = time.perf_counter() - start, time.process_time() - busy
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            print(
-                f"index {label}: {seconds:.2f} s, of which processor {busy:.2f} s, "
-                f"memory {before} -> {rss()} MB, peak {peak} MB"
-            )
-        start = time.perf_counter()
-        json.loads(path.read_bytes())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(f"json.loads, for comparison: {time.perf_counter() - start:.2f} s, peak {peak} MB")
-        size = sum(file.stat().st_size for file in Path(folder).iterdir() if file != path)
-        print(f"index: {size / 1e6:.0f} MB, {data.num_images:,} distinct images")
-        context = multiprocessing.get_context("spawn")
-        for count in (1_000, 100_000):
-            answers: multiprocessing.Queue = context.Queue()
-            worker = context.Process(target=read, args=(data, count, answers))
-            worker.start()
-            before, after, seconds = answers.get()
-            worker.join()
-            print(
-                f"a worker reads {count:,} records: memory {before} -> {after} MB, "
-                f"{seconds / count * 1e6:.0f} us each"
-            )
+            works[label] = time.process_time() - start
+        start = time.process_time()
+        held = json.loads(path.read_bytes())
+        plain = time.process_time() - start
+        del held
+        told = f"{records:,} records, {path.stat().st_size / 1e6:.0f} MB"
+        claims = [
+            Claim(f"index {label} / json.loads, {told}", [taken / plain])
+            for label, taken in works.items()
+        ]
+        count = 20 if args.short else 20_000
+        before, after, seconds = in_a_worker(data, count)
+        claims += [
+            Claim("a worker reads a record", [seconds / count * 1e3], 1.0, unit="ms"),
+            Claim(f"a worker's memory, {count:,} records", [after - before], 50, unit="MB"),
+        ]
+    frame.write("conversations", "LLaVA's conversations, indexed and read", claims, args)
+
+
+def in_a_worker(data: object, count: int) -> tuple[float, float, float]:
+    """Return a worker's memory before and after it has read, and its seconds."""
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.Queue = context.Queue()
+    worker = context.Process(target=read, args=(data, count, answers))
+    worker.start()
+    found: tuple[float, float, float] = answers.get()
+    worker.join()
+    return found
 
 
 if __name__ == "__main__":

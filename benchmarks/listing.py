@@ -7,11 +7,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-WANTED = 0.5
+import frame
+from frame import Claim
+
+GOAL = 0.5  # seconds
 PLUGIN = """
 from tove_plugins import ExpertSpec, ImageSpec, TokenSpec, hookimpl
 
@@ -24,7 +26,7 @@ def tove_experts():
 
 
 def install(folder: Path, count: int) -> None:
-    """Writes modules with the metadata that an installed plugin has."""
+    """Write modules with the metadata that an installed plugin has."""
     for i in range(count):
         (folder / f"bench_{i}.py").write_text(PLUGIN.format(i=i))
         info = folder / f"bench_{i}-1.0.dist-info"
@@ -33,42 +35,38 @@ def install(folder: Path, count: int) -> None:
         (info / "entry_points.txt").write_text(f"[tove.experts]\nbench_{i} = bench_{i}\n")
 
 
-def cheapest(arguments: list[str], path: str) -> tuple[float, float]:
-    """Wall-clock and processor seconds of the quickest of ten fresh interpreters.
-
-    The quickest one is what other programs on the machine have added least to.
-    """
+def run(arguments: list[str], path: str) -> float:
+    """Return the processor's seconds of a fresh interpreter."""
     environment = {**os.environ, "PYTHONPATH": path}
-    walls, processor = [], []
-    for _ in range(10):
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, *arguments],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        walls.append(time.perf_counter() - start)
-        processor.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(walls), min(processor)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, *arguments]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main() -> None:
-    """Prints the times."""
-    ours = [str(ROOT), str(ROOT / "core"), str(ROOT / "expert_plugins")]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    args = frame.parser(__doc__).parse_args(argv)
+    rounds = args.rounds or (1 if args.short else 9)
     command = ["-m", "tove_plugins", "list"]
     with tempfile.TemporaryDirectory() as folder:
-        install(Path(folder), 100)
-        path = os.pathsep.join([*ours, folder])
-        for label, arguments, roots in (
-            ("the interpreter alone", ["-c", "pass"], path),
-            ("list, first-party experts only", command, os.pathsep.join(ours)),
-            ("list, with 100 more plugins", command, path),
-        ):
-            wall, processor = cheapest(arguments, roots)
-            print(f"{label:<32} {wall:.3f} s, of which processor {processor:.3f} s")
-    print(f"wanted: less than {WANTED} s")
+        install(Path(folder), 2 if args.short else 100)
+        ours = os.pathsep.join(frame.PATHS)
+        all_of_them = os.pathsep.join([ours, folder])
+        works = {
+            "alone": (["-c", "pass"], ours),
+            "own": (command, ours),
+            "all": (command, all_of_them),
+        }
+        times = {name: [run(*work) for _ in range(rounds)] for name, work in works.items()}
+    claims = [
+        Claim("list, with 100 more plugins", times["all"], GOAL, unit="s"),
+        Claim("list, first-party experts alone", times["own"], unit="s"),
+        Claim("with 100 more plugins / without", frame.over(times["all"], times["own"])),
+        Claim("the interpreter alone", times["alone"], unit="s"),
+    ]
+    frame.write("listing", "`list`, in a fresh interpreter, processor time", claims, args)
 
 
 if __name__ == "__main__":

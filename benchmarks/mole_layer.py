@@ -10,6 +10,7 @@ in the first stage; both with and without the dropout of training.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -122,16 +123,21 @@ def measure(
     return claims
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and write."""
-    import torch
-
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = frame.parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    import torch
+
+    args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)

@@ -1,24 +1,23 @@
 """What reading and writing tokens on disk reach, beside a raw `read()` and `write()` of the bytes.
 
-    python benchmarks/token_cache.py [--gb 0.5] [--repeats 5]
+    python benchmarks/token_cache.py [--gb 0.5] [--rounds 5]
 
 Entries of 576 tokens of width 1,024 in bf16, in a temporary folder, from the page cache; every
 entry is checked as in training. Both ways are measured in turns, reading by processor time; told
-are medians, and their ratios with the lowest and the highest.
+are the ratios.
 """
 
-import argparse
-import json
 import os
 import random
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import frame
 import numpy as np
 import torch
+from frame import Claim
 
 from tove.backbones.feature_cache.codecs import Codec
 from tove.backbones.feature_cache.key import Source, entry_key
@@ -78,54 +77,37 @@ def read_table(table: Table, keys: list[bytes], order: list[int]) -> None:
         assert not missing
 
 
-def main() -> None:
-    """Measure, print, write benchmarks/out/token_cache.json."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    used = time.process_time  # what else runs on the machine does not count
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    parser = frame.parser(__doc__)
     parser.add_argument("--gb", type=float, default=0.5)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.manual_seed(0)
     codec = Codec("bf16", Source("bench", "", WIDTH, GRID, False, dict), GRID)
-    number = max(BATCH, int(args.gb * 1e9) // codec.entry_bytes)
+    number = max(BATCH, int((0 if args.short else args.gb) * 1e9) // codec.entry_bytes)
     keys = [entry_key("bench", str(index)) for index in range(number)]
     shuffled = random.Random(0).sample(range(number), number)
     orders = {"sequential": [*range(number)], "shuffled": shuffled}
+    rounds = args.rounds or (1 if args.short else 5)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = Table(folder / "table", "bench", codec.layout)
         size = number * codec.entry_bytes
         taken = fill(table, codec, keys)
-        ratios = {"write": [seconds(lambda: raw_write(folder / "raw", size)) / taken]}
+        told = f"{number} entries, {size / 1e9:.2f} GB"
+        written = seconds(lambda: raw_write(folder / "raw", size)) / taken
+        claims = [Claim(f"raw write() / the cache's, {told}", [written])]
         (folder / "raw").write_bytes(np.random.default_rng(0).bytes(size))
-        print(f"{number} entries of {codec.entry_bytes / 1e6:.2f} MB, {size / 1e9:.2f} GB")
-        print(f"write: {size / taken / 1e9:.2f} GB/s, {ratios['write'][0]:.2f} of a raw write()")
         table.refresh()
         for what, order in orders.items():
-            pairs = []
-            for _ in range(args.repeats):
-                raw = seconds(lambda o=order: read_raw(folder / "raw", codec.entry_bytes, o), used)
-                own = seconds(lambda o=order: read_table(table, keys, o), used)
-                pairs.append((raw, own))
-            ratios[what] = sorted(raw / own for raw, own in pairs)
-            speeds = [size / statistics.median(side) / 1e9 for side in zip(*pairs, strict=True)]
-            low, high = ratios[what][0], ratios[what][-1]
-            print(
-                f"{what}: read() {speeds[0]:.2f} GB/s, the cache {speeds[1]:.2f} GB/s: "
-                f"{statistics.median(ratios[what]):.2f} ({low:.2f} to {high:.2f}), "
-                f"goal {GOALS[what]}"
-            )
-    middle = {what: statistics.median(found) for what, found in ratios.items()}
-    result = {
-        "name": "token_cache",
-        "ratios": {what: [middle[what], min(r), max(r)] for what, r in ratios.items()},
-        "goal": GOALS,
-        "holds": all(middle[what] >= goal for what, goal in GOALS.items()),
-        "machine": f"{os.cpu_count()} cores",
-    }
-    out = Path(__file__).parent / "out"
-    out.mkdir(exist_ok=True)
-    (out / "token_cache.json").write_text(json.dumps(result, indent=1) + "\n")
+            works = {
+                "raw": lambda o=order: read_raw(folder / "raw", codec.entry_bytes, o),
+                "own": lambda o=order: read_table(table, keys, o),
+            }
+            times = frame.in_turns(works, rounds, warm_up=0)
+            values = frame.over(times["raw"], times["own"])
+            claims.append(Claim(f"raw read() / the cache's, {what}", values, GOALS[what], True))
+    frame.write("token_cache", "the cache beside raw reads and writes of its bytes", claims, args)
 
 
 if __name__ == "__main__":

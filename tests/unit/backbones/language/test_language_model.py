@@ -124,10 +124,39 @@ def test_ranking_reads_prompt_and_image_once_for_all_candidates(
     )
     cached = model.rank(vision, asked(PROMPTS, candidates=candidates))
     longest = max(len(model.text.prompt(prompt)) for prompt in PROMPTS)
-    assert rows == [(4, longest), (4, longest), (3 * 4, 2)]
+    assert rows == [(4, longest), (3 * 4, 2)]
     model.lm._is_stateful = True  # as a state-space model is
     uncached = model.rank(vision, asked(PROMPTS, candidates=candidates))
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(uncached), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_candidates_that_begin_alike_share_a_row(make, monkeypatch, stateful) -> None:
+    model = make("gpt2", "cross_attention")
+    model.lm._is_stateful = stateful
+    options = [
+        "a red ball",
+        "a",
+        "two",
+        "a red",
+        "a red box",
+        "two balls",
+        "a blue box",
+        "a two no",
+    ]
+    expected = [
+        [row[0] for row in model.rank(memory(), asked(PROMPTS, candidates=[[option]] * 4))]
+        for option in options
+    ]
+    rows, forward = [], model._logits
+    monkeypatch.setattr(
+        model, "_logits", lambda *args: rows.append(args[1].shape) or forward(*args)
+    )
+    monkeypatch.setattr("tove.backbones.language.ranking._ROWS_PER_PASS", 6)  # a sample is split
+    found = model.rank(memory(), asked(PROMPTS, candidates=[options] * 4))
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).T, rtol=1e-4, atol=1e-4)
+    shared = 4 * len({"a red", "a blue", "a two", "two"})
+    assert [shape[0] for shape in rows] == [4, *[6] * (shared // 6), shared % 6]
 
 
 @pytest.mark.parametrize("length_normalised", [False, True])

@@ -1,0 +1,77 @@
+"""What mmengine's loop, our hooks and the logging add to the bare training steps.
+
+    python benchmarks/mmengine_overhead.py
+
+The demo's model from the token cache. "bare" runs the same steps of the same optimiser on the same
+batches in a `for`, seeded as the hook does; loading is in both, the Runner's construction in none.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import frame
+from frame import Claim
+from training_step import CONFIG, batch_of
+
+GOAL = 1.02
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.logging import MMLogger
+    from mmengine.optim import build_optim_wrapper
+    from torch.utils.data import DataLoader
+
+    from tove.engine.loop import RunPlan, build_stage_runner
+    from tove.engine.optimizer import Schedule, optim_wrapper_cfg
+    from tove.engine.seeding import end_step, seed_step
+    from tove.registry import MODELS
+
+    args = frame.parser(__doc__).parse_args(argv)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rounds, steps = (1, 2) if args.short else (args.rounds or 7, 20)
+    model: Any = MODELS.build(Config.fromfile(str(CONFIG)).model)
+    size = 2 if args.short else 32
+    batch = batch_of(torch.randint(0, 256, (size, 3, 64, 64), dtype=torch.uint8))
+    loader: Any = DataLoader([batch], batch_size=1, collate_fn=lambda batches: batches[0])
+    schedule = Schedule(steps=steps, lr=1e-5, checkpoint_interval=10**9)
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds + 1):  # the first warms up
+            place = Path(folder) / str(turn)
+            settings = {"default_hooks": {"checkpoint": None}}
+            plan = RunPlan(place, model, 0, dict, schedule, loader, settings=settings)
+            runner = build_stage_runner(plan)
+            MMLogger.get_current_instance().setLevel("WARNING")
+            wrapper = build_optim_wrapper(model, optim_wrapper_cfg(schedule))
+
+            def bare(wrapper: Any = wrapper) -> None:  # noqa: ANN401 - mmengine's
+                model.train()
+                for step, data in enumerate(islice(cycle(loader), steps)):
+                    seed_step(0, step)
+                    model.train_step(data, optim_wrapper=wrapper)
+                    end_step()
+
+            times = {}
+            for name, work in [("runner", runner.train), ("bare", bare)][:: (-1) ** turn]:
+                start = time.process_time()
+                work()
+                times[name] = time.process_time() - start
+            ratios.append(times["runner"] / times["bare"])
+    claims = [Claim(f"mmengine's loop / bare steps, {steps} of them", ratios[1:], GOAL)]
+    each = statistics.median(ratios[1:])
+    frame.write("mmengine_overhead", "the loop, its hooks and logging", claims, args, median=each)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""From decoded photos to normalised tensors for four experts: the shared view against processors.
+
+    python benchmarks/preprocessing.py
+
+Ours resizes an image once and normalises it for each expert; with transformers each expert's own
+processor resizes it again. Both give the experts' input of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import frame
+from frame import Claim, Work
+
+GOAL = 1.2
+STATISTICS = (
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+)
+
+
+def works(side: int, batch: int) -> dict[str, Work]:
+    """Return each way for photos of 640 x 480."""
+    import numpy as np
+    import torch
+    import transformers
+    from PIL import Image
+
+    from tove.backbones.preprocess import Preprocess, to_unit_range
+    from tove.data.image_io import shared_view
+
+    chance = np.random.default_rng(0)
+    coarse = [chance.integers(0, 256, (12, 16, 3), np.uint8) for _ in range(batch)]
+    photos = [
+        Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC) for pixels in coarse
+    ]
+    own = [Preprocess((side, side), *numbers) for numbers in STATISTICS]
+
+    def ours() -> None:
+        views = torch.stack([shared_view(photo, side) for photo in photos])
+        pixels = to_unit_range(views)
+        for preprocess in own:
+            preprocess(pixels)
+
+    def theirs(kind: str) -> Work:
+        sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        made = [
+            getattr(transformers, kind)(image_mean=list(mean), image_std=list(std), **sizes)
+            for mean, std in STATISTICS
+        ]
+
+        def run() -> None:
+            for processor in made:
+                processor(photos, return_tensors="pt")
+
+        return run
+
+    return {
+        "ours": ours,
+        "fast": theirs("CLIPImageProcessorFast"),
+        "slow": theirs("CLIPImageProcessor"),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    import torch
+
+    args = frame.parser(__doc__).parse_args(argv)
+    torch.set_num_threads(1)
+    rounds, claims = args.rounds or (1 if args.short else 15), []
+    for side in (32,) if args.short else (224, 518):
+        times = frame.in_turns(works(side, 1 if args.short else 8), rounds)
+        fast, slow = (frame.over(times[kind], times["ours"]) for kind in ("fast", "slow"))
+        claims += [
+            Claim(f"transformers' fast processors / ours, view of {side}", fast, GOAL, True),
+            Claim(f"transformers' slow processors / ours, view of {side}", slow),
+        ]
+    frame.write("preprocessing", "photos to the input of four experts", claims, args)
+
+
+if __name__ == "__main__":
+    main()
