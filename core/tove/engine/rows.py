@@ -67,9 +67,10 @@ def reference_of(rows: Iterable[Row], role: Role, name: str | None = None) -> Ro
     Args:
         rows: that are measured already.
         role: of the row whose gain it is: what others are held against has no gain itself.
-        name: of the row, where the config says it; else the first baseline, else plain CLIP.
+        name: of the row, where the config says it; else the last baseline, else the last plain
+            CLIP: what trains in two stages has a row of each, and the last is what it became.
     """
-    rows = list(rows)
+    rows = list(rows)[::-1]
     if name is not None:
         return next((row for row in rows if row["name"] == name), None)
     if role in REFERENCE_ROLES:

@@ -85,7 +85,7 @@ class Standing:
     Attributes:
         plain: CLIP alone.
         baseline: as many trained parameters, no experts.
-        method: with all its experts; of several the last.
+        method: with all its experts.
         merged: one encoder.
         control: the baseline merged as `merged` was: the same images and steps, no experts.
         detached: after each removal, in order.
@@ -107,7 +107,9 @@ class Standing:
 
 
 def standing_of(rows: Iterable[Row]) -> Standing:
-    """Find the parts among a run's rows: the first of each role; of the methods the last.
+    """Find the parts among a run's rows: the last of each role.
+
+    What trains in two stages has a row of each, and the last is what it became.
 
     Args:
         rows: of all stages, in order.
@@ -116,20 +118,19 @@ def standing_of(rows: Iterable[Row]) -> Standing:
     by_role: dict[str, list[Row]] = {}
     for row in rows:
         by_role.setdefault(role_of(row), []).append(row)
-    first = {role: found[0] for role, found in by_role.items()}
-    detached = by_role.get("detached", [])
-    method = by_role.get("method", [None])[-1]
+    last = {role: found[-1] for role, found in by_role.items()}
+    detached, method = by_role.get("detached", []), last.get("method")
     removed, before = [], list(method["experts"]) if method else []
     for row in detached:
         gone = [slot for slot in before if slot not in row["experts"]]
         removed.append(", ".join(gone) or row["name"].partition("-")[2])
         before = row["experts"]
     return Standing(
-        first.get("plain"),
-        first.get("baseline"),
+        last.get("plain"),
+        last.get("baseline"),
         method,
-        first.get("merged"),
-        first.get("control"),
+        last.get("merged"),
+        last.get("control"),
         detached,
         removed,
     )

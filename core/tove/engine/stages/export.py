@@ -47,7 +47,7 @@ class ExportStage:
             `ChatLanguageModel` is written to `FOLDER-llava` as well.
         row: the row's name; by default the stage's.
         role: the part that its row plays.
-        reference: the row that its gain is over; by default the first baseline, else plain CLIP.
+        reference: the row that its gain is over; by default the last baseline, else plain CLIP.
     """
 
     depends_on = ("model", "test_dataloader", "test_evaluator", "seed")

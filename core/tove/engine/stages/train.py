@@ -61,7 +61,7 @@ class TrainStage:
             `custom_hooks`, ...).
         row: the row's name; by default the stage's.
         role: the part that its row plays; by default the model's own.
-        reference: the row that its gain is over; by default the first baseline, else plain CLIP.
+        reference: the row that its gain is over; by default the last baseline, else plain CLIP.
     """
 
     depends_on: tuple[str, ...] = (
