@@ -1,6 +1,6 @@
 import pytest
 
-from tove.engine.rows import reference_of
+from tove.engine.rows import reference_of, role_of
 from tove.report.findings import findings, headline
 from tove.report.row_roles import Score, compare, format_score, score_of, standing_of
 
@@ -25,9 +25,14 @@ def test_a_gain_is_stated_with_what_the_merged_encoder_keeps_and_costs(make_rows
 def test_of_what_trains_in_two_stages_the_last_counts(make_rows):
     rows = make_rows()
     on_the_way = [
-        {**row, "name": f"{row['name']}_align", "metrics": {METRIC: {"value": 0.03}}}
+        {
+            **row,
+            "name": f"{row['name']}_align",
+            "role": role_of(row),
+            "metrics": {METRIC: {"value": 0.03}},
+        }
         for row in rows
-        if row["role"] in ("plain", "baseline", "method")
+        if role_of(row) in ("plain", "baseline", "method")
     ]
     assert told([*on_the_way, *rows]) == told(rows)
     assert reference_of([*on_the_way, *rows], "method")["name"] == "baseline"
