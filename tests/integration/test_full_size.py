@@ -35,7 +35,7 @@ def config(name: str, folder: str = "move_kd", **encoder: str) -> Config:
 def test_every_setting_of_them_is_known(tmp_path: Path):
     assert len(CONFIGS) == 16
     weights = tmp_path / "open_clip_pytorch_model.bin"
-    weights.touch()
+    weights.write_bytes(b"\x80")  # the first byte of torch's old format: no more is looked at
     for path in CONFIGS:
         cfg = Config.fromfile(path)
         for slot, expert in cfg.model.get("experts", {}).items():

@@ -37,11 +37,15 @@ _SHAPES = ContextVar("_SHAPES", default=False)
 
 
 @contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Build networks on the meta device, without weights."""
+def shapes_alone(device: str = "meta") -> Iterator[None]:
+    """Build networks without weights.
+
+    Args:
+        device: where; "cpu" is for those whose code looks at their numbers while it builds them.
+    """
     token = _SHAPES.set(True)
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             yield
     finally:
         _SHAPES.reset(token)

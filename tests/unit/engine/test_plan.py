@@ -12,10 +12,12 @@ from mmengine.registry import init_default_scope
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tove import cli
+from tove.backbones.experts.hub import ExpertHub
+from tove.backbones.shapes import shapes_alone
 from tove.engine.plan.options import PlanOptions, context_of, training_stages
 from tove.engine.plan.plan import make_plan
 from tove.engine.plan.results import Plan, StagePlan
-from tove.engine.plan.shape_step import made_up_batch, step_of
+from tove.engine.plan.shape_step import made_up_batch, place_experts, step_of
 from tove.engine.preflight import check_config
 from tove.errors import ConfigError
 from tove.evaluation.profile.flops import flop_counter
@@ -151,6 +153,30 @@ def test_an_expert_that_needs_its_weights_says_so_and_the_rest_is_known(
     told = list(remarks(plan))
     assert any("experts.depth cannot be built without weights" in line for line in told)
     assert any("No time is told" in line for line in told)
+
+
+def test_experts_whose_code_looks_at_numbers(expert_types: dict[str, Any]):
+    coarse = expert_types["coarse"]
+
+    class Builds(coarse):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = float(self.conv.weight.abs().max())
+
+    class Runs(coarse):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) * float(images.max())
+
+    kinds = {"builds": Builds, "runs": Runs}
+    with shapes_alone():
+        hub = ExpertHub({slot: {"type": kind} for slot, kind in kinds.items()}, unbuilt=[*kinds])
+    problems = place_experts(hub, 12)
+    assert list(problems) == ["runs"]
+    assert problems["runs"].startswith("cannot be followed without numbers")
+    for slot in kinds:  # 6 x 3 x 4 x 4 and 6
+        assert sum(p.numel() for p in hub.experts[slot].parameters()) == 294
+        tokens = hub.run(slot, torch.empty(2, 3, 12, 12, device="meta"))
+        assert tokens.shape == (2, 9, 6)
 
 
 def test_a_model_of_the_hub_that_nobody_knows(settings: dict[str, Any], tmp_path: Path):

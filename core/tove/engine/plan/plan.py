@@ -20,7 +20,7 @@ from tove.backbones.shapes import shapes_alone
 from tove.engine.parts import REST, part_of
 from tove.engine.plan.options import PlanOptions, context_of, training_stages
 from tove.engine.plan.results import CacheSize, PartPlan, Plan, StagePlan
-from tove.engine.plan.shape_step import ShapeStep, follow_step, made_up_batch, place_experts
+from tove.engine.plan.shape_step import META, ShapeStep, follow_step, made_up_batch, place_experts
 from tove.engine.plan.timing import seconds_of
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.stages.context import StageContext
@@ -78,7 +78,7 @@ def _plan_stage(
     stage: Any,  # noqa: ANN401 - a stage
     options: PlanOptions,
 ) -> tuple[StagePlan, Any]:
-    context = context_of(shapes, torch.device("meta"))
+    context = context_of(shapes, META)
     planned, problems = shapes_of(context, stage)
     model = planned.model
     batch_size = int(shapes[planned.loader].get("batch_size", 1))
@@ -147,7 +147,7 @@ def _text_tokens(model: Any, words: int) -> int:  # noqa: ANN401 - a method's
     """Return the tokens of the made-up text."""
     if not hasattr(model.language, "num_tokens"):
         return words  # research code
-    _, (sample,) = made_up_batch(1, 1, words, torch.device("meta"))
+    _, (sample,) = made_up_batch(1, 1, words, META)
     tokens: int = model.language.num_tokens({**sample, "candidates": [sample["target"]]})
     return tokens
 

@@ -18,7 +18,8 @@ class PartPlan:
         trainable: those that train.
         weight_bytes: of parameters and buffers.
         flops: of one image in the forward pass of a training step; None where not known.
-        problem: why the part could not be built without weights; its numbers are missing then.
+        problem: why it could not be built without weights, or followed; what of its numbers is
+            not known is missing then.
     """
 
     name: str

@@ -31,7 +31,17 @@ from tove.evaluation.profile.memory import LiveTensors, module_bytes
 from tove.protocols import Sample
 from tove_plugins import ExpertSpec
 
-__all__ = ["Memory", "ShapeStep", "follow_step", "made_up_batch", "place_experts", "step_of"]
+__all__ = [
+    "META",
+    "Memory",
+    "ShapeStep",
+    "follow_step",
+    "made_up_batch",
+    "place_experts",
+    "step_of",
+]
+
+META = torch.device("meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +87,16 @@ class ShapeStep:
 
 
 class _StandIn(nn.Module):
-    """Gives tokens of the right shape, in place of an expert that cannot be built."""
+    """Gives tokens of the right shape, in place of an expert that cannot be built or run here.
 
-    def __init__(self, spec: ExpertSpec) -> None:
+    Args:
+        spec: of the expert.
+        expert: that was built, whose parameters count; None where it could not be.
+    """
+
+    def __init__(self, spec: ExpertSpec, expert: nn.Module | None) -> None:
         super().__init__()
-        self.tokens = spec.tokens
+        self.tokens, self.expert = spec.tokens, expert
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return tokens [B, M, D]."""
@@ -89,26 +104,36 @@ class _StandIn(nn.Module):
 
 
 def place_experts(model: nn.Module, side: int) -> dict[str, str]:
-    """Build the experts of a model of shapes; return why one could not be, by slot.
+    """Build the experts of a model of shapes; return what could not be done of one, by slot.
 
     Args:
         model: has any number of hubs.
         side: S.
     """
     problems: dict[str, str] = {}
-    images = torch.empty(1, 3, side, side, device="meta")
+    images = torch.empty(1, 3, side, side, device=META)
     for hub in (module for module in model.modules() if isinstance(module, ExpertHub)):
         for slot, spec in hub.specs.items():
-            try:
-                with shapes_alone():
-                    hub.network(slot)
+            built: nn.Module | None = None
+            try:  # a stranger's network may fail in any way
+                built = _built(hub, slot)
                 with running_shapes():
                     hub.run(slot, images)
-            except Exception as error:  # a stranger's network may fail in any way
-                told = " ".join(str(error).split()) or type(error).__name__
-                problems[slot] = told
-                hub.experts[slot].place(_StandIn(spec))  # type: ignore[operator]
+            except Exception as error:
+                what = "be followed without numbers" if built else "be built without weights"
+                problems[slot] = f"cannot {what}: {' '.join(str(error).split())}"
+                hub.experts[slot].place(_StandIn(spec, built))  # type: ignore[operator]
     return problems
+
+
+def _built(hub: ExpertHub, slot: str) -> nn.Module | None:
+    """Build an expert as shapes, or on the CPU where its code looks at numbers meanwhile."""
+    try:
+        with shapes_alone():
+            return hub.network(slot, META).expert
+    except Exception:
+        with shapes_alone("cpu"):
+            return hub.network(slot, META).expert
 
 
 def made_up_batch(

@@ -35,7 +35,7 @@ def part_table(plan: StagePlan) -> Table:
     table = _table(title, "part", "parameters", "trainable", "weights GB", "GFLOPs an image")
     for part in plan.parts:
         counts = (f"{part.parameters:,}", f"{part.trainable:,}", _figures(part.weight_bytes))
-        shown = ("not known", "-", "not known") if part.problem else counts
+        shown = counts if part.parameters or not part.problem else ("not known", "-", "not known")
         table.add_row(part.name, *shown, _figures(part.flops))
     weights = sum(part.weight_bytes for part in plan.parts)
     table.add_section()
@@ -81,7 +81,7 @@ def remarks(plan: Plan) -> Iterator[str]:
     for stage in plan.stages:
         for part in stage.parts:
             if part.problem:
-                yield f"{stage.name}: {part.name} cannot be built without weights: {part.problem}"
+                yield f"{stage.name}: {part.name} {part.problem}"
         if stage.problem:
             what = "its operations and activations are not known"
             yield f"{stage.name}: the step asks for numbers, so {what}: {stage.problem}"
