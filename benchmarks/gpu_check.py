@@ -30,7 +30,7 @@ from frame import ROOT, Claim
 CONFIG = ROOT / "configs/tove/tove_clip-b16_coco-vsr.py"
 CACHED_GOAL = 1.10  # of a cached step over one without experts, at this size
 SHORT_SLOTS = ("dino", "eva")  # of the short form
-SECONDS = 420.0  # after which no further network is compiled
+SECONDS = 240.0  # after which no further network is compiled
 
 
 @dataclass

@@ -26,7 +26,12 @@ def test_all_of_them_are_run_by_make_bench():
     assert sorted(importlib.import_module("bench").NAMES) == names()
 
 
-@pytest.mark.parametrize("name", names())
+LONG = {"start_up"}  # starts a training
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.heavy] * (n in LONG)) for n in names()]
+)
 def test_a_benchmark_runs(name: str, tmp_path: Path):
     importlib.import_module(name).main(["--short", "--out", str(tmp_path)])
     result = json.loads((tmp_path / f"{name}.json").read_text())

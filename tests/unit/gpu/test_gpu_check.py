@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,6 +64,7 @@ def top_modules(there: bool) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_it_needs_no_package_but_those_that_it_names_and_measures(tmp_path: Path):
     gone = top_modules(there=False) - top_modules(there=True) - {"..", *os.listdir(ROOT)}
     assert {"mmdet", "mmcv", "mmpretrain", "pycocoevalcap", "tensorboard"} <= gone

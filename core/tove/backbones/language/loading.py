@@ -90,6 +90,10 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
             "language.fusion='prefix' with it, or a GPT-2, BERT or RoBERTa model."
         )
     model.generation_config = GenerationConfig()
+    for part in model.modules():
+        # It reads ids back from the device in each forward, to warn of padding without a mask.
+        if hasattr(part, "warn_if_padding_and_no_attention_mask"):
+            part.warn_if_padding_and_no_attention_mask = _warn_of_nothing
     if first_position(model):
         model.prepare_inputs_for_generation = MethodType(_offset_inputs, model)
     return model, tokenizer
@@ -113,6 +117,10 @@ def _loaded(source: str, fusion: str, dtype: str | None) -> tuple[Any, Any, Coll
         source, config=config, dtype=dtype or torch.float32, output_loading_info=True
     )
     return model, AutoTokenizer.from_pretrained(source), loaded["missing_keys"]
+
+
+def _warn_of_nothing(*args: object, **kwargs: object) -> None:
+    """Stand in for a library's warning; causal attention sees no padding to its right."""
 
 
 def is_cross_attention(name: str) -> bool:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 
 from tove.backbones.language.causal_lm import CausalLanguageModel
 from tove.errors import ConfigError
@@ -199,6 +200,16 @@ def test_candidates_are_encoded_once_for_all_questions(make, monkeypatch) -> Non
     before = len(calls)
     model.rank(memory(), asked(["is the ball red ?"] * 4, candidates=candidates))
     assert calls[before:] == ["is the ball red ?"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_no_ids_are_read_back_to_warn_of_padding(make, family, monkeypatch) -> None:
+    def fail(*args) -> None:
+        raise AssertionError("the device is waited for")
+
+    monkeypatch.setattr(PreTrainedModel, "warn_if_padding_and_no_attention_mask", fail)
+    model = make(family, "cross_attention")
+    assert model.loss(memory(), asked(PROMPTS, ["yes"] * 4)).isfinite()
 
 
 def test_length_normalised_ranking_divides_by_tokens(make) -> None:
