@@ -104,7 +104,8 @@ class Grid:
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
-                    running[self._start(waiting[0])] = waiting.popleft(), time.monotonic()
+                    cell = waiting.popleft()
+                    running[self._start(cell)] = cell, time.monotonic()
                 ended = [process for process in running if process.poll() is not None]
                 for process in ended:
                     cell, began = running.pop(process)
