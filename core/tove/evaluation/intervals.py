@@ -13,7 +13,8 @@ Models that were trained several times vary with the seed as well: the bootstrap
 draws seeds, then for each seed drawn the images of its test set. All models share the draws, so
 that whatever is computed from their means, a difference or a ratio, is paired.
 
-Shapes: n items, G images, R resamples, S seeds.
+Shapes: n items, G images, R resamples, S seeds,
+D draws of a seed's images.
 """
 
 import math
@@ -188,10 +189,9 @@ def resampled_means(
         counts_G = np.bincount(index)
         size = np.count_nonzero(counts_G)
         odds_G = (counts_G > 0) / size
-        for resample, times in enumerate((drawn_RS == number).sum(axis=1)):
-            for _ in range(times):
-                weights_G = random.multinomial(size, odds_G)
-                asked = weights_G @ counts_G
-                for model, sums_G in sums.items():
-                    means[model][resample] += weights_G @ sums_G / asked
+        resamples = np.repeat(np.arange(num_resamples), (drawn_RS == number).sum(axis=1))
+        weights_DG = random.multinomial(size, odds_G, size=len(resamples))
+        asked_D = weights_DG @ counts_G
+        for model, sums_G in sums.items():
+            np.add.at(means[model], resamples, weights_DG @ sums_G / asked_D)
     return {model: total / len(images) for model, total in means.items()}

@@ -14,6 +14,7 @@ Shapes: V views (B samples where each has one), N tokens that are read, C encode
 of expert k, D language width.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -326,7 +327,13 @@ class VisionLanguageModel(BaseModel):
         device = image_BCHW.device
         experts = {slot: self.hub.network(slot, device) for slot in self.running()}
         t_clip_BNC = self.encoder(image_BCHW)
-        tokens = {slot: expert(image_BCHW) for slot, expert in experts.items()}
+        # As the fusion reads them: a cache may keep them on another grid than the expert's.
+        tokens = {
+            slot: t_clip_BNC.new_zeros(
+                len(image_BCHW), math.prod(self.hub.grids[slot]), self.hub.widths[slot]
+            )
+            for slot in experts
+        }
         apart = self.beside_fusion
         fusion = [module for name, module in self.named_children() if name not in apart]
         return {

@@ -18,8 +18,8 @@ from mmengine.config import Config
 from rich.console import Console
 
 from tove.atomic_io import write_text, writing
+from tove.config.data_sets import fill_in
 from tove.data.prepare import prepare_data
-from tove.engine.preflight import check_config
 from tove.engine.progress import passing
 from tove.errors import ConfigError
 from tove.locks import locked
@@ -81,7 +81,7 @@ class Grid:
             write_text(_config_of(cell), cfg.pretty_text)
             if cfg.get("data_root") not in roots:
                 roots.add(cfg.get("data_root"))
-                check_config(cfg)
+                fill_in(cfg)
                 prepare_data(cfg)
 
     def _run(self, cells: Sequence[Cell]) -> dict[str, Record]:
@@ -104,7 +104,8 @@ class Grid:
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
-                    running[self._start(waiting[0])] = waiting.popleft(), time.monotonic()
+                    cell = waiting.popleft()
+                    running[self._start(cell)] = cell, time.monotonic()
                 ended = [process for process in running if process.poll() is not None]
                 for process in ended:
                     cell, began = running.pop(process)

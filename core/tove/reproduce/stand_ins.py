@@ -31,7 +31,7 @@ _CLASSES = 5  # three shapes, ground, sky
 _NUMBERS = 1 + _CLASSES + 4 + 1  # of a cell: depth, class, the object's box and size
 _IMAGE = ImageSpec(size=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _OTHERS_STREAM = 9  # below those of the splits, and not that of the shipped weights
-_OTHERS = 256
+_OTHERS = 64
 _NOISE = 8  # images of noise, which costs are measured on
 _NO_MORE = object()
 
@@ -122,6 +122,8 @@ class OtherImage(nn.Module):
         TokenSpec(64, (8, 8)),
         _IMAGE,
     )
+
+    others_OCHW: Tensor
 
     def __init__(self, of: str) -> None:
         super().__init__()

@@ -55,6 +55,14 @@ def test_arms_without_experts_have_the_same_parts(kind: str, make_model):
     assert row["flops"] == sum(part["flops"] for part in parts_of(row["cost"]))
 
 
+def test_tokens_that_a_cache_keeps_on_another_grid_are_fused_on_it(make_model, tmp_path):
+    kept = make_model(token_cache={"dir": str(tmp_path)})  # pools what is finer than CLIP's grid
+    assert kept.hub.grids["fine"] == kept.encoder.grid != (8, 8)
+    costs = [measure_cost(model, 40, CPU)["cost"] for model in (kept, make_model())]
+    assert costs[0]["experts"]["fine"]["flops"] == costs[1]["experts"]["fine"]["flops"]
+    assert 0 < costs[0]["fusion"]["flops"] <= costs[1]["fusion"]["flops"]
+
+
 def test_measuring_leaves_the_mode_alone_and_asks_for_no_gradient(make_model):
     model = make_model(expert_dropout=1.0).train()
     measure_cost(model, 40, CPU)
