@@ -147,6 +147,11 @@ class StageRunner(Runner):
         wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
         return wrapped
 
+    def _init_model_weights(self) -> None:
+        """Leave a sharded model alone: mmengine would gather every tensor and send the copies."""
+        if not is_sharded(self.model):
+            super()._init_model_weights()
+
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Write a checkpoint; of a sharded model every process gathers it, and one writes."""
         if not is_sharded(self.model):

@@ -19,10 +19,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tove.config.overlay import merged_settings
 from tove.config.validation import Range
-from tove.engine.sharding import scattered_like, whole
+from tove.engine.sharding import gathered, scattered_like
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -80,11 +81,12 @@ class _Deferred:
     def _clip_grad(self: Any) -> None:
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        self.grad_norm = whole(self.clip_func(parameters, **self.clip_grad_kwargs))
+        norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def state_dict(self: Any) -> dict[str, Any]:
-        """Return the state with whole tensors; where they are sharded all processes take part."""
-        state: dict[str, Any] = whole(super().state_dict())  # type: ignore[misc]
+        """Return the state with whole tensors, see `gathered`; all processes take part."""
+        state: dict[str, Any] = gathered(super().state_dict())  # type: ignore[misc]
         return state
 
     def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:

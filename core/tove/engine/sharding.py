@@ -5,7 +5,8 @@
 Each repeated layer of the language model, and of an encoder that trains, that has that many
 parameters is gathered by itself, when it runs; the rest of the model with the first call.
 Checkpoints hold whole tensors, by the names that they have without sharding: what a sharded
-training leaves loads in one process.
+training leaves loads in one process. They are gathered tensor by tensor, into the main process's
+memory: no device ever holds more than the largest of them.
 
 A scalar cannot be sharded: it is kept whole, and its gradient averaged.
 """
@@ -13,13 +14,15 @@ A scalar cannot be sharded: it is kept whole, and its gradient averaged.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["is_sharded", "load_whole", "scattered_like", "shard", "whole"]
+__all__ = ["gathered", "is_sharded", "load_whole", "scattered_like", "shard"]
 
 SHARD = "FullyShard"
 """The `type` of `model_wrapper_cfg` that asks for it."""
@@ -81,13 +84,19 @@ def is_sharded(model: Any) -> bool:  # noqa: ANN401 - a module
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def whole(value: Any) -> Any:  # noqa: ANN401 - any state dict
-    """Return a nested state with every sharded tensor gathered; all processes take part."""
+def gathered(value: Any) -> Any:  # noqa: ANN401 - any state dict
+    """Return a nested state with every sharded tensor whole, on the CPU of the main process.
+
+    All processes take part; the others are given zeros of its shape, which take no room.
+    """
     if isinstance(value, DTensor):
-        return value.full_tensor()
+        whole = value.full_tensor()
+        if is_main_process():
+            return whole.cpu()
+        return torch.zeros((), dtype=whole.dtype).expand(whole.shape)
     if isinstance(value, Mapping):
-        return {key: whole(inner) for key, inner in value.items()}
-    return [whole(inner) for inner in value] if isinstance(value, list) else value
+        return {key: gathered(inner) for key, inner in value.items()}
+    return [gathered(inner) for inner in value] if isinstance(value, list) else value
 
 
 def scattered_like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tove.data.annotations import read_json
-from tove.engine.sharding import whole
+from tove.engine.sharding import gathered
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove_plugins import resolve_resource, sha256_of
 
@@ -75,7 +75,7 @@ def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # no
             if name.removeprefix(prefix) not in kept:
                 del state_dict[name]
             else:
-                state_dict[name] = whole(state_dict[name])
+                state_dict[name] = gathered(state_dict[name])
 
     def forgive(module: nn.Module, incompatible: Any) -> None:  # noqa: ANN401
         frozen = tuple(f".{name}" for name in _tensors(module) if name not in kept)
