@@ -76,7 +76,7 @@ class ContributionStage:
     ) -> None:
         self.name, self.source = name, source
         self.loader, self.permutations = loader, permutations
-        self.depends_on = tuple({*self.depends_on, loader})
+        self.depends_on = tuple(dict.fromkeys((*self.depends_on, loader)))
 
     def check(self, context: StageContext) -> None:
         """Check that there is a model whose experts can be detached, and data to score it on."""
