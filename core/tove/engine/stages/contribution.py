@@ -68,7 +68,7 @@ class ContributionStage:
         permutations: orders of the experts that are drawn where there are more than 8.
     """
 
-    depends_on: tuple[str, ...] = ("model", "test_evaluator", "seed")
+    depends_on: tuple[str, ...] = ("model", "test_evaluator", "seed", "val_dataloader")
     repeats = False
 
     def __init__(
@@ -76,7 +76,7 @@ class ContributionStage:
     ) -> None:
         self.name, self.source = name, source
         self.loader, self.permutations = loader, permutations
-        self.depends_on = (*self.depends_on, loader)
+        self.depends_on = tuple(dict.fromkeys((*self.depends_on, loader)))
 
     def check(self, context: StageContext) -> None:
         """Check that there is a model whose experts can be detached, and data to score it on."""
