@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 fast,
                 GOAL,
                 True,
-                why="the view is resized again for each other size, in float32, and theirs in uint8",
+                why="other sizes are resized from the view in float32, theirs in uint8",
             ),
             Claim(f"transformers' slow processors / ours, view of {view}", slow),
         ]
