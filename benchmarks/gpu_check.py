@@ -70,12 +70,17 @@ class Check:
         """Return how many turns there are."""
         return 1 if self.short else number
 
+    @property
+    def side(self) -> int:
+        """Of the large product's matrices."""
+        return 128 if self.short else 8192
+
     @cached_property
     def rate(self) -> float:
         """Operations a second of a large bfloat16 product: what the card can do."""
         import torch
 
-        side = 128 if self.short else 8192
+        side = self.side
         a, b = (torch.randn(2, side, side, device=self.device)).bfloat16()
         times = frame.in_turns({"": lambda: a @ b}, self.rounds(15), **self.clock)[""]
         return 2 * side**3 / sorted(times)[len(times) // 2]
@@ -163,7 +168,8 @@ def limits(check: Check) -> None:
     """What the card reaches at best: a large product, a large copy."""
     import torch
 
-    check.claims.append(Claim("bf16 product, 8192 cubed", [check.rate / 1e12], unit="TFLOP/s"))
+    words = f"bf16 product of {check.side} x {check.side}"
+    check.claims.append(Claim(words, [check.rate / 1e12], unit="TFLOP/s"))
     source = torch.empty(1 << (16 if check.short else 31), dtype=torch.uint8, device=check.device)
     target = torch.empty_like(source)
     works = {"": lambda: target.copy_(source)}
@@ -202,7 +208,7 @@ def training(check: Check) -> None:
         check.claims.append(Claim("peak memory", [peak], unit="GB"))
     check.claims += training_step.shares(times, list(own))
     turns = frame.in_turns(works, check.rounds(10), **check.clock)
-    check.claims += training_step.claims_of(turns, CACHED_GOAL)
+    check.claims += training_step.claims_of(works, turns, CACHED_GOAL)
 
 
 def blocks(step: Callable[[], object], check: Check) -> list[float]:

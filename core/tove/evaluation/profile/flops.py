@@ -54,7 +54,7 @@ def flop_counter() -> Iterator[FlopCounterMode]:
 
 
 def count_flops(step: Callable[[], Any]) -> int:
-    """Run a call once and count its operations, backward passes and custom kernels left out."""
+    """Run a call once and count its operations, a backward pass's too; not custom kernels'."""
     with flop_counter() as counter:
         step()
     return counter.get_total_flops()
