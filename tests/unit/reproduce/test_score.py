@@ -1,11 +1,14 @@
 """The score card: which runs it takes, what it says of an expert whose worth was made up."""
 
+import json
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tove.cli import score
 from tove.reproduce import score_card
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import make_cell
@@ -50,7 +53,7 @@ def with_captions(record: Record) -> Record:
         share = row["metrics"][METRICS[0]]
         row["scores"][METRICS[1]] = np.full(150, share).tolist()
         row["metrics"][METRICS[1]] = share
-        row["cost"] = {"experts": dict.fromkeys(("mine", "dino"), cost)}
+        row["cost"] = {"experts": dict.fromkeys(("mine", *BUILT_IN), cost)}
     return record
 
 
@@ -81,3 +84,43 @@ def test_the_picture_is_svg_or_png_and_the_same_each_time(cards, tmp_path: Path)
     assert drawn == (tmp_path / "again.svg").read_text()
     assert "<svg" in drawn
     assert Image.open(tmp_path / "card.png").size[0] > 600
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record):
+    """Run `score` with arguments, its cells' runs made up."""
+
+    def run(grid, cells):
+        def share(row: str) -> float:
+            return {"plain_clip": 0.7, "depth": 0.85, "without_depth": 0.8}.get(row, 0.84)
+
+        return {
+            cell.name: with_captions(
+                make_record(
+                    cell.seed,
+                    {s.get("row", s["name"]): share(s["name"]) for s in cell.cfg["stages"]},
+                )
+            )
+            for cell in cells
+        }
+
+    monkeypatch.setattr(score_card.Grid, "run", run)
+    monkeypatch.chdir(tmp_path)
+    parse = runpy.run_path(str(REPOSITORY / "tools/score.py"))["parse_args"]
+    return lambda *arguments: score(parse([*arguments, "--work-dir", str(tmp_path / "work")]))
+
+
+def test_the_command_prints_writes_and_draws(command, tmp_path: Path, capsys):
+    assert command("tiny_depth", "--json", "card.json") == 0
+    said = capsys.readouterr().out
+    assert "tiny_depth, by kind of question" in said
+    assert said.index("tiny_depth") < said.index("tiny_dino")
+    told = json.loads((tmp_path / "card.json").read_text())
+    assert (told["seeds"], told["cards"][0]["expert"]) == (3, "tiny_depth")
+    assert told["cards"][0]["adds"]["alone"]["vsr/accuracy"]["low"] > 0.1
+    assert (tmp_path / "tiny_depth.svg").is_file()
+
+
+def test_an_unknown_expert_is_said(command, capsys):
+    assert command("tiny_dept") == 2
+    assert "Did you mean" in capsys.readouterr().err
