@@ -7,12 +7,13 @@ ended gives 128 and its number.
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,22 @@ def train(args: argparse.Namespace) -> None:
         amp=args.amp,
         distributed=distributed,
     )
-    prepare_data(cfg)
-    if not args.stage:  # one stage alone may do without the data of the others
-        _look_over(cfg, runner.console)
-    runner.run()
+    with _libraries_out_of_collections():
+        prepare_data(cfg)
+        if not args.stage:  # one stage alone may do without the data of the others
+            _look_over(cfg, runner.console)
+        runner.run()
+
+
+@contextlib.contextmanager
+def _libraries_out_of_collections() -> Iterator[None]:
+    """Spare what is imported the garbage collections: mmengine asks for one in each data set."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _look_over(cfg: Config, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tove.cli import _command
+from tove.cli import _command, _libraries_out_of_collections
 from tove.data import TooManyCorruptImages
 from tove.errors import ConfigError
 
@@ -70,3 +71,14 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["line 0", "141"]
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_keeps_from_garbage_collection_is_collected_again_after_it() -> None:
+    def run() -> None:
+        with _libraries_out_of_collections():
+            assert gc.get_freeze_count() > 10_000
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert gc.get_freeze_count() == 0
