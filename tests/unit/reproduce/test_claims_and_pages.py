@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config
 from tove.errors import ConfigError
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import make_cell
@@ -30,6 +33,18 @@ def test_the_claims_of_the_repository_name_arms_that_their_cells_have(name: str)
         whole = claim.cells.keys() == read_claim(name, CLAIMS).cells.keys()
         assert not whole or lines | of_criteria - claim.lines.keys() <= arms
         assert [c for c in claim.tests if set(c.arms) - claim.lines.keys() <= arms]
+
+
+@pytest.mark.parametrize("name", find_claims(CLAIMS))
+def test_the_cells_of_the_repository_s_claims_are_runs_that_would_start(name: str, tmp_path: Path):
+    claim = read_claim(name, CLAIMS)
+    for over in claim.cells.values():
+        cfg = Config(dict(make_cell(claim.config, over, 0, tmp_path).cfg))
+        cfg.work_dir = str(tmp_path / "run")
+        check_config(cfg)
+        runner = StagedRunner(cfg)
+        for entry in runner.entries:
+            runner._build(entry)  # checks what the stage is going to read
 
 
 def test_a_claim_that_cannot_be_read_is_said(write_claim):
