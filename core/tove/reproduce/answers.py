@@ -125,13 +125,16 @@ class Measured:
 
 
 def gather(
-    records: Mapping[str, Mapping[int, Record]], lines: Mapping[str, Sequence[str]]
+    records: Mapping[str, Mapping[int, Record]],
+    lines: Mapping[str, Sequence[str]],
+    partial: bool = False,
 ) -> Measured:
     """Put the rows of cells together.
 
     Args:
         records: by cell, by seed.
         lines: arms by line of the figure.
+        partial: leave arms of the lines out that no cell has, as a first look does.
 
     Raises:
         ConfigError: an arm is in two cells, or those of a seed were measured on different items.
@@ -152,6 +155,8 @@ def gather(
                         "another `row`."
                     )
                 found.rows[arm][seed] = row
+    if partial:
+        found.lines = {n: [a for a in arms if a in found.rows] for n, arms in lines.items()}
     return found
 
 

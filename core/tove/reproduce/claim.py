@@ -21,6 +21,7 @@ name: those of a DetachStage are called STAGE-NUMBER, by the number of experts t
 which one goes first depends on the seed.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,6 +64,7 @@ class Claim:
     Attributes:
         name: of the file.
         path: of the file.
+        asked: how the command line names it.
         question: see the module.
         config: absolute path.
         cells: settings over those of the config, by name.
@@ -79,6 +81,7 @@ class Claim:
 
     name: str
     path: Path
+    asked: str
     question: str
     config: Path
     cells: Mapping[str, Mapping[str, Any]]
@@ -126,7 +129,7 @@ def read_claim(name: str, folder: Path) -> Claim:
         )
     try:
         told = plain_settings(Config.fromfile(path).to_dict())
-        return _claim(path.resolve(), told)
+        return _claim(path.resolve(), shlex.quote(name), told)
     except ConfigError:
         raise
     except Exception as error:  # a claim is a program of the user's, and may raise anything
@@ -136,7 +139,7 @@ def read_claim(name: str, folder: Path) -> Claim:
         ) from error
 
 
-def _claim(path: Path, told: Mapping[str, Any]) -> Claim:
+def _claim(path: Path, asked: str, told: Mapping[str, Any]) -> Claim:
     figure = told.get("figure") or {}
     everywhere = told.get("settings", {})
     config = (path.parent / told["config"]).resolve()
@@ -145,6 +148,7 @@ def _claim(path: Path, told: Mapping[str, Any]) -> Claim:
     claim = Claim(
         name=path.stem,
         path=path,
+        asked=asked,
         question=told["question"],
         config=config,
         cells={n: merged_settings(everywhere, own) for n, own in told["cells"].items()},

@@ -75,7 +75,7 @@ def _conclude(
         console.print(f"{claim.name}: no page, {missing} cells have not finished", highlight=False)
         return
     records = {n: {seed: found[own[seed].name] for seed in whole} for n, own in cells.items()}
-    measured = gather(records, claim.lines)
+    measured = gather(records, claim.lines, partial=args.quick)
     kept = [record for by_seed in records.values() for record in by_seed.values()]
     outcome = answer(claim, measured, kept, args.quick)
     path = write_outcome(outcome, results)

@@ -6,7 +6,6 @@ RESULTS/README.md                       of all claims, those that nobody has mea
 
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from tove.atomic_io import atomic_writer, write_text
 from tove.data.annotations import read_json
 from tove.engine.rows import COST_COLUMNS, show_cost
+from tove.errors import ConfigError
 from tove.evaluation.intervals import Interval
 from tove.report.row_roles import metric_label
 from tove.report.theme import LIGHT, png
@@ -58,11 +58,9 @@ class Outcome:
     @property
     def command(self) -> str:
         """What measures it anew."""
-        known = find_claims(self.claim.path.parent).get(self.claim.name) == self.claim.path
-        name = self.claim.name if known else str(self.claim.path)
         seeds = max(found.interval.n for found in self.tests)
         quick = " --quick" * self.quick
-        return f"mim run tove_plugins reproduce --claim {shlex.quote(name)} --seeds {seeds}{quick}"
+        return f"mim run tove_plugins reproduce --claim {self.claim.asked} --seeds {seeds}{quick}"
 
 
 def answer(
@@ -72,14 +70,18 @@ def answer(
     lines = measured.lines
 
     def there(criterion: Criterion) -> bool:
-        arms = criterion.arms
-        arms = arms if criterion.kind != "factor" else [a for line in arms for a in lines[line]]
-        return not quick or all(arm in measured.rows for arm in arms)
+        if criterion.kind == "factor":
+            return not quick or all(lines[line] for line in criterion.arms)
+        return not quick or all(arm in measured.rows for arm in criterion.arms)
 
     tests, beside = (
         [judge(criterion, measured) for criterion in criteria if there(criterion)]
         for criteria in (claim.tests, claim.beside)
     )
+    if not tests:
+        raise ConfigError(
+            f"The first look at {claim.path} leaves out arms of all its tests; give `quick` others."
+        )
     return Outcome(claim, measured, tests, beside, records, quick)
 
 
@@ -216,7 +218,7 @@ def _kinds(outcome: Outcome) -> list[str]:
     lines = [_cells(heads), _cells(["---"] * len(heads))]
     for kind in kinds:
         name = f"{metric.partition('/')[0]}/relation/{kind}"
-        cells = [_difference(outcome.measured, *c.arms, name) for c in told]
+        cells = [_difference(outcome.measured, c.arms[0], c.arms[1], name) for c in told]
         lines.append(_cells([kind, *cells]))
     return [f"## By kind: {metric_label(metric)}", "\n".join(lines)]
 

@@ -2,11 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config
 from tove.errors import ConfigError
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import make_cell
@@ -29,6 +33,18 @@ def test_the_claims_of_the_repository_name_arms_that_their_cells_have(name: str)
         whole = claim.cells.keys() == read_claim(name, CLAIMS).cells.keys()
         assert not whole or lines | of_criteria - claim.lines.keys() <= arms
         assert [c for c in claim.tests if set(c.arms) - claim.lines.keys() <= arms]
+
+
+@pytest.mark.parametrize("name", find_claims(CLAIMS))
+def test_the_cells_of_the_repository_s_claims_are_runs_that_would_start(name: str, tmp_path: Path):
+    claim = read_claim(name, CLAIMS)
+    for over in claim.cells.values():
+        cfg = Config(dict(make_cell(claim.config, over, 0, tmp_path).cfg))
+        cfg.work_dir = str(tmp_path / "run")
+        check_config(cfg)
+        runner = StagedRunner(cfg)
+        for entry in runner.entries:
+            runner._build(entry)  # checks what the stage is going to read
 
 
 def test_a_claim_that_cannot_be_read_is_said(write_claim):
@@ -94,7 +110,7 @@ def test_a_page_says_answer_numbers_commit_and_command(outcome, tmp_path: Path):
     page = write_outcome(outcome, tmp_path / "results").read_text()
     assert page.startswith("# Does it help?\n\n**Yes.**\n")
     assert "at commit abc (version 0.1)" in page
-    assert "reproduce --claim helps --seeds 3" in page
+    assert "mim run tove_plugins reproduce --claim helps --seeds 3\n" in page
     assert re.search(
         r"\| ours is above plain \| \+0\.\d+ \| \+0\.\d+ to \+0\.\d+ \| > \+0.000", page
     )
@@ -103,6 +119,19 @@ def test_a_page_says_answer_numbers_commit_and_command(outcome, tmp_path: Path):
         target = tmp_path / "results" / match["target"]
         assert target.exists() or target.name == "cells"
     assert Image.open(tmp_path / "results/helps.png").size[0] > 500
+
+
+def test_a_first_look_at_curves_has_the_points_that_were_run(make_record, tmp_path: Path):
+    claim = read_claim("data_efficiency", CLAIMS).quickly()
+    sizes = {name: int(name.rpartition("_")[2]) for name in claim.cells}
+    shares = {n: 0.6 + 0.03 * n.startswith("tove") + size / 2e4 for n, size in sizes.items()}
+    claim = replace(claim, metrics=claim.metrics[:1], beside=[])
+    record = make_record(0, shares, sizes)
+    found = answer(claim, gather({"all": {0: record}}, claim.lines, True), [record], quick=True)
+    assert (found.answer, found.tests[0].interval.n) == ("undecided", 1)
+    assert "A first look" in write_outcome(found, tmp_path).read_text()
+    with pytest.raises(ConfigError, match="leaves out arms of all its tests"):
+        answer(claim, gather({}, claim.lines, True), [], quick=True)
 
 
 def test_the_numbers_are_there_as_data(outcome, tmp_path: Path):
