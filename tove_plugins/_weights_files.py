@@ -14,7 +14,7 @@ __all__ = ["WEIGHT_SUFFIXES", "weights_problem"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _HEAD = 512
-_NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors files instead."
+_NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors instead."
 _PICKLE = b"\x80"  # torch's format before 1.6, and NumPy's objects
 
 

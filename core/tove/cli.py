@@ -89,10 +89,10 @@ def _sentence(error: Exception) -> str | None:
     if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
         return None
     text = str(error)
-    if not (text.startswith("Caught ") and "Traceback (most recent call last)" in text):
-        return text
-    # That of a loader's worker comes as its whole traceback.
-    return text.rpartition(f"{type(error).__name__}: ")[2].strip()
+    if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
+        # That of a loader's worker comes as its whole traceback.
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split())  # a cause may be of another library, in many lines
 
 
 @_command
@@ -128,7 +128,7 @@ def _look_over(cfg: Config, console: Console) -> None:
     if problems:
         raise ConfigError(" ".join(problems))
     for remark in remarks:
-        console.print(f"note: {remark}", highlight=False, markup=False)
+        console.print(f"note: {remark}")
 
 
 @_command
@@ -174,8 +174,8 @@ def compare(args: argparse.Namespace) -> None:
         if table:
             console.print(table)
     for remark in remarks(settings):
-        console.print(remark, highlight=False)
-    console.print(f"{args.plot}: cost against gain", highlight=False)
+        console.print(remark)
+    console.print(f"{args.plot}: cost against gain")
 
 
 @_command
@@ -242,7 +242,7 @@ def _verify(folder: Path, console: Console) -> None:
 
     damaged = []
     for name, sound, found in verify(folder):
-        console.print(f"{name}: {sound:,} entries are sound", highlight=False)
+        console.print(f"{name}: {sound:,} entries are sound")
         damaged += found
     if damaged:
         shown = " ".join(damaged[:10])

@@ -152,16 +152,17 @@ def accepted_arguments(target: Callable[..., Any]) -> set[str] | None:
     return {parameter.name for parameter in parameters} | {"type"}
 
 
-def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN401
-    """Return what a registry has under a `type`; what is no name passes through.
+def look_up(registry: Registry, name: Any, where: str) -> Any:  # noqa: ANN401
+    """Return what a registry has under a `type`; a class or function passes through.
 
     Raises:
-        ConfigError: the name is unknown, or missing.
+        ConfigError: the name is unknown, or missing, or none.
     """
     if name is None:
         raise ConfigError(f"{where} of the config has no 'type'.")
-    if not isinstance(name, str):
+    if callable(name):
         return name
+    check_value(name, str, f"{where}.type")
     found = registry.get(name)
     if found is None:
         known = set(registry.module_dict) | set(
@@ -216,6 +217,7 @@ _KINDS = {
     bool: "True or False",
     dict: "a dict",
     type(None): "None",
+    nn.Module: "a module",
 }
 _LISTS = (list, tuple, Sequence)
 
@@ -239,6 +241,8 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, an
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and value == value  # nan is no setting
     if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(v, inner[1]) for v in value.values())
+    if hint is Mapping:
         hint = dict
     if hint in _KINDS:
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -259,7 +263,8 @@ def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
     if origin in _LISTS:
         return f"a list, each entry {_described(inner[0])}"
     if origin in (dict, Mapping):
-        hint = dict
+        each = _described(inner[1])
+        return "a dict" if inner[1] is Any else f"a dict, each entry {each}"
     return _KINDS.get(hint, str(hint))
 
 

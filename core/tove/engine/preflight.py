@@ -73,7 +73,6 @@ def check_config(
         ConfigError: or an error of `tove_plugins`; the first problem found.
     """
     environment.check_environment()
-    _upgrade(cfg)
     _check_keys(cfg)
     if cfg.get("custom_imports"):
         _import_modules(cfg.custom_imports)
@@ -123,6 +122,7 @@ def _upgrade(cfg: Config) -> None:
 def _check_keys(cfg: Config) -> None:
     check_names(cfg)
     check_settings(cfg)
+    _upgrade(cfg)
     missing = [key for key in _NEEDED if key not in cfg]
     if missing:
         raise ConfigError(
