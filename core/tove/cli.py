@@ -36,6 +36,7 @@ __all__ = [
     "caption",
     "chat",
     "compare",
+    "export",
     "lmms_eval",
     "plan",
     "reproduce",
@@ -196,7 +197,7 @@ def lmms_eval(args: argparse.Namespace) -> None:
     row = keep_row(folder, run_tasks(called, out), out)
     console = make_console()
     console.print(results_table([row], row["metrics"]))
-    console.print(f"{out}: for `compare`", highlight=False)
+    console.print(f"{out}: for `compare`")
 
 
 @_command
@@ -281,11 +282,21 @@ def plan(args: argparse.Namespace) -> None:
     for table in (*map(part_table, made.stages), run_table(made), cache_table(made)):
         console.print(table)
     for remark in remarks(made):
-        console.print(remark, highlight=False, markup=False)
+        console.print(remark)
     for path, write in ((args.json, write_json), (args.plot, write_picture)):
         if path:
             write(path, made)
-            console.print(f"{path}: the plan", highlight=False)
+            console.print(f"{path}: the plan")
+
+
+@_command
+def export(args: argparse.Namespace) -> None:
+    """Turn an exported encoder into another format; see `tools/export.py` for the arguments."""
+    from tove.backbones.onnx_export import export_onnx
+
+    file = args.output or args.folder / "model.onnx"
+    difference = export_onnx(args.folder, file)
+    print(f"{file}: pixel_values -> tokens; off the folder by {difference:.1e} of their std")
 
 
 @_command

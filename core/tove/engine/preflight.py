@@ -122,6 +122,9 @@ def _upgrade(cfg: Config) -> None:
 def _check_keys(cfg: Config) -> None:
     check_names(cfg)
     check_settings(cfg)
+    for key in ("experts", "detached"):  # None is to leave it out
+        if key in cfg.get("model", {}) and cfg.model[key] is None:
+            del cfg.model[key]
     _upgrade(cfg)
     missing = [key for key in _NEEDED if key not in cfg]
     if missing:
