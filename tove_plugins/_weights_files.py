@@ -15,6 +15,7 @@ __all__ = ["WEIGHT_SUFFIXES", "weights_problem"]
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _HEAD = 512
 _NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors instead."
+_OBJECTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _PICKLE = b"\x80"  # torch's format before 1.6, and NumPy's objects
 
 
@@ -22,8 +23,8 @@ def weights_problem(path: Path) -> str | None:
     """Say what a weights file, or one of a folder's, is instead; None where its head is sound.
 
     Args:
-        path: A file of any name, or a folder whose `WEIGHT_SUFFIXES` are looked at. What is not
-            there has no problem here.
+        path: A file of any name, or a folder whose `WEIGHT_SUFFIXES` and JSON files are looked at.
+            What is not there has no problem here.
 
     Returns:
         A sentence with its remedy.
@@ -35,6 +36,7 @@ def weights_problem(path: Path) -> str | None:
     files = [file for suffix in WEIGHT_SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
     if not files and any(path.glob("*.gguf")):
         return f"{path} holds GGUF files alone, {_NO_GGUF}"
+    files += sorted(path.glob("*.json"))
     found = (_problem(file) for file in files if file.is_file())
     return next((problem for problem in found if problem), None)
 
@@ -57,10 +59,22 @@ def _problem(file: Path) -> str | None:
         )
     if head.startswith(b"GGUF"):
         return f"{file} is a GGUF file, {_NO_GGUF}"
+    if file.suffix == ".json":
+        return _json_problem(file)
     if file.suffix == ".safetensors":
         return _safetensors_problem(file, size)
     if file.suffix in WEIGHT_SUFFIXES and not head.startswith(_PICKLE):
         return _archive_problem(file, head)
+    return None
+
+
+def _json_problem(file: Path) -> str | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"{file} is not valid JSON ({error}); fetch it again."
+    if not isinstance(content, dict) and file.name in _OBJECTS:
+        return f"{file} holds {str(content)[:40]!r} and not settings; fetch it again."
     return None
 
 

@@ -318,7 +318,7 @@ IMAGES: dict[str, Callable[[Path], object]] = {
     "a link to a device": _link("/dev/zero"),
     **{f"of mode {mode}": lambda p, m=mode: _png(p, m) for mode in ("1", "L", "LA", "P", "RGBA")},
     "of mode I;16": lambda p: _png(p, "I;16"),
-    "of mode I": lambda p: _png(p, "I"),
+    "a TIFF of mode I": lambda p: Image.new("I", (9, 9), 70_000).save(p, "TIFF"),
     "1 x 1": lambda p: _png(p, size=(1, 1)),
     "1 x 3000": lambda p: _png(p, size=(1, 3000)),
     "float TIFF": lambda p: Image.new("F", (9, 9), 0.5).save(p, "TIFF"),

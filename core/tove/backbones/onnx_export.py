@@ -97,7 +97,7 @@ def _read(folder: Path) -> tuple[nn.Module, int]:
             f"{folder} is no export in the format of transformers: it lacks {MARK} or config.json. "
             "Give the folder that a stage ExportStage wrote, WORK_DIR/export say."
         )
-    about = read_json(str(folder / MARK), "what an export says of itself")
+    about = read_json(str(folder / MARK), "what an export says of itself", hint=dict)
     whole = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     rows, columns = about["grid"]
     tower = getattr(whole, "vision_model", whole)

@@ -133,10 +133,7 @@ class StagedRunner:
 
     def _build(self, entry: dict[str, Any]) -> Stage:
         """Build a stage and let it check the settings it is going to read."""
-        try:
-            stage: Stage = STAGES.build(dict(entry))
-        except TypeError as error:
-            raise ConfigError(f"Stage '{entry['name']}' of the config: {error}.") from error
+        stage: Stage = STAGES.build(dict(entry))
         if hasattr(stage, "check"):
             stage.check(self.context)
         return stage

@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it is damaged.
     """
-    return read_json(str(path), WRITTEN) if path.exists() else []
+    return read_json(str(path), WRITTEN, hint=list[dict]) if path.exists() else []
 
 
 def make_console(quiet: bool = False) -> Console:

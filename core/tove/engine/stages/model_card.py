@@ -4,7 +4,6 @@ It tells what a user of the weights has to know and the weights do not say: whic
 states was trained, from which experts under which licences, how well it did, how it is loaded.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from tove.atomic_io import write_text
 from tove.backbones.experts.licences import Terms, terms_section
 from tove.backbones.export_folder import CARD, MARK
 from tove.config.environment import versions
-from tove.engine.rows import REFERENCE_ROLES, role_of, show_score
+from tove.data.annotations import read_json
+from tove.engine.rows import REFERENCE_ROLES, WRITTEN, role_of, show_score
 from tove.protocols import Row
 
 __all__ = ["write_model_card"]
@@ -37,7 +37,7 @@ def write_model_card(
         teachers: the experts that it has learned from.
         origin: of the method, see `tove.config.environment.origin_of`.
     """
-    about = json.loads((folder / MARK).read_text())
+    about = read_json(str(folder / MARK), WRITTEN, hint=dict)
     text = "\n".join(
         [
             "---",
