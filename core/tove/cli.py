@@ -292,7 +292,7 @@ def plan(args: argparse.Namespace) -> None:
 @_command
 def export(args: argparse.Namespace) -> None:
     """Turn an exported encoder into another format; see `tools/export.py` for the arguments."""
-    from tove.backbones.onnx_export import export_onnx
+    from tove.engine.onnx_export import export_onnx
 
     file = args.output or args.folder / "model.onnx"
     difference = export_onnx(args.folder, file)

@@ -212,6 +212,7 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
         check_arguments(generate, model.generation, "model.generation", given)
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")
+        check_value(cfg.merging.get("schedule", {}), dict, "merging.schedule")
         _check_part(registry.MODELS, cfg.merging.get("model"), "merging.model")
     _check_weights("model", model)
     for entry in cfg.stages:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tove.backbones.clip.encoder import TransformersCLIP
-from tove.backbones.onnx_export import export_onnx
+from tove.engine.onnx_export import export_onnx
 from tove.errors import ConfigError
 
 
