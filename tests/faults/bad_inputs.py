@@ -516,7 +516,15 @@ def measure(
     result = Result("inputs that are wrong, in configs, annotations, images, weights, work folders")
     folder.mkdir(exist_ok=True)
     warm_up(folder)
-    cases = [(t, *case) for t in tables or TABLES for case in TABLES[t](folder)]
+    try:
+        _try_all(result, folder, num, seed, tables or [*TABLES])
+    finally:
+        gc.unfreeze()
+    return result
+
+
+def _try_all(result: Result, folder: Path, num: int | None, seed: int, tables: list[str]) -> None:
+    cases = [(t, *case) for t in tables for case in TABLES[t](folder)]
     if num is not None and num < len(cases):
         cases = random.Random(seed).sample(cases, num)
     for number, (table, name, make) in enumerate(cases):
@@ -528,7 +536,6 @@ def measure(
         result.count(code == 0 or one, f"{table}: {name}: exit {code}, {said[-3:]}", table)
         shutil.rmtree(place)
         log.unlink()
-    return result
 
 
 if __name__ == "__main__":

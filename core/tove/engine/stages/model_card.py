@@ -138,6 +138,9 @@ def _use(about: Mapping[str, Any], has_open_clip: bool) -> Iterator[str]:
     yield 'model = AutoModel.from_pretrained("FOLDER")'
     yield 'encoder = getattr(model, "vision_model", model)'
     yield 'photo = Image.open("photo.jpg").convert("RGB")'
+    yield "side = min(photo.size)  # the central square, as in training"
+    yield "left, top = (photo.width - side) // 2, (photo.height - side) // 2"
+    yield "photo = photo.crop((left, top, left + side, top + side))"
     yield 'pixels = processor(photo, return_tensors="pt").pixel_values'
     yield "with torch.no_grad():"
     yield f"    states = encoder(pixels, output_hidden_states=True).hidden_states[{layer}]"
@@ -149,6 +152,6 @@ def _use(about: Mapping[str, Any], has_open_clip: bool) -> Iterator[str]:
     yield "For ONNX: `mim run tove_plugins export FOLDER --format onnx`."
     yield ""
     yield (
-        "The processor resizes the shorter edge and crops the centre, as the images of training "
-        "were cropped. It drops transparency, where training put it over white: do so before."
+        "The processor alone resizes before it crops and rounds in between, and it drops "
+        "transparency, which training put over white: see to both before, as above."
     )
