@@ -16,7 +16,6 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _HEAD = 512
 _NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors instead."
 _OBJECTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
-_PICKLE = b"\x80"  # torch's format before 1.6, and NumPy's objects
 
 
 def weights_problem(path: Path) -> str | None:
@@ -63,8 +62,8 @@ def _problem(file: Path) -> str | None:
         return _json_problem(file)
     if file.suffix == ".safetensors":
         return _safetensors_problem(file, size)
-    if file.suffix in WEIGHT_SUFFIXES and not head.startswith(_PICKLE):
-        return _archive_problem(file, head)
+    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(file):  # as torch writes
+        return f"{file} is cut off: its end is missing; fetch it again."
     return None
 
 
@@ -92,11 +91,3 @@ def _safetensors_problem(file: Path, size: int) -> str | None:
     if size < whole:
         return f"{file} is cut off: {size:,} of {whole:,} bytes are there; fetch it again."
     return None
-
-
-def _archive_problem(file: Path, head: bytes) -> str | None:
-    if zipfile.is_zipfile(file):
-        return None
-    if head.startswith(b"PK"):
-        return f"{file} is cut off: its end is missing; fetch it again."
-    return f"{file} is no weights file that torch wrote; fetch it again."

@@ -85,7 +85,7 @@ def _metadata(row: Row, about: Mapping[str, Any]) -> str:
 
 def _what(about: Mapping[str, Any], row: Row, origin: Mapping[str, Any]) -> Iterator[str]:
     (rows, columns), layer = about["grid"], about["layer"]
-    made_by = ", ".join(f"{name} {version}" for name, version in (origin | versions()).items())
+    made_by = ", ".join(f"{name} {version}" for name, version in {**origin, **versions()}.items())
     yield (
         f"An ordinary checkpoint of the same architecture and cost as its source, "
         f"`{about['source']}`. No expert is needed to run it."
