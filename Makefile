@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
 MUTATION_STAMP := $(VENV)/.installed-mutation
 DEMO_CONFIG := configs/tiny/tove-tiny_scenes.py
 DEMO_WORK_DIR := work_dirs/tove-tiny_scenes
@@ -19,7 +20,7 @@ GPU_WHEELS := 'onedl-mmengine>=0.10.8,<0.11' addict termcolor yapf platformdirs 
 GPU_PLATFORMS := $(foreach glibc,2_28 2_27 2_17,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64
 GPU_SITE := build/gpu-site
 
-.PHONY: help setup demo test test-heavy mutants lint format bench gpu-wheels gpu-check clean
+.PHONY: help setup demo test test-heavy mutants lint format bench docs release gpu-wheels gpu-check clean
 
 help:
 	@echo 'make demo    train, detach, merge, report on the tiny world (about 5 minutes on 2 cores); resumes'
@@ -27,6 +28,8 @@ help:
 	@echo 'make test-heavy   what it leaves out: long runs that other tests cover in part'
 	@echo 'make mutants FILES=...   single defects in these files: which of them do their tests notice?'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make docs    the documentation as a site, in site/; a dead link fails it'
+	@echo 'make release VERSION=...   gather changelog.d into CHANGELOG.md, set the version'
 	@echo 'make bench   the benchmarks (about 10 minutes on 2 idle cores), and docs/benchmarks.md of them'
 	@echo 'make gpu-check PYTHON=python3   on one GPU: the tests marked gpu, and speed at the paper size'
 	@echo 'make gpu-wheels   the wheels that gpu-check installs on a machine without network'
@@ -79,6 +82,17 @@ lint: $(DEV_STAMP)
 format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict
+
+release: $(STAMP)
+	@test -n "$(VERSION)" || { echo 'Say which: make release VERSION=0.2.0'; exit 2; }
+	$(BIN)/python scripts/release.py $(VERSION)
 
 bench: $(DEV_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py

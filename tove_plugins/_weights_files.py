@@ -14,16 +14,16 @@ __all__ = ["WEIGHT_SUFFIXES", "weights_problem"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _HEAD = 512
-_NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors files instead."
-_PICKLE = b"\x80"  # torch's format before 1.6, and NumPy's objects
+_NO_GGUF = "quantised for llama.cpp, which is not read here; fetch the safetensors instead."
+_OBJECTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
 def weights_problem(path: Path) -> str | None:
     """Say what a weights file, or one of a folder's, is instead; None where its head is sound.
 
     Args:
-        path: A file of any name, or a folder whose `WEIGHT_SUFFIXES` are looked at. What is not
-            there has no problem here.
+        path: A file of any name, or a folder whose `WEIGHT_SUFFIXES` and JSON files are looked at.
+            What is not there has no problem here.
 
     Returns:
         A sentence with its remedy.
@@ -35,6 +35,7 @@ def weights_problem(path: Path) -> str | None:
     files = [file for suffix in WEIGHT_SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
     if not files and any(path.glob("*.gguf")):
         return f"{path} holds GGUF files alone, {_NO_GGUF}"
+    files += sorted(path.glob("*.json"))
     found = (_problem(file) for file in files if file.is_file())
     return next((problem for problem in found if problem), None)
 
@@ -57,10 +58,22 @@ def _problem(file: Path) -> str | None:
         )
     if head.startswith(b"GGUF"):
         return f"{file} is a GGUF file, {_NO_GGUF}"
+    if file.suffix == ".json":
+        return _json_problem(file)
     if file.suffix == ".safetensors":
         return _safetensors_problem(file, size)
-    if file.suffix in WEIGHT_SUFFIXES and not head.startswith(_PICKLE):
-        return _archive_problem(file, head)
+    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(file):  # as torch writes
+        return f"{file} is cut off: its end is missing; fetch it again."
+    return None
+
+
+def _json_problem(file: Path) -> str | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"{file} is not valid JSON ({error}); fetch it again."
+    if not isinstance(content, dict) and file.name in _OBJECTS:
+        return f"{file} holds {str(content)[:40]!r} and not settings; fetch it again."
     return None
 
 
@@ -78,11 +91,3 @@ def _safetensors_problem(file: Path, size: int) -> str | None:
     if size < whole:
         return f"{file} is cut off: {size:,} of {whole:,} bytes are there; fetch it again."
     return None
-
-
-def _archive_problem(file: Path, head: bytes) -> str | None:
-    if zipfile.is_zipfile(file):
-        return None
-    if head.startswith(b"PK"):
-        return f"{file} is cut off: its end is missing; fetch it again."
-    return f"{file} is no weights file that torch wrote; fetch it again."

@@ -117,7 +117,7 @@ class Weights:
     """Where an expert's weights are, and on what terms.
 
     Args:
-        source: "hub:ORG/NAME[@REVISION][/FILE]", "pkg:PACKAGE/PATH" for a file inside an
+        source: `hub:ORG/NAME[@REVISION][/FILE]`, "pkg:PACKAGE/PATH" for a file inside an
             installed package, "https://..." for a file, or a path.
         sha256: Digest that `sha256_of` gives for the file or folder; checked before every use.
         size_mb: Size on disk.

@@ -37,6 +37,7 @@ __all__ = [
     "caption",
     "chat",
     "compare",
+    "export",
     "lmms_eval",
     "plan",
     "reproduce",
@@ -90,10 +91,10 @@ def _sentence(error: Exception) -> str | None:
     if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
         return None
     text = str(error)
-    if not (text.startswith("Caught ") and "Traceback (most recent call last)" in text):
-        return text
-    # That of a loader's worker comes as its whole traceback.
-    return text.rpartition(f"{type(error).__name__}: ")[2].strip()
+    if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
+        # That of a loader's worker comes as its whole traceback.
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split())  # a cause may be of another library, in many lines
 
 
 @_command
@@ -141,7 +142,7 @@ def _look_over(cfg: Config, console: Console) -> None:
     if problems:
         raise ConfigError(" ".join(problems))
     for remark in remarks:
-        console.print(f"note: {remark}", highlight=False, markup=False)
+        console.print(f"note: {remark}")
 
 
 @_command
@@ -187,8 +188,8 @@ def compare(args: argparse.Namespace) -> None:
         if table:
             console.print(table)
     for remark in remarks(settings):
-        console.print(remark, highlight=False)
-    console.print(f"{args.plot}: cost against gain", highlight=False)
+        console.print(remark)
+    console.print(f"{args.plot}: cost against gain")
 
 
 @_command
@@ -209,7 +210,7 @@ def lmms_eval(args: argparse.Namespace) -> None:
     row = keep_row(folder, run_tasks(called, out), out)
     console = make_console()
     console.print(results_table([row], row["metrics"]))
-    console.print(f"{out}: for `compare`", highlight=False)
+    console.print(f"{out}: for `compare`")
 
 
 @_command
@@ -255,7 +256,7 @@ def _verify(folder: Path, console: Console) -> None:
 
     damaged = []
     for name, sound, found in verify(folder):
-        console.print(f"{name}: {sound:,} entries are sound", highlight=False)
+        console.print(f"{name}: {sound:,} entries are sound")
         damaged += found
     if damaged:
         shown = " ".join(damaged[:10])
@@ -294,11 +295,21 @@ def plan(args: argparse.Namespace) -> None:
     for table in (*map(part_table, made.stages), run_table(made), cache_table(made)):
         console.print(table)
     for remark in remarks(made):
-        console.print(remark, highlight=False, markup=False)
+        console.print(remark)
     for path, write in ((args.json, write_json), (args.plot, write_picture)):
         if path:
             write(path, made)
-            console.print(f"{path}: the plan", highlight=False)
+            console.print(f"{path}: the plan")
+
+
+@_command
+def export(args: argparse.Namespace) -> None:
+    """Turn an exported encoder into another format; see `tools/export.py` for the arguments."""
+    from tove.engine.onnx_export import export_onnx
+
+    file = args.output or args.folder / "model.onnx"
+    difference = export_onnx(args.folder, file)
+    print(f"{file}: pixel_values -> tokens; off the folder by {difference:.1e} of their std")
 
 
 @_command

@@ -25,6 +25,7 @@ from tove.atomic_io import writing
 from tove.errors import ConfigError
 
 __all__ = [
+    "CARD",
     "MARK",
     "check_free",
     "image_processor",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 MARK = "export.json"
+CARD = "README.md"
+"""The model card: its publisher's to edit, so no digest is kept of it."""
 _TOLERANCE = 1e-4
 _TEMPORARY = re.compile(r"(old\.)?[a-z0-9_]{8}")  # as mkdtemp ends a name
 

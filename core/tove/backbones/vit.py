@@ -109,11 +109,11 @@ def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: 
         model, loaded = model_class.from_pretrained(
             source, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a config.json that is not of its weights raises anything
         raise ConfigError(
             f"The encoder {pretrained!r} could not be loaded; model.encoder.pretrained takes "
             f"the folder of a {model_class.__name__}, or of a model that holds one, "
-            f"'pkg:PACKAGE/FOLDER' or a hub id. The cause: {str(error).splitlines()[0]}"
+            f"'pkg:PACKAGE/FOLDER' or a hub id. The cause: {type(error).__name__}: {error}"
         ) from error
     finally:
         logging.set_verbosity(level)

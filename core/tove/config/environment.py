@@ -4,13 +4,15 @@ An upstream mm* distribution and its maintained fork install the same import pac
 last overwrote some of the other's files, without a word from pip.
 """
 
+import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from tove.errors import ConfigError
 
-__all__ = ["check_environment", "doubled_installs", "origin_of", "versions"]
+__all__ = ["check_environment", "commit", "doubled_installs", "origin_of", "versions"]
 
 # Import package: (upstream distributions, the maintained fork).
 _FORKS = {
@@ -20,7 +22,15 @@ _FORKS = {
     "mmdet": (("mmdet",), "onedl-mmdetection"),
     "mim": (("openmim",), "onedl-mim"),
 }
-_REPORTED = ("torch", "torchvision", "onedl-mmengine", "transformers", "open_clip_torch", "timm")
+_REPORTED = (
+    "tove_plugins",
+    "torch",
+    "torchvision",
+    "onedl-mmengine",
+    "transformers",
+    "open_clip_torch",
+    "timm",
+)
 
 Lookup = Callable[[str], str]
 
@@ -75,6 +85,23 @@ def check_environment(lookup: Lookup = metadata.version) -> None:
 def versions(lookup: Lookup = metadata.version) -> dict[str, str]:
     """Give the versions that belong into a checkpoint's provenance."""
     return {name: lookup(name) for name in _REPORTED if _installed(name, lookup)}
+
+
+def commit() -> str | None:
+    """Return the commit that this package runs from, "-dirty" behind it where files differ.
+
+    None for an installed copy: another project's repository around it tells nothing.
+    """
+    folder = Path(__file__).parent
+    tracked = ["ls-files", "--error-unmatch", Path(__file__).name]
+    try:
+        for command in (tracked, ["describe", "--always", "--dirty"]):
+            told = subprocess.run(
+                ["git", *command], cwd=folder, capture_output=True, text=True, check=True
+            ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.strip()
 
 
 def origin_of(kind: type) -> dict[str, str]:

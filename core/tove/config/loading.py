@@ -29,8 +29,8 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
             "`mim search tove_plugins` lists."
         )
     try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program of the user's, and may raise anything
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except (Exception, SystemExit) as error:  # a config is a program, and may raise anything
         raise ConfigError(
             f"The config {path} cannot be read ({type(error).__name__}: {error}). Configs here are "
             "of mmengine's text style, without read_base(); where one changes a setting of its "

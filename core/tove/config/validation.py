@@ -25,6 +25,7 @@ __all__ = [
     "check_model",
     "check_stage_names",
     "check_value",
+    "fits",
     "hints_of",
     "look_up",
     "parameters_of",
@@ -118,7 +119,7 @@ def check_value(value: Any, hint: Any, where: str) -> None:  # noqa: ANN401 - an
     Raises:
         ConfigError: it is of another kind, out of the range, or none of the words.
     """
-    if not _fits(value, hint):
+    if not fits(value, hint):
         raise ConfigError(f"{where} is {value!r}, but it must be {_described(hint)}.")
 
 
@@ -152,16 +153,17 @@ def accepted_arguments(target: Callable[..., Any]) -> set[str] | None:
     return {parameter.name for parameter in parameters} | {"type"}
 
 
-def look_up(registry: Registry, name: object, where: str) -> Any:  # noqa: ANN401
-    """Return what a registry has under a `type`; what is no name passes through.
+def look_up(registry: Registry, name: Any, where: str) -> Any:  # noqa: ANN401
+    """Return what a registry has under a `type`; a class or function passes through.
 
     Raises:
-        ConfigError: the name is unknown, or missing.
+        ConfigError: the name is unknown, or missing, or none.
     """
     if name is None:
         raise ConfigError(f"{where} of the config has no 'type'.")
-    if not isinstance(name, str):
+    if callable(name):
         return name
+    check_value(name, str, f"{where}.type")
     found = registry.get(name)
     if found is None:
         known = set(registry.module_dict) | set(
@@ -216,29 +218,35 @@ _KINDS = {
     bool: "True or False",
     dict: "a dict",
     type(None): "None",
+    nn.Module: "a module",
 }
 _LISTS = (list, tuple, Sequence)
 
 
-def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, any annotation
-    """Tell whether a value is what an annotation asks for; all are where it is not known here."""
+def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, any annotation
+    """Tell whether a value is what an annotation asks for.
+
+    Every value fits an annotation that is not known here, such as a class of research code.
+    """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in inner)
+        return any(fits(value, part) for part in inner)
     if origin is Annotated:
         ranges = [mark for mark in inner[1:] if isinstance(mark, Range)]
-        return _fits(value, inner[0]) and all(mark.holds(value) for mark in ranges)
+        return fits(value, inner[0]) and all(mark.holds(value) for mark in ranges)
     if origin is Literal:
         return any(type(value) is type(word) and value == word for word in inner)
     if origin in _LISTS:
         items = isinstance(value, list | tuple)
         if items and origin is tuple and ... not in inner:
-            return len(value) == len(inner) and all(map(_fits, value, inner))
-        return items and all(_fits(item, inner[0]) for item in value)
+            return len(value) == len(inner) and all(map(fits, value, inner))
+        return items and all(fits(item, inner[0]) for item in value)
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and value == value  # nan is no setting
     if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(v, inner[1]) for v in value.values())
+    if hint is Mapping:
         hint = dict
     if hint in _KINDS:
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -259,7 +267,8 @@ def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
     if origin in _LISTS:
         return f"a list, each entry {_described(inner[0])}"
     if origin in (dict, Mapping):
-        hint = dict
+        each = _described(inner[1])
+        return "a dict" if inner[1] is Any else f"a dict, each entry {each}"
     return _KINDS.get(hint, str(hint))
 
 

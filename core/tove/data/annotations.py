@@ -19,6 +19,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from mmengine.logging import print_log
 
+from tove.config.validation import fits
 from tove.errors import ConfigError
 
 __all__ = [
@@ -65,13 +66,13 @@ class Texts(Sequence[str]):
 
 
 def is_text(value: object) -> bool:
-    """Tell whether a value is a text that can be written out again: JSON can hold half letters."""
+    """Tell whether a value is a text of whole letters: JSON can hold NUL and half ones."""
     if not isinstance(value, str):
         return False
     if value.isascii():
-        return True
+        return "\0" not in value
     try:
-        return bool(value.encode())
+        return b"\0" not in value.encode()
     except UnicodeEncodeError:
         return False
 
@@ -108,7 +109,12 @@ def open_text(path: str) -> TextIO:
     return open(path, encoding="utf-8-sig")
 
 
-def read_json(path: str, what: str, slim: Callable[[dict[str, Any]], Any] | None = None) -> Any:  # noqa: ANN401
+def read_json(
+    path: str,
+    what: str,
+    slim: Callable[[dict[str, Any]], Any] | None = None,
+    hint: Any = Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Read a JSON file.
 
     Args:
@@ -116,20 +122,24 @@ def read_json(path: str, what: str, slim: Callable[[dict[str, Any]], Any] | None
         what: it should be, with its article, for the message.
         slim: what becomes of every object, the inner ones first. COCO's 600,000 captions take half
             the memory where an object shrinks before the next one is read.
+        hint: an annotation that the content is held to, see `tove.config.validation`.
 
     Raises:
-        ConfigError: it cannot be read, or is no JSON.
+        ConfigError: it cannot be read, is no JSON, or holds something else.
     """
     collecting = gc.isenabled()
     gc.disable()  # it would look through all that is read again and again, and none is garbage
     try:
         with open_text(path) as file:
-            return json.load(file, object_hook=slim)
+            content = json.load(file, object_hook=slim)
     except (OSError, ValueError, RecursionError, BadZipFile) as error:
         raise ConfigError(f"{path!r} is not {what} ({_reason(error)}).") from error
     finally:
         if collecting:
             gc.enable()
+    if not fits(content, hint):
+        raise ConfigError(f"{path!r} is not {what} (it holds {ascii(content)[:80]}).")
+    return content
 
 
 def read_rows(path: str, what: str, make: Callable[[dict[str, Any], int], Any]) -> list[Any]:

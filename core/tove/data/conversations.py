@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from tove.data.conversation_index import ConversationIndex, image_names
 from tove.data.image_check import ImageReport, check_images, find_image
 from tove.data.image_dataset import existing_root
-from tove.data.image_files import real_paths
+from tove.data.image_files import check_inside, real_paths
 from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image
 from tove.data.view_cache import CorruptLog
 from tove.data.views import ImageViews, build_view
@@ -53,6 +53,7 @@ class LlavaConversations(Dataset):
         corrupt_limit: how many images may be missing or unreadable; in their samples' places come
             the next ones.
         max_samples: keep the first that many samples; None keeps all.
+        images_anywhere: let the file name images outside `data_root` and `img_dir`.
         index_dir: folder of the file's index; None is beside the file.
         test_mode: evaluation: a sample that stands in for another is marked `skipped=True`.
 
@@ -71,6 +72,7 @@ class LlavaConversations(Dataset):
         view: str | dict[str, Any] = "crop",
         corrupt_limit: int = 16,
         max_samples: int | None = None,
+        images_anywhere: bool = False,
         index_dir: str | None = None,
         test_mode: bool = False,
     ) -> None:
@@ -81,6 +83,8 @@ class LlavaConversations(Dataset):
         self.corrupt_limit, self.test_mode = corrupt_limit, test_mode
         self.index = ConversationIndex(self.ann_file, index_dir)
         self._length = min(len(self.index), max_samples or len(self.index))
+        if not images_anywhere:
+            check_inside(self.image_paths(), (self.data_root, self.img_dir), self.ann_file)
         self._failures = CorruptLog(self.num_images)
         self._file: int | None = None
 

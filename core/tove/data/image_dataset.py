@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
-from tove.data.image_files import real_paths
+from tove.data.image_files import check_inside, real_paths
 from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
 from tove.data.known_views import KnownViews, load_view
 from tove.data.view_cache import CorruptLog, ViewStore
@@ -40,6 +40,7 @@ class ImageDataset(BaseDataset):
         view: "crop" or "pad", see `tove.data.image_io.shared_view`.
         corrupt_limit: how many images may be missing or unreadable.
         max_samples: keep the first that many samples; None keeps all.
+        images_anywhere: let the annotations name images outside `data_root` and `img_dir`.
         keep_decoded_gb: memory in GiB for decoded views, so that small sets are decoded once.
         test_mode: evaluation: see the subclasses for what changes.
         lazy_init: mmengine's: read the annotations at first use.
@@ -50,7 +51,8 @@ class ImageDataset(BaseDataset):
             is None in their samples. None decodes all.
 
     Raises:
-        ConfigError: a folder, the annotation file or more than `corrupt_limit` images are missing.
+        ConfigError: a folder, the annotation file or more than `corrupt_limit` images are missing,
+            or images lie elsewhere.
     """
 
     names_views: bool = False
@@ -65,6 +67,7 @@ class ImageDataset(BaseDataset):
         view: Literal["crop", "pad"] = "crop",
         corrupt_limit: Annotated[int, Range(0)] = 16,
         max_samples: Annotated[int, Range(1)] | None = None,
+        images_anywhere: bool = False,
         keep_decoded_gb: Annotated[float, Range(0, 100_000)] = 0.0,
         test_mode: bool = False,
         lazy_init: bool = False,
@@ -74,10 +77,12 @@ class ImageDataset(BaseDataset):
             view=view,
             corrupt_limit=corrupt_limit,
             max_samples=max_samples,
+            images_anywhere=images_anywhere,
             keep_decoded_gb=keep_decoded_gb,
         )
         check_arguments(ImageDataset, own, type(self).__name__)
         self.image_size, self.view, self.max_samples = image_size, view, max_samples
+        self.images_anywhere = images_anywhere
         self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
         super().__init__(
             ann_file=ann_file,
@@ -114,6 +119,8 @@ class ImageDataset(BaseDataset):
         paths = getattr(samples, "image_paths", None)
         self.serialize_data = paths is None
         paths = _numbered(samples) if paths is None else paths
+        if not self.images_anywhere:
+            check_inside(paths, (self.data_root, self.data_prefix["img"]), self.ann_file)
         found = real_paths(paths)
         self._check_files([path for path in paths if path not in found], len(paths))
         self._paths = Texts(paths)

@@ -46,7 +46,11 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
     remarks: list[str] = []
     splits: dict[str, set[str]] = {}
     entries = [(loader, dict(entry)) for loader, entry in data_sets(cfg) if not is_wrapper(entry)]
-    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     shown = console is not None and is_main_process()
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("looking over the data", total=len(entries))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tove.backbones.export_folder import CARD
 from tove_plugins import sha256_of
 
 __all__ = ["digests_of", "lost_files"]
@@ -18,7 +19,7 @@ def digests_of(base: Path, paths: Iterable[Path]) -> dict[str, str]:
         file.resolve()
         for path in paths
         for file in (path.rglob("*") if path.is_dir() else [path])
-        if file.is_file()
+        if file.is_file() and file.name != CARD
     }
     return {os.path.relpath(file, base.resolve()): sha256_of(file) for file in sorted(files)}
 

@@ -133,10 +133,7 @@ class StagedRunner:
 
     def _build(self, entry: dict[str, Any]) -> Stage:
         """Build a stage and let it check the settings it is going to read."""
-        try:
-            stage: Stage = STAGES.build(dict(entry))
-        except TypeError as error:
-            raise ConfigError(f"Stage '{entry['name']}' of the config: {error}.") from error
+        stage: Stage = STAGES.build(dict(entry))
         if hasattr(stage, "check"):
             stage.check(self.context)
         return stage
@@ -249,7 +246,7 @@ class StagedRunner:
         for row in rows:
             shown = [(m, row["metrics"][m]) for m in self.metrics if m in row["metrics"]]
             scores = ", ".join(f"{name} {show_score(score)}" for name, score in shown)
-            self.console.print(f"  {row['name']}: {scores}", highlight=False, markup=False)
+            self.console.print(f"  {row['name']}: {scores}")
 
     def _write_results(self) -> None:
         if is_main_process():
@@ -268,7 +265,7 @@ class StagedRunner:
             for name in self.cfg.get("table_metrics", ()):
                 if name not in scored:
                     what = f"table_metrics names '{name}', which no row has."
-                    self.console.print(f"{what} {close_matches(name, scored)}", highlight=False)
+                    self.console.print(f"{what} {close_matches(name, scored)}")
         files = {**self.context.files, self.work_dir / "results.json": "the table as data"}
         for path in sorted(files):
-            self.console.print(f"  {path}  {files[path]}", highlight=False)
+            self.console.print(f"  {path}  {files[path]}")

@@ -4,7 +4,6 @@ Looked at: types in every part of the config, experts, weights, image size, data
 one sentence that tells what, where and how to mend it.
 """
 
-import json
 import logging
 from collections.abc import Collection, Mapping
 from inspect import signature
@@ -36,6 +35,7 @@ from tove.config.validation import (
     check_value,
     look_up,
 )
+from tove.data.annotations import read_json
 from tove.engine.method_packages import import_named_methods
 from tove.engine.planning import needed_slots, run_experts
 from tove.errors import ConfigError
@@ -73,7 +73,6 @@ def check_config(
         ConfigError: or an error of `tove_plugins`; the first problem found.
     """
     environment.check_environment()
-    _upgrade(cfg)
     _check_keys(cfg)
     if cfg.get("custom_imports"):
         _import_modules(cfg.custom_imports)
@@ -84,11 +83,12 @@ def check_config(
             "--amp in float16 needs an accelerator, and there is none here; set "
             "schedule.amp_dtype=bfloat16, or leave --amp out."
         )
+    _check_part(registry.MODELS, cfg.model, "model")
     _know_stored_experts(cfg)
     fill_in(cfg)
     check_samplers(cfg)
     for entry in cfg.stages:
-        look_up(registry.STAGES, entry.get("type"), f"stages.{entry['name']}")
+        _check_part(registry.STAGES, entry, f"stages.{entry['name']}")
     _check_model(cfg, needed_slots(cfg, checkpoint, only) - set(without), only)
     for loader in loaders_of(cfg):
         _check_loader(cfg[loader], loader)
@@ -123,6 +123,10 @@ def _upgrade(cfg: Config) -> None:
 def _check_keys(cfg: Config) -> None:
     check_names(cfg)
     check_settings(cfg)
+    for key in ("experts", "detached"):  # None is to leave it out
+        if key in cfg.get("model", {}) and cfg.model[key] is None:
+            del cfg.model[key]
+    _upgrade(cfg)
     missing = [key for key in _NEEDED if key not in cfg]
     if missing:
         raise ConfigError(
@@ -162,11 +166,13 @@ def _check_loader(loader: Mapping[str, Any], where: str) -> None:
     check_known(loader, [*signature(DataLoader).parameters, "num_batch_per_epoch"], where)
     for key, least in (("batch_size", 1), ("num_workers", 0)):
         check_value(loader.get(key, least), Annotated[int, Range(least)], f"{where}.{key}")
+    for key in ("sampler", "batch_sampler", "collate_fn"):
+        check_value(loader.get(key), dict | None, f"{where}.{key}")
     sampler = loader.get("sampler")
-    if isinstance(sampler, Mapping):
+    if sampler:
         kind = look_up(registry.DATA_SAMPLERS, sampler.get("type"), f"{where}.sampler")
         check_arguments(kind, sampler, f"{where}.sampler", filled=("dataset", "seed"))
-    if "collate_fn" in loader:
+    if loader.get("collate_fn"):
         look_up(registry.FUNCTIONS, loader["collate_fn"].get("type"), f"{where}.collate_fn")
 
 
@@ -189,13 +195,13 @@ def _import_modules(custom_imports: Mapping[str, Any]) -> None:
 
 def _check_part(kind: Registry, entry: Mapping[str, Any], where: str) -> None:
     """Look a `type` up and hold the arguments beside it against what it takes."""
+    check_value(entry, dict, where)
     check_model(look_up(kind, entry.get("type"), where), entry, where)
 
 
 def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None:
     """Check the model and whatever of it has a registry of its own: encoder, language, experts."""
     model = cfg.model
-    _check_part(registry.MODELS, model, "model")
     parts = {"encoder": registry.ENCODERS, "language": registry.LANGUAGE_MODELS}
     for name, kind in parts.items():
         if isinstance(model.get(name), Mapping):
@@ -206,7 +212,8 @@ def _check_model(cfg: Config, needed: Collection[str], only: str | None) -> None
         check_arguments(generate, model.generation, "model.generation", given)
     if "merging" in cfg:
         check_known(cfg.merging, ("model", "schedule"), "merging")
-        _check_part(registry.MODELS, cfg.merging.model, "merging.model")
+        check_value(cfg.merging.get("schedule", {}), dict, "merging.schedule")
+        _check_part(registry.MODELS, cfg.merging.get("model"), "merging.model")
     _check_weights("model", model)
     for entry in cfg.stages:
         _check_weights(f"stages.{entry['name']}.model", entry.get("model") or {})
@@ -305,7 +312,7 @@ def _check_image_size(encoder: Mapping[str, Any]) -> None:
     config = resolve_resource(source) / "config.json"
     if not config.is_file():
         return
-    settings = json.loads(config.read_text())
+    settings = read_json(str(config), "an encoder's config; fetch it again", hint=dict)
     patch = settings.get("vision_config", settings).get("patch_size")
     if patch:
         check_image_size(size, patch, source)

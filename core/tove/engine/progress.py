@@ -114,7 +114,7 @@ def passing(
         clock: gives seconds.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(unit),
@@ -136,7 +136,7 @@ def passing(
             speed = done / (now - began)
             left = _duration((total - done) / speed)
             line = f"  {what}: {done} of {total} {unit}, {speed:.3g}/s, {left} left"
-            console.print(line, highlight=False)
+            console.print(line)
 
     with bar:
         task = bar.add_task(what, total=total)

@@ -123,13 +123,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it is damaged.
     """
-    return read_json(str(path), WRITTEN) if path.exists() else []
+    return read_json(str(path), WRITTEN, hint=list[dict]) if path.exists() else []
 
 
 def make_console(quiet: bool = False) -> Console:
-    """Make the console for tables; a log file or pipe is taken to be wide enough for them."""
-    console = Console(quiet=quiet, soft_wrap=True)
-    return console if console.is_terminal else Console(quiet=quiet, soft_wrap=True, width=140)
+    """Make the console for lines and tables, which prints brackets in names as they are.
+
+    A log file or pipe is taken to be wide enough for the tables.
+    """
+    options: dict[str, Any] = dict(quiet=quiet, soft_wrap=True, markup=False, highlight=False)
+    console = Console(**options)
+    return console if console.is_terminal else Console(**options, width=140)
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> Table:

@@ -43,7 +43,7 @@ def headline(standing: Standing, metric: str) -> str:
         return f"No measurable help from the experts here: {method} {pair}, not distinguishable."
     if verdict == "unknown":
         return f"{method} {pair}, without intervals to judge the difference by."
-    return f"{method} {pair}{_merged_clause(standing, metric, tove, rival)}."
+    return f"The experts help: {method} {pair}{_merged_clause(standing, metric, tove, rival)}."
 
 
 def _rival(standing: Standing, metric: str) -> tuple[Score | None, str]:

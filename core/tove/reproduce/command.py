@@ -35,7 +35,7 @@ def reproduce(args: argparse.Namespace) -> None:
     for claim in claims:
         _conclude(claim, planned[claim.name], found, results, args)
     write_index(args.claims, results)
-    console.print(f"  {results / 'README.md'}  all claims", highlight=False)
+    console.print(f"  {results / 'README.md'}  all claims")
     if grid.failed:
         raise failure(grid.failed, len({cell.name for cell in cells}))
 
@@ -72,12 +72,12 @@ def _conclude(
     whole = [seed for seed in seeds if all(cells[name][seed].name in found for name in cells)]
     if not whole:
         missing = sum(c.name not in found for own in cells.values() for c in own.values())
-        console.print(f"{claim.name}: no page, {missing} cells have not finished", highlight=False)
+        console.print(f"{claim.name}: no page, {missing} cells have not finished")
         return
     records = {n: {seed: found[own[seed].name] for seed in whole} for n, own in cells.items()}
     measured = gather(records, claim.lines, partial=args.quick)
     kept = [record for by_seed in records.values() for record in by_seed.values()]
     outcome = answer(claim, measured, kept, args.quick)
     path = write_outcome(outcome, results)
-    console.print(f"{claim.name}: {claim.question} {outcome.answer}", highlight=False)
-    console.print(f"  {path}  the numbers", highlight=False)
+    console.print(f"{claim.name}: {claim.question} {outcome.answer}")
+    console.print(f"  {path}  the numbers")

@@ -65,7 +65,7 @@ class Grid:
         found = {name: read(cell, self.records) for name, cell in distinct.items()}
         waiting = [cell for name, cell in distinct.items() if found[name] is None]
         known = len(distinct) - len(waiting)
-        self.console.print(f"{len(distinct)} cells, {known} of them finished", highlight=False)
+        self.console.print(f"{len(distinct)} cells, {known} of them finished")
         if waiting:
             with writing(self.work), locked(self.work / ".lock", f"The grid in {self.work}"):
                 self._prepare(waiting)
@@ -90,10 +90,10 @@ class Grid:
             for cell, status, seconds in self._finished(cells):
                 if status == 0:
                     found[cell.name] = keep(cell, self.records, seconds)
-                    self.console.print(f"{cell}: took {seconds:.0f} s", highlight=False)
+                    self.console.print(f"{cell}: took {seconds:.0f} s")
                 else:
                     self.failed[str(cell)] = _said(cell, status)
-                    self.console.print(f"{cell} failed: {_said(cell, status)}", highlight=False)
+                    self.console.print(f"{cell} failed: {_said(cell, status)}")
                 advance(1)
         return found
 

@@ -94,7 +94,7 @@ def score(args: argparse.Namespace) -> None:
     console.print(_kinds(ordered[0], measured))
     picture = args.picture or Path(f"{args.name}.svg")
     write_picture(picture, ordered, METRICS[0], args.seeds)
-    console.print(f"  {picture}  the picture, for a README", highlight=False)
+    console.print(f"  {picture}  the picture, for a README")
     if args.json:
         told = {"seeds": args.seeds, "quick": args.quick, "cards": [asdict(c) for c in ordered]}
         write_text(args.json, json.dumps(told, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """A config's arguments are held against what takes them, and against nothing more."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import pytest
@@ -95,6 +95,7 @@ class Switches:
         rate: Annotated[float, Range(0, 1, below=True)] = 0.0,
         times: Annotated[int, Range(1)] | None = None,
         wide: Annotated[float, Range(0, above=True)] = 1.0,
+        by_name: Mapping[str, dict] | None = None,
     ) -> None:
         pass
 
@@ -121,6 +122,9 @@ class Switches:
         (dict(times=0), "a whole number (1 or more) or None"),
         (dict(times=True), "a whole number (1 or more) or None"),
         (dict(wide=0), "a number (above 0)"),
+        (dict(weights=3), "a dict or a module or None"),
+        (dict(by_name=[3]), "a dict, each entry a dict or None"),
+        (dict(by_name={"a": 3}), "a dict, each entry a dict or None"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told(setting: dict, instead: str):
@@ -135,7 +139,7 @@ def test_values_of_the_right_kind_pass():
     for setting in (
         dict(scale=1),
         dict(scale="learned", hidden=None),
-        dict(weights=3, sides=[1, 2]),  # of a class that is not known here anything will do
+        dict(weights=nn.Identity(), sides=[1, 2]),
         dict(names=["a"], rate=0, times=1, wide=float("inf")),
         dict(names=(), rate=0.99, times=None, wide=1e-9),
     ):

@@ -99,7 +99,7 @@ def test_a_tiny_build_of_another_model_says_what_tiny_brought() -> None:
 
 
 def test_weights_are_verified_before_use(tmp_path: Path) -> None:
-    file = tmp_path / "x.safetensors"
+    file = tmp_path / "x.bin"
     file.write_bytes(b"numbers")
     digest = hashlib.sha256(b"numbers").hexdigest()
     assert build_from_spec(make(weights=Weights(str(file), digest))).arguments[1] == file
@@ -188,7 +188,7 @@ def test_a_resolve_function_that_fails_is_named_as_a_factory_is() -> None:
 
 
 def test_a_digest_of_the_config_is_checked(tmp_path: Path) -> None:
-    file = tmp_path / "own.safetensors"
+    file = tmp_path / "own.bin"
     file.write_bytes(b"numbers")
     digest = hashlib.sha256(b"numbers").hexdigest()
     assert build_from_spec(make(), weights=file, sha256=digest).arguments[1] == file

@@ -17,8 +17,8 @@ def details(rows):
 
 def test_a_gain_is_stated_with_what_the_merged_encoder_keeps_and_costs(make_rows):
     assert told(make_rows()) == (
-        "ToVE 85.0 % statement accuracy against 75.0 % for its parameter-matched baseline; the "
-        "merged encoder keeps 60 % of the gain at the plain encoder's cost."
+        "The experts help: ToVE 85.0 % statement accuracy against 75.0 % for its parameter-matched "
+        "baseline; the merged encoder keeps 60 % of the gain at the plain encoder's cost."
     )
 
 
@@ -116,7 +116,7 @@ def test_touching_intervals_are_alike(make_rows):
 def test_a_paired_gain_decides_where_intervals_overlap(make_rows):
     rows = make_rows(tove=0.78)
     rows[2]["gain"] = {"over": "baseline", METRIC: {"value": 0.03, "low": 0.01, "high": 0.05}}
-    assert told(rows).startswith("ToVE 78.0 %")
+    assert told(rows).startswith("The experts help: ToVE 78.0 %")
     assert "+3.0 points (+1.0 to +5.0); that interval excludes zero" in details(rows)
     rows[2]["gain"][METRIC] |= {"low": -0.01}
     assert "No measurable help" in told(rows)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from tove.config.data_sets import fill_in
 from tove.engine.pipeline import StagedRunner
+from tove.engine.rows import show_cost
 from tove.errors import ConfigError
 from tove.report.stage import ReportStage
 
@@ -94,6 +95,9 @@ def test_the_table_has_each_number_in_its_column(short_run):
         told = {column: int(shown[row["name"]][column].replace(",", "")) for column in columns}
         assert told == {column: row[key] for column, key in columns.items()}
         assert float(shown[row["name"]]["forward ms"]) == pytest.approx(row["forward_ms"], abs=0.01)
+        assert shown[row["name"]]["FLOPs"] == show_cost(row, "flops")
+        assert shown[row["name"]]["MB"] == show_cost(row, "peak_memory_mb")
+    assert "plain_clip: frozen CLIP alone in front of the language model" in html
     tove = shown["tove"]
     assert tove["trained parameters"] != tove["all parameters"]
 

@@ -6,7 +6,7 @@ config can state them: `licence=dict(name="MIT", commercial_use=True)` beside `w
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "compose",
     "expert_terms",
     "licence_table",
+    "terms_section",
 ]
 
 Experts = Iterable[tuple[str, Mapping[str, Any]]]
@@ -165,6 +166,25 @@ def compose(terms: Iterable[Terms]) -> str:
     if unknown:
         return f"hub: {names} → commercial use not known because of {unknown}"
     return f"hub: {names} → commercial use allowed"
+
+
+def terms_section(terms: Sequence[Terms]) -> list[str]:
+    """Return the section of a model card that tells the terms, as lines of Markdown."""
+    words = {True: "yes", False: "no", None: NOT_KNOWN}
+    if not terms:
+        return ["## Experts", "", "None: this model has learned from no expert."]
+    return [
+        "## Experts",
+        "",
+        "| slot | expert | licence | commercial use | trained on |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {t.slot} | {t.expert} | {t.licence} | {words[t.commercial_use]} | {t.trained_on} |"
+            for t in terms
+        ),
+        "",
+        f"Their terms bind whoever uses these weights, the strictest first: {compose(terms)}.",
+    ]
 
 
 def licence_table(terms: Iterable[Terms]) -> Table:

@@ -10,12 +10,13 @@ Shapes: B samples, L tokens, D model width.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from tove.config.validation import Range, check_arguments
 from tove.errors import ConfigError
 
 __all__ = ["BottleneckAdapter", "attach_adapters", "set_adapter_mode"]
@@ -23,6 +24,9 @@ __all__ = ["BottleneckAdapter", "attach_adapters", "set_adapter_mode"]
 # Where the families of transformers keep the last module of a layer's MLP, before the residual sum:
 # GPT-2, Llama, OPT, BERT and RoBERTa, T5-like.
 _MLP_OUTPUTS = ("mlp", "fc2", "output.dense", "feed_forward", "ffn")
+
+
+_WHERE = "model.language.adapters"
 
 
 class BottleneckAdapter(nn.Module):
@@ -77,21 +81,21 @@ def attach_adapters(
     arguments = dict(options)
     kind = arguments.pop("type", None)
     if kind == "bottleneck":
-        if set(arguments) != {"width"}:
-            raise ConfigError(
-                "language.adapters of type 'bottleneck' takes one argument, width, but was given "
-                f"{sorted(arguments)}; write dict(type='bottleneck', width=64)."
-            )
-        adapters = nn.ModuleList()
-        for output in _mlp_outputs(model, model.config.num_hidden_layers):
-            adapter = BottleneckAdapter(model.config.hidden_size, arguments["width"])
-            output.register_forward_hook(adapter.after)
-            adapters.append(adapter)
-        return adapters
+        check_arguments(_add_bottlenecks, arguments, _WHERE, filled=("model",))
+        return _add_bottlenecks(model, **arguments)
     if kind == "lora":
         _inject_lora(model, arguments, trained_in_full)
         return None
     raise ConfigError(f"language.adapters.type is {kind!r}, but it must be 'bottleneck' or 'lora'.")
+
+
+def _add_bottlenecks(model: Any, width: Annotated[int, Range(1)]) -> nn.ModuleList:  # noqa: ANN401
+    adapters = nn.ModuleList()
+    for output in _mlp_outputs(model, model.config.num_hidden_layers):
+        adapter = BottleneckAdapter(model.config.hidden_size, width)
+        output.register_forward_hook(adapter.after)
+        adapters.append(adapter)
+    return adapters
 
 
 def set_adapter_mode(model: nn.Module, mode: bool) -> None:
@@ -113,6 +117,7 @@ def set_adapter_mode(model: nn.Module, mode: bool) -> None:
 def _inject_lora(model: nn.Module, arguments: dict[str, Any], trained_in_full: str | None) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
+    check_arguments(LoraConfig, arguments, _WHERE)
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2
     defaults = dict(exclude_modules=trained_in_full, fan_in_fan_out=transposed)
     inject_adapter_in_model(LoraConfig(**{**defaults, **arguments}), model)

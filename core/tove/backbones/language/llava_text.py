@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken
 
-from tove.backbones.experts.licences import Terms
+from tove.backbones.experts.licences import Terms, terms_section
 from tove.backbones.language.chat import ChatLanguageModel
 from tove.backbones.language.chat_formats import IMAGE, VICUNA
 from tove.backbones.language.chat_tokens import IMAGE_ID
@@ -137,15 +137,6 @@ def model_card(
     """
     head = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text"]
     head += [f"license: {licence}", "---"] if licence else ["---"]
-    rows = [
-        f"| {t.slot} | {t.expert} | {t.licence} | {_allowed(t.commercial_use)} | {t.trained_on} |"
-        for t in teachers
-    ]
-    table = [
-        "| slot | expert | licence | commercial use | trained on |",
-        "|---|---|---|---|---|",
-        *rows,
-    ]
     body = [
         f"# {title}",
         "",
@@ -156,11 +147,7 @@ def model_card(
         f"- Image tokens: `hidden_states[{layer}]` of CLIP, without the class token "
         f"(`vision_feature_layer={layer}` in config.json). Another layer was never trained for.",
         "",
-        "## Teachers",
-        "",
-        *(table if teachers else ["None: this encoder learned from no expert."]),
-        "",
-        "Their terms bind whoever uses these weights, the strictest first.",
+        *terms_section(teachers),
         "",
         "## Use",
         "",
@@ -181,7 +168,3 @@ def model_card(
         "```",
     ]
     return "\n".join([*head, "", *body, ""])
-
-
-def _allowed(commercial_use: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not known"}[commercial_use]

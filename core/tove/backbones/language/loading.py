@@ -69,11 +69,11 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
             )
     try:
         model, tokenizer, absent = _loaded(source, fusion, dtype)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a config.json that is not of its weights raises anything
         raise ConfigError(
             f"The language model {pretrained!r} (language.pretrained) could not be loaded; give a "
             "folder written by save_pretrained, 'pkg:PACKAGE/PATH' or the hub id of a causal "
-            f"language model. The cause: {error}"
+            f"language model. The cause: {type(error).__name__}: {error}"
         ) from error
     missing = sorted(name for name in absent if not is_cross_attention(name))
     if missing:

@@ -1,7 +1,6 @@
 """What a stage is given: the run that it is part of, with its settings, models and loaders."""
 
 import gc
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.upgrade import upgraded_model
 from tove.config.validation import check_arguments, check_model, look_up
+from tove.data.annotations import read_json
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.digests import lost_files
 from tove.engine.fingerprints import check_frozen
@@ -29,6 +29,7 @@ from tove.engine.known_tokens import name_views
 from tove.engine.optimizer import Schedule
 from tove.engine.planning import method_settings
 from tove.engine.provenance import check_provenance
+from tove.engine.rows import WRITTEN
 from tove.engine.seeding import seed_everything
 from tove.errors import CheckpointError, ConfigError
 from tove.protocols import Method, Row
@@ -44,7 +45,8 @@ __all__ = [
 def exported_encoder(encoder: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings that make an encoder's config read an export instead."""
     settings: dict[str, Any] = ENCODERS.get(encoder["type"]).read_export(folder.resolve())
-    kind = json.loads((folder / MARK).read_text()).get("type")  # of what its source's cannot read
+    about = read_json(str(folder / MARK), WRITTEN, hint=dict)
+    kind = about.get("type")  # of what its source's cannot read
     return settings if kind is None else settings | {"type": kind}
 
 

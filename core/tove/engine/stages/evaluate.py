@@ -53,6 +53,6 @@ def evaluate_checkpoint(
         console.print(results_table([row], shown))
         for name, score in row["metrics"].items():
             if name not in shown:
-                console.print(f"  {name}: {show_score(score)}", highlight=False, markup=False)
-        console.print(f"  {path}", highlight=False)
+                console.print(f"  {name}: {show_score(score)}")
+        console.print(f"  {path}")
     return row

@@ -12,8 +12,9 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from tove.atomic_io import write_text
+from tove.data.annotations import read_json
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
-from tove.engine.rows import nested_metrics, reference_of
+from tove.engine.rows import WRITTEN, nested_metrics, reference_of
 from tove.engine.stages.context import StageContext
 from tove.evaluation import paired_interval
 from tove.evaluation.profile.model import measure_cost
@@ -116,7 +117,7 @@ def _gain(context: StageContext, role: Role, reference: str | None, items: Items
     if over is None:
         return {}
     path = context.folder(over["stage"]) / "items" / f"{over['name']}.json"
-    theirs: Items = json.loads(path.read_text()) if path.exists() else {}
+    theirs: Items = read_json(str(path), WRITTEN, hint=dict) if path.exists() else {}
     common = [m for m in items if m in theirs and items[m].keys() == theirs[m].keys()]
     gains = {metric: asdict(paired_interval(items[metric], theirs[metric])) for metric in common}
     return {"over": over["name"], **gains} if gains else {}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.retrieval import retrieval_of_export
+from tove.backbones.experts.licences import Terms
 from tove.backbones.export_folder import check_free
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.digests import digests_of
@@ -25,6 +26,7 @@ from tove.engine.planning import source_of
 from tove.engine.stages.context import StageContext, exported_encoder
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.llava_export import check_llava, write_llava
+from tove.engine.stages.model_card import write_model_card
 from tove.engine.stages.source import check_source
 from tove.errors import ConfigError
 from tove.protocols import Role, Row
@@ -100,6 +102,9 @@ class ExportStage:
         retrieval = measure_retrieval(context, model, folder)
         del model  # what is measured needs the room
         row = self._measure(context, state, meta) | {"retrieval": retrieval}
+        if is_main_process():
+            teachers = [Terms(**entry) for entry in meta.get("licences", [])]
+            write_model_card(folder, row, context.rows, teachers, meta.get("method", {}))
         own = {"trainable_parameters": "trained_parameters", "merge_loss": "merge_loss"}
         return [row | {key: meta[name] for key, name in own.items() if name in meta}]
 

@@ -134,11 +134,11 @@ class StageRecord:
         )
 
     def _began_with(self) -> dict[str, Any]:
-        began: dict[str, Any] = read_json(str(self.folder / _SETTINGS), WRITTEN)
+        began: dict[str, Any] = read_json(str(self.folder / _SETTINGS), WRITTEN, hint=dict)
         return began
 
     def _ended_with(self) -> dict[str, Any]:
-        done: dict[str, Any] = read_json(str(self.folder / _DONE), WRITTEN)
+        done: dict[str, Any] = read_json(str(self.folder / _DONE), WRITTEN, hint=dict)
         return done
 
     def check_whole(self) -> None:

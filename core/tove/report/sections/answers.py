@@ -1,5 +1,6 @@
 """Test statements, captions and conversations with the answers of the run's models."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,13 +39,18 @@ def _card(item: Mapping[str, Any], given: Mapping[str, str]) -> Card:
     caption = sample["task"] == "caption"
     return Card(
         "" if view is None else data_uri(png_of(view.permute(1, 2, 0).numpy())),
-        question,
-        f"{'reference' if caption else 'right answer'}: {right}",
+        _plain(question),
+        f"{'reference' if caption else 'right answer'}: {_plain(right)}",
         [
-            (name, text, None if caption else words_of(text) == words_of(right))
+            (name, _plain(text), None if caption else words_of(text) == words_of(right))
             for name, text in given.items()
         ],
     )
+
+
+def _plain(text: str) -> str:
+    """Put punctuation back to its word: tokenizers of small worlds take it apart."""
+    return re.sub(r"\s+([.,;:?!])", r"\1", text)
 
 
 def _asked(sample: Mapping[str, Any]) -> tuple[str, str]:

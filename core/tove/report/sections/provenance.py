@@ -23,6 +23,7 @@ def provenance_section(material: Material) -> Section:
         ("seed", str(context.seed)),
         ("device", f"{context.device} on {platform.system()} {platform.machine()}"),
         ("data", str(context.cfg.data_root)),
+        ("commit", environment.commit() or "an installed copy"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     table = Table(("what", "value"), facts)

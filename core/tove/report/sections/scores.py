@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from tove.engine.rows import role_of, show_cost
 from tove.evaluation import wilson_interval
 from tove.report import figures
 from tove.report.model_probes import relation_counts
@@ -21,6 +22,15 @@ __all__ = [
     "results_section",
 ]
 
+_ROLES: Mapping[str, str] = {
+    "plain": "frozen CLIP alone in front of the language model, what lies between them trained",
+    "baseline": "the same with as many trained parameters as the method, and no expert",
+    "method": "the method, with all its experts",
+    "variant": "the method with something changed",
+    "detached": "the method with experts removed and nothing trained again",
+    "merged": "the exported encoder, which has learned from the method and runs no expert",
+    "control": "an encoder merged from a model without experts",
+}
 _RELATION = "/relation/"  # behind the metric's prefix
 _MOST_RELATIONS = 16  # in the picture; the table has all
 
@@ -30,18 +40,28 @@ def results_section(material: Material) -> Section:
     """Lay all rows out in a table."""
     if not material.rows:
         return Section("results", "Results", ["No stage has measured anything yet."])
-    costs = ("forward ms", "trained parameters", "all parameters", "images", "steps", "seed")
+    costs = ("forward ms", "FLOPs", "MB", "trained parameters", "all parameters")
+    costs += ("images", "steps", "seed")
     header = ["row", "experts", *map(metric_label, material.metrics), *costs]
     rows = [_cells(row, material.metrics) for row in material.rows]
     apart = _shown_apart(material)
     shown = [i for i, row in enumerate(material.rows) if row["name"] in apart]
     note = (
         "Scores on the held-out test split, under them their 95 % intervals. Forward is the "
-        "median time of one image through the vision side; images are the distinct ones that "
-        "training saw, those of a teacher included."
+        "median time of one image through the vision side, FLOPs its operations and MB the most "
+        "memory it takes; images are the distinct ones that training saw, those of a teacher "
+        "included."
     )
-    notes = [note, *_common_start(material)]
+    notes = [_what_rows_are(material.rows), note, *_common_start(material)]
     return Section("results", "Results", notes, Table(header, rows, range(2, len(header)), shown))
+
+
+def _what_rows_are(rows: Sequence[Row]) -> str:
+    """Say of each part that a row plays what it stands for, the rows by name."""
+    by_role: dict[str, list[str]] = {}
+    for row in rows:
+        by_role.setdefault(role_of(row), []).append(row["name"])
+    return " ".join(f"{', '.join(names)}: {_ROLES[role]}." for role, names in by_role.items())
 
 
 def _shown_apart(material: Material) -> tuple[str, ...]:
@@ -90,7 +110,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         row["name"],
         ", ".join(row["experts"]) or "none",
         *(_score_cell(score_of(row, metric)) for metric in metrics),
-        f"{row['forward_ms']:.2f}",
+        *(show_cost(row, cost) for cost in ("forward_ms", "flops", "peak_memory_mb")),
         f"{row['trainable_parameters']:,}",
         f"{row['total_parameters']:,}",
         f"{row['training_images']:,}",

@@ -1,0 +1,76 @@
+"""An export's model card is read by the hub's own library, and its code runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from tove.backbones.clip.encoder import TransformersCLIP
+from tove.backbones.experts.licences import Terms
+from tove.engine.digests import digests_of
+from tove.engine.stages.model_card import write_model_card
+
+ROW = {
+    "name": "merged",
+    "role": "merged",
+    "experts": [],
+    "metrics": {"vsr/accuracy": {"value": 0.7604, "low": 0.74, "high": 0.78, "n": 90}},
+    "training_images": 3800,
+    "steps": 1500,
+    "seed": 3,
+    "retrieval": {"source": 0.5, "transformers": 0.41, "images": 256},
+}
+PLAIN = ROW | {"name": "plain_clip", "role": "plain", "experts": [], "metrics": {}}
+TERMS = [
+    Terms("depth", "dpt", "MIT", True, "many scenes"),
+    Terms("segmentation", "segformer", "NVIDIA", False, "ADE20K"),
+]
+
+
+@pytest.fixture
+def export(miniature: Path, tmp_path: Path) -> Path:
+    encoder = TransformersCLIP(str(miniature / "clip"), layer=-2)
+    folder = encoder.export(tmp_path / "export")
+    write_model_card(folder, ROW, [PLAIN], TERMS, {"type": "ToVE", "tove_plugins": "0.1.0"})
+    return folder
+
+
+def test_the_hub_reads_its_metadata(export: Path):
+    data = ModelCard.load(export / "README.md").data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "image-feature-extraction"
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value) == ("vsr/accuracy", 0.7604)
+
+
+def test_it_tells_what_the_weights_do_not(export: Path):
+    text = (export / "README.md").read_text()
+    assert "`hidden_states[-2]`" in text
+    assert "`vision_feature_layer=-2`" in text
+    assert "| merged | 0 | 0.760 [0.74, 0.78] |" in text
+    assert "| plain_clip | 0 | - |" in text
+    assert "| segmentation | segformer | NVIDIA | no | ADE20K |" in text
+    assert "non-commercial because of segmentation (segformer)" in text
+    assert "R@1: source 0.5; transformers 0.41." in text
+
+
+def test_its_code_gives_the_tokens(export: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (40, 32), "red").save(export / "photo.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    monkeypatch.chdir(export)
+    exec(code.replace("FOLDER", str(export)), found)
+    encoder = TransformersCLIP(str(export), layer=-2)
+    with torch.no_grad():
+        # A square of one colour is the same pixels by any way of resizing.
+        expected = encoder(torch.tensor([254, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 32, 32) / 255)
+    torch.testing.assert_close(found["tokens"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_publisher_may_edit_it(export: Path):
+    before = digests_of(export, [export])
+    (export / "README.md").write_text("mine")
+    assert digests_of(export, [export]) == before
