@@ -29,6 +29,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from tove.backbones.clip.text_side import find_tokenizer
 from tove.backbones.export_folder import image_processor, same_tokens, write_whole
 from tove.backbones.shapes import architecture, building_shapes
+from tove.backbones.tokenizer_files import write_tokenizer
 from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
@@ -180,7 +181,7 @@ class TransformersViT(ViTEncoder):
             full.vision_model, full.config.vision_config = tower, self.tower_config
             full.to(dtype).save_pretrained(folder)
             if (tokenizer := find_tokenizer(self.source)) is not None:
-                tokenizer.save_pretrained(folder)
+                write_tokenizer(tokenizer, folder)
             return True
         model = getattr(transformers, self.family.model)(self.tower_config)
         getattr(model, "vision_model", model).load_state_dict(tower.state_dict())

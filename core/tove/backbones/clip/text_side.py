@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from tove.backbones.tokenizer_files import write_tokenizer
+
 __all__ = ["find_tokenizer", "mark_ends", "save_tokenizer", "write_openai_tokenizer"]
 
 _FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
@@ -57,17 +59,11 @@ def mark_ends(tokenizer: Any, eos_id: int | None) -> Any:  # noqa: ANN401
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, context_length: int) -> None:  # noqa: ANN401
-    """Write a tokenizer that both transformers 4 and 5 read, for a text tower of some positions."""
+    """Write a tokenizer for a text tower of some positions."""
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length)
     # The text tower takes no token types.
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    if settings.get("tokenizer_class") == "TokenizersBackend":  # known to transformers 5 alone
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    settings["model_input_names"] = tokenizer.model_input_names
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_tokenizer(tokenizer, folder, model_input_names=tokenizer.model_input_names)
 
 
 def write_openai_tokenizer(folder: Path, context_length: int) -> None:

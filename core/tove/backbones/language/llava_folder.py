@@ -31,6 +31,7 @@ from tove.backbones.language.llava_check import compare_with_stock
 from tove.backbones.language.llava_parts import LlavaParts
 from tove.backbones.language.llava_state import language_state, vision_state, with_token_rows
 from tove.backbones.language.llava_text import folder_tokenizer, model_card
+from tove.backbones.tokenizer_files import write_tokenizer
 from tove.errors import ConfigError
 
 __all__ = ["LlavaParts", "check_parts", "write_llava_folder"]
@@ -178,7 +179,7 @@ def _write_model(
 
 def _write_processor(parts: LlavaParts, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401
     """Write the tokenizer with its template, and the image processor."""
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(tokenizer, folder)
     encoder = parts.encoder
     side, seen = encoder.image_size, encoder.preprocess
     settings: dict[str, Any] = {

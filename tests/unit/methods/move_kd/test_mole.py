@@ -24,7 +24,9 @@ def _seed():
 
 def make(d_model=12, d_hidden=20, dtype=torch.float64, **options):
     """A MoLE whose biases and router matter."""
-    config = CLIPVisionConfig(hidden_size=d_model, intermediate_size=d_hidden)
+    config = CLIPVisionConfig(
+        hidden_size=d_model, intermediate_size=d_hidden, num_attention_heads=1
+    )
     ffn = CLIPMLP(config) if dtype == torch.float32 else CLIPMLP(config).to(dtype)
     mole = MoLE(ffn, **{"rank": 4, "dropout": 0.0, **options})
     for name, parameter in mole.named_parameters():

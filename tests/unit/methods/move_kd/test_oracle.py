@@ -42,7 +42,7 @@ class Tower(nn.Module):
     def __init__(self, config):
         super().__init__()
         options = {"image_size": config["image"], "patch_size": config["patch"]}
-        self.model = CLIPVisionModel(
+        whole = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=config["width"],
                 intermediate_size=config["ffn"],
@@ -54,6 +54,8 @@ class Tower(nn.Module):
                 **options,
             )
         ).double()
+        # A CLIPVisionModel of transformers 5 is the tower itself.
+        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
         self.eval()
 
     def blocks(self):
@@ -61,7 +63,7 @@ class Tower(nn.Module):
 
     def forward(self, images):
         """Return the hidden states, [0] being what enters the first block."""
-        return self.model(images, output_hidden_states=True).hidden_states
+        return self.model["vision_model"](images, output_hidden_states=True).hidden_states
 
 
 def make_world(oracle, released, **mole):
@@ -422,7 +424,8 @@ def test_parameter_counts(released, paper):
 class Vit(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.model = CLIPVisionModel(config)
+        whole = CLIPVisionModel(config)
+        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
 
     def blocks(self):
         yield from enumerate(self.model.vision_model.encoder.layers[:-1])

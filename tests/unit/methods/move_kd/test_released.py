@@ -26,7 +26,8 @@ class Student(nn.Module):
             image_size=8,
             patch_size=4,
         )
-        self.model = CLIPVisionModel(config)
+        whole = CLIPVisionModel(config)
+        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
         inject_mole(self, "all", rank=3, **mole)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
