@@ -7,6 +7,7 @@ out. What is written is run by onnxruntime and held against the folder.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def export_onnx(folder: Path, file: Path) -> float:
     pixels_BCHW = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         expected_BND = model(pixels_BCHW)
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model,
             (pixels_BCHW,),
             input_names=["pixel_values"],

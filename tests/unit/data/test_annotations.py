@@ -179,6 +179,7 @@ PHOTO = '"images": [{"id": 1, "file_name": "0.png"}]'
         ("VSRStatements", '[{"image": "0.png", "caption": "a", "label": 1}]'),
         ("VSRStatements", '{"image": "0.png", "caption": " . ", "label": 1}'),
         ("VSRStatements", '{"image": "0.png", "caption": "a", "label": {}}'),
+        ("VSRStatements", '{"image": "a\\u0000.png", "caption": "a", "label": 1}'),
         ("VSRStatements", '{"image": "", "caption": "a", "label": 1}'),
         ("Questions", '{"image": "0.png", "question": "a ?", "answer": " "}'),
         ("Questions", '{"image": "0.png", "question": "a ?", "answer": 2}'),
@@ -193,7 +194,7 @@ def test_a_file_of_another_shape_is_a_sentence(photos, kind, text):
         photos(text, kind)
 
 
-@pytest.mark.parametrize("name", ["a\0.png", "", ".", "a" * 5000, "../images"])
+@pytest.mark.parametrize("name", ["", ".", "a" * 5000, "../images"])
 def test_names_that_can_be_no_file_count_as_missing(photos, name):
     with pytest.raises(ConfigError, match=r"1 of the 1 images .* are not in"):
         photos(coco([(1, name)], [(1, "a")]), corrupt_limit=0)

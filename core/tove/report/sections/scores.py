@@ -40,8 +40,8 @@ def results_section(material: Material) -> Section:
     """Lay all rows out in a table."""
     if not material.rows:
         return Section("results", "Results", ["No stage has measured anything yet."])
-    costs = ("forward ms", "FLOPs", "MB", "trained parameters", "all parameters")
-    costs += ("images", "steps", "seed")
+    costs = ["forward ms", "FLOPs", "MB", "trained parameters", "all parameters"]
+    costs += ["images", "steps", "seed"]
     header = ["row", "experts", *map(metric_label, material.metrics), *costs]
     rows = [_cells(row, material.metrics) for row in material.rows]
     apart = _shown_apart(material)

@@ -523,7 +523,7 @@ def test_builds_from_a_config(lm_folder) -> None:
     ("options", "error", "words"),
     [
         (dict(adapters=dict(type="houlsby")), ConfigError, "'bottleneck' or 'lora'"),
-        (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, "one argument, width"),
+        (dict(adapters=dict(type="bottleneck", dim=4)), ConfigError, r"adapters\.dim is unknown"),
         (dict(dtype="bfloat16"), ConfigError, "its small steps lost to rounding"),
         (dict(pretrained="./no/such/folder"), ConfigError, "does not exist"),
     ],
