@@ -20,4 +20,6 @@ def write_tokenizer(tokenizer: Any, folder: Path, **settings: Any) -> None:  # n
     written = json.loads(file.read_text(encoding="utf-8"))
     if written.get("tokenizer_class") == "TokenizersBackend":  # known to transformers 5 alone
         written["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(written.get("extra_special_tokens"), list):  # 5's word for it
+        written["additional_special_tokens"] = written.pop("extra_special_tokens")
     file.write_text(json.dumps(written | settings, indent=2) + "\n", encoding="utf-8")

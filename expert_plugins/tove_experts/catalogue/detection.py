@@ -98,7 +98,7 @@ def _rtdetr(name: str) -> ExpertSpec:
         "num_feature_levels": 2,
         "decoder_n_levels": 2,  # what the second version calls the same
         "decoder_in_channels": [256, 256],
-        "decoder_layers": 1,
+        "decoder_layers": 2,  # transformers 5 ties the heads of those after the first
         "decoder_attention_heads": 2,
         "decoder_ffn_dim": 16,
         "num_denoising": 0,
