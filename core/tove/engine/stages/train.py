@@ -80,7 +80,7 @@ class TrainStage:
         model: Mapping[str, Any] | None = None,
         source: str | None = None,
         data: Mapping[str, str] | None = None,
-        trains: Sequence[str] | None = None,
+        trains: str | Sequence[str] | None = None,
         schedule: Mapping[str, Any] | None = None,
         runner: Mapping[str, Any] | None = None,
         row: str | None = None,
