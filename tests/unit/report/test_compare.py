@@ -274,3 +274,21 @@ def test_nothing_to_read_is_an_error_that_says_why(
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in lines[0]
     assert lines[-1].startswith("error: None of the folders")
+
+
+@pytest.mark.parametrize("flipped", [('"stage"', '"stbge"'), ('"transfer"', '"transfdr"')])
+def test_a_row_that_no_stage_of_the_run_has_is_refused(
+    write_run: Callable[..., Path], flipped: tuple[str, str]
+):
+    folder = write_run("run", rows(0.8))
+    found = read_run(folder).rows
+    for stage in {row["stage"] for row in found}:
+        (folder / stage).mkdir()
+        (folder / stage / "done.json").write_text("{}")
+        own = [row for row in found if row["stage"] == stage]
+        (folder / stage / "rows.json").write_text(json.dumps(own))
+    assert read_run(folder).rows == found
+    results = folder / "results.json"
+    results.write_text(results.read_text().replace(*flipped))
+    with pytest.raises(ConfigError, match=r"differ in the row"):
+        read_run(folder)

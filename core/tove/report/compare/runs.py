@@ -86,7 +86,7 @@ def read_run(folder: Path) -> Run:
 
 def _is_of_its_stage(folder: Path, row: Row) -> bool:
     """Tell whether a stage has the same row; results that were copied alone have no stages."""
-    own = folder / str(row.get("stage", "")) / "rows.json"
+    own = folder / str(row.get("stage")) / "rows.json"
     if own.is_file():
         return row in read_rows(own)
     return own.parent.is_dir() or not any(folder.glob("*/done.json"))
