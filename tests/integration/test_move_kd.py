@@ -19,6 +19,7 @@ from transformers import AutoModel, LlavaForConditionalGeneration
 import tove
 from tests.integration.conftest import REPOSITORY, tool_environment
 from tests.integration.test_talking import talking_settings
+from tove.backbones.vit import tower_of
 from tove.engine.pipeline import StagedRunner
 from tove.engine.preflight import check_config
 from tove.errors import CheckpointError, ConfigError
@@ -219,6 +220,6 @@ def test_a_student_without_mole_is_a_stock_clip_and_a_llava_folder(
     weight = "encoder.model.vision_model.encoder.layers.0.mlp.fc1.weight"
     trained = state(tmp_path, "tune")[weight]
     tower = stock.model.vision_tower
-    own = getattr(tower, "vision_model", tower).encoder.layers[0].mlp.fc1.weight
+    own = tower_of(tower).encoder.layers[0].mlp.fc1.weight
     assert torch.equal(own, trained)
     assert rows[0]["metrics"] == rows[1]["metrics"]

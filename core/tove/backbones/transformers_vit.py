@@ -30,7 +30,7 @@ from tove.backbones.clip.text_side import find_tokenizer
 from tove.backbones.export_folder import image_processor, same_tokens, write_whole
 from tove.backbones.shapes import architecture, building_shapes
 from tove.backbones.tokenizer_files import write_tokenizer
-from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, unmasked
+from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, tower_of, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
@@ -120,7 +120,7 @@ class TransformersViT(ViTEncoder):
         self.source = locate(pretrained)
         self.family = family = _family_of(self.source, pretrained)
         whole = load_whole(getattr(transformers, family.model), self.source, pretrained)
-        self.tower: Any = getattr(whole, "vision_model", whole)
+        self.tower: Any = tower_of(whole)
         self.tower_config = config = whole.config
         self.has_class_token = family is not _SIGLIP
         registers = getattr(config, "num_register_tokens", 0)
@@ -184,7 +184,7 @@ class TransformersViT(ViTEncoder):
                 write_tokenizer(tokenizer, folder)
             return True
         model = getattr(transformers, self.family.model)(self.tower_config)
-        getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
+        tower_of(model).load_state_dict(tower.state_dict())
         model.to(dtype).save_pretrained(folder)
         return False
 
@@ -218,7 +218,7 @@ def _stock(encoder: TransformersViT, folder: Path, images_BCHW: Tensor) -> Tenso
     preprocess = own_preprocess(str(folder), encoder.image_size)
     read: list[Tensor] = []
     # The library's hidden_states[-1] has gone through the last norm in some of its versions.
-    tower = getattr(model, "vision_model", model)
+    tower = tower_of(model)
     names = [name.removeprefix("tower.") for name, _ in encoder.blocks()]
     if not names:
         return tower.embeddings(preprocess(images_BCHW))[:, encoder.num_prefix :]

@@ -34,6 +34,7 @@ __all__ = [
     "own_preprocess",
     "resize_positions",
     "set_encoder_mode",
+    "tower_of",
     "unmasked",
 ]
 
@@ -191,6 +192,11 @@ def unmasked(block: nn.Module) -> dict[str, None]:
     """Return the masks that a block of transformers asks for; which ones depends on the version."""
     asked = _asked_of(type(block).forward)
     return {name: None for name in ("attention_mask", "causal_attention_mask") if name in asked}
+
+
+def tower_of(model: Any) -> Any:  # noqa: ANN401 - another class in each version of transformers
+    """Return the tower of a vision model; in transformers 5 a CLIPVisionModel is its own."""
+    return getattr(model, "vision_model", model)
 
 
 def output_of(block_output: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tove.atomic_io import atomic_writer
 from tove.backbones.export_folder import MARK
+from tove.backbones.vit import tower_of
 from tove.data.annotations import read_json
 from tove.errors import ConfigError
 
@@ -101,6 +102,6 @@ def _read(folder: Path) -> tuple[nn.Module, int]:
     about = read_json(str(folder / MARK), "what an export says of itself", hint=dict)
     whole = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     rows, columns = about["grid"]
-    tower = getattr(whole, "vision_model", whole)
+    tower = tower_of(whole)
     model = _Tokens(tower, about["layer"], rows * columns).eval()
     return model, about["image_size"]

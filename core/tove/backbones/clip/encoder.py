@@ -15,7 +15,7 @@ from transformers import CLIPVisionModel
 
 from tove.backbones.clip.export import FORMATS, export_encoder
 from tove.backbones.clip.open_clip import OpenCLIP
-from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, unmasked
+from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, tower_of, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
 from tove.registry import ENCODERS
 
@@ -51,7 +51,7 @@ class TransformersCLIP(ViTEncoder):
         self.tower_config = config = whole.config
         # transformers 5 has no `vision_model` in a CLIPVisionModel. Parameters keep the name that
         # checkpoints know.
-        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
+        self.model = nn.ModuleDict({"vision_model": tower_of(whole)})
         sizes = config.hidden_size, config.image_size, config.patch_size
         self._resize(self._lay_out(config.num_hidden_layers, *sizes, image_size))
         self.preprocess = own_preprocess(self.source, self.image_size)

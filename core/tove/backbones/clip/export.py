@@ -43,7 +43,7 @@ from tove.backbones.clip.text_side import (
 )
 from tove.backbones.export_folder import image_processor, same_tokens, unit_statistics, write_whole
 from tove.backbones.preprocess import Preprocess
-from tove.backbones.vit import load_whole, own_preprocess
+from tove.backbones.vit import load_whole, own_preprocess, tower_of
 from tove.errors import ConfigError
 
 __all__ = ["FORMATS", "export_encoder", "open_clip_preprocess"]
@@ -135,7 +135,7 @@ def _from_transformers(encoder: Encoder, folder: Path) -> tuple[Any, bool]:
     full = _full_source(encoder.source)
     if full is None:
         model = CLIPVisionModel(encoder.tower_config)
-        getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
+        tower_of(model).load_state_dict(tower.state_dict())
         return model.to(dtype), False
     full.vision_model, full.config.vision_config = tower, encoder.tower_config
     tokenizer = find_tokenizer(encoder.source)
@@ -159,7 +159,7 @@ def _from_open_clip(encoder: Encoder, folder: Path) -> tuple[Any, bool]:
     clip = full and clip_from_open_clip(model_cfg, full, config, state)
     if clip is None:
         model = CLIPVisionModel(config)
-        getattr(model, "vision_model", model).load_state_dict(state)
+        tower_of(model).load_state_dict(state)
         return model.to(dtype), False
     text = model_cfg["text_cfg"]
     tokenizer = _own_tokenizer(encoder, text)

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionConfig, CLIPVisionMode
 
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.backbones.export_folder import image_processor, same_tokens, write_whole
+from tove.backbones.vit import tower_of
 from tove.errors import ConfigError
 from tove.methods.move_kd.mole import MoLE
 from tove.registry import ENCODERS
@@ -56,7 +57,7 @@ class MoLECLIPVisionModel(CLIPVisionModel):
 
     def __init__(self, config: MoLECLIPVisionConfig) -> None:
         super().__init__(config)
-        tower: Any = getattr(self, "vision_model", self)
+        tower: Any = tower_of(self)
         blocks = tower.encoder.layers
         for number in config.mole_layers:
             blocks[number].mlp = MoLE(blocks[number].mlp, **config.mole)
@@ -105,7 +106,7 @@ class MoLECLIP(TransformersCLIP):
         plain.pop("model_type")
         config = MoLECLIPVisionConfig(mole=options, mole_layers=list(mixed), **plain)
         model = MoLECLIPVisionModel(config)
-        getattr(model, "vision_model", model).load_state_dict(tower.state_dict())
+        tower_of(model).load_state_dict(tower.state_dict())
         model.to(tower.post_layernorm.weight.dtype).save_pretrained(new)
         settings = image_processor(self, "CLIPImageProcessor", crops=True)
         (new / "preprocessor_config.json").write_text(settings)

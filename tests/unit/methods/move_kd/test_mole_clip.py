@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModel
 
 from tove.backbones.clip.encoder import TransformersCLIP
+from tove.backbones.vit import tower_of
 from tove.engine.stages.context import exported_encoder
 from tove.errors import ConfigError
 from tove.methods.move_kd import MoLE, MoLECLIP, inject_mole
@@ -29,7 +30,7 @@ def test_the_folder_gives_the_same_tokens_exactly(clip_folder, tmp_path, how):
     again = MoLECLIP(str(folder), layer=-2)
     assert torch.equal(again(images), student(images))
     stock = AutoModel.from_pretrained(folder).eval()
-    layers = getattr(stock, "vision_model", stock).encoder.layers
+    layers = tower_of(stock).encoder.layers
     assert [isinstance(block.mlp, MoLE) for block in layers] == [True, True, False]
     assert layers[0].mlp.options.items() >= {**OPTIONS, **how}.items()
     states = stock(again.preprocess(images), output_hidden_states=True).hidden_states

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from tove.backbones.vit import tower_of
 from tove.methods.move_kd.attention_weights import (
     class_attention,
     teacher_weights,
@@ -55,7 +56,7 @@ class Tower(nn.Module):
             )
         ).double()
         # A CLIPVisionModel of transformers 5 is the tower itself.
-        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
+        self.model = nn.ModuleDict({"vision_model": tower_of(whole)})
         self.eval()
 
     def blocks(self):
@@ -425,7 +426,7 @@ class Vit(nn.Module):
     def __init__(self, config):
         super().__init__()
         whole = CLIPVisionModel(config)
-        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
+        self.model = nn.ModuleDict({"vision_model": tower_of(whole)})
 
     def blocks(self):
         yield from enumerate(self.model.vision_model.encoder.layers[:-1])

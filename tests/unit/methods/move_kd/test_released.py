@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from tove.backbones.vit import tower_of
 from tove.errors import CheckpointError, ConfigError
 from tove.methods.move_kd.mole_injection import inject_mole
 from tove.methods.move_kd.released import Released, read_released, write_stage_one
@@ -27,7 +28,7 @@ class Student(nn.Module):
             patch_size=4,
         )
         whole = CLIPVisionModel(config)
-        self.model = nn.ModuleDict({"vision_model": getattr(whole, "vision_model", whole)})
+        self.model = nn.ModuleDict({"vision_model": tower_of(whole)})
         inject_mole(self, "all", rank=3, **mole)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
