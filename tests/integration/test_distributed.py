@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from tove.engine.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -125,13 +128,22 @@ def test_two_sharded_processes_train_as_one_and_what_they_leave_loads_in_one(
     assert rows[0]["metrics"] == rows[1]["metrics"]
     assert rows[0]["model"] == rows[1]["model"] == "ToVE"
 
-    # Killed after three steps and resumed it takes the same further ones.
+    # Each process keeps its own parts, which are the whole together.
+    alone, parts = (read_checkpoint(tmp_path / n / "transfer/iter_3.pth") for n in ("one", "two"))
+    assert alone["state_dict"].keys() == parts["state_dict"].keys()
+    for name, tensor in alone["state_dict"].items():
+        torch.testing.assert_close(parts["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
+    moments = [checkpoint["optimizer"]["state"][0]["exp_avg"] for checkpoint in (alone, parts)]
+    assert moments[0].shape == moments[1].shape
+    assert 0 < (folder / "iter_3.shard_1").stat().st_size < (folder / "iter_3.pth").stat().st_size
+    # One part is damaged: both go on from the checkpoint before, and take the same further steps.
     before = curve("two")
-    for name in ("done.json", "rows.json", "model.pth", "iter_6.pth"):
+    for name in ("done.json", "rows.json", "model.pth"):
         (folder / name).unlink()
-    (folder / "last_checkpoint").write_text("iter_3.pth")
+    (folder / "iter_6.shard_1").write_bytes(b"half")
     again = launch(*TWO, config, "--work-dir", folder.parent, "--resume", *HALVES)
     assert again.returncode == 0, again.stderr[-3000:]
+    assert "iter_6.shard_1 cannot be read" in again.stdout + again.stderr
     for then, now in zip(before, curve("two"), strict=True):
         assert now == pytest.approx(then, rel=1e-5, abs=1e-7)
 

@@ -8,6 +8,10 @@ A checkpoint is dict(state_dict, meta, ...) in torch's format, read with `weight
     cfg        the config's text
     stage, steps, seed, versions
     world_size, amp   (of those to resume from) how it trained
+
+One to resume from, of a sharded training, is a file for each process: iter_8.pth of the main one,
+iter_8.shard_1 of the next, ... Its `shards` says how many there are; `read_checkpoint` puts them
+together.
 """
 
 import io
@@ -18,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from tove.atomic_io import atomic_writer
+from tove.engine.sharding import gathered, joined
 from tove.errors import CheckpointError
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
     "read_checkpoint",
     "resumable_checkpoint",
     "save_checkpoint",
+    "shard_of",
     "step_of",
     "way_of_training",
     "write_checkpoint",
@@ -42,7 +48,7 @@ def save_checkpoint(path: Path, model: Any, meta: Mapping[str, Any]) -> None:  #
 
     All processes call it: a sharded state is gathered by all, and written by one.
     """
-    state_dict = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    state_dict = {name: tensor.cpu() for name, tensor in gathered(model.state_dict()).items()}
     if is_main_process():
         write_checkpoint(path, {"meta": dict(meta), "state_dict": state_dict})
 
@@ -59,13 +65,34 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         stream.write(buffer.getbuffer())
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def shard_of(path: Path, process: int) -> Path:
+    """Return the file of a process that belongs to a checkpoint of a sharded training."""
+    return path.with_suffix(f".shard_{process}") if process else path
+
+
+def read_checkpoint(path: str | Path, part: int | None = None) -> dict[str, Any]:
     """Read a checkpoint without running code from it.
+
+    Args:
+        path: of the checkpoint.
+        part: the process whose part of a sharded one is wanted; None is the whole.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it holds more than data.
     """
-    path = Path(path)
+    checkpoint = _read(Path(path))
+    shards = checkpoint.get("shards", 1)
+    if shards == 1 or part == 0:
+        return checkpoint
+    if part is not None:
+        return _read(shard_of(Path(path), part))
+    others = [_read(shard_of(Path(path), process)) for process in range(1, shards)]
+    whole: dict[str, Any] = joined([checkpoint, *others])
+    del whole["shards"]
+    return whole
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"There is no checkpoint at {path}; run the stage that writes it, or correct the path."
@@ -96,12 +123,19 @@ def _check_archive(path: Path) -> None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
-def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def resumable_checkpoint(
+    folder: Path, part: int | None = None
+) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint of an interrupted training that can be read; None for none.
 
     It is returned with its path, so that nobody reads it twice.
 
     A damaged one costs the steps since the one before it.
+
+    Args:
+        folder: of the training.
+        part: the process that asks for its part of a sharded training; all of them ask together,
+            and are given the same step. None is the whole.
 
     Raises:
         CheckpointError: there are some, and not one of them can be read.
@@ -111,10 +145,9 @@ def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return None
     damaged: list[str] = []
     for path in paths:
-        try:
-            checkpoint = read_checkpoint(path)
-        except CheckpointError as error:
-            damaged.append(str(error))
+        checkpoint, error = _read_together(path, part)
+        if checkpoint is None:
+            damaged.append(error)
             continue
         for remark in damaged:
             print_log(f"{remark} Going on from {path.name}.", "current", logging.WARNING)
@@ -123,6 +156,19 @@ def resumable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         f"No checkpoint in {folder} can be resumed from; run without --resume to begin again. "
         + " ".join(damaged)
     )
+
+
+def _read_together(path: Path, part: int | None) -> tuple[dict[str, Any] | None, str]:
+    """Read a checkpoint, or say what is wrong; with a part, with another process's one as well."""
+    error = ""
+    try:
+        checkpoint: dict[str, Any] | None = read_checkpoint(path, part)
+    except CheckpointError as raised:
+        checkpoint, error = None, str(raised)
+    if part is None:
+        return checkpoint, error
+    errors = [e for e in all_gather_object(error) if e]
+    return (None, errors[0]) if errors else (checkpoint, "")
 
 
 def step_of(path: Path) -> int:

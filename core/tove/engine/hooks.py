@@ -23,6 +23,7 @@ from tove.engine.checkpoint import step_of, way_of_training
 from tove.engine.fingerprints import check_frozen
 from tove.engine.provenance import check_provenance
 from tove.engine.seeding import end_step, seed_step
+from tove.engine.sharding import is_sharded, own_parts
 from tove.errors import Preempted, TrainingError
 from tove.registry import HOOKS
 
@@ -204,6 +205,12 @@ class AtomicCheckpointHook(CheckpointHook):
         """Take the runner's folder."""
         self.out_dir = runner.work_dir
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Of a sharded training let each process keep its own parts; other hooks' are there."""
+        if is_sharded(runner.model):
+            parts = {key: own_parts(value) for key, value in checkpoint.items()}
+            checkpoint.update(parts, shards=runner.world_size)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         name = self.filename_tmpl.format(step)
         self.last_ckpt = str(Path(self.out_dir) / name)
@@ -217,6 +224,9 @@ class AtomicCheckpointHook(CheckpointHook):
         kept = sorted(Path(self.out_dir).glob("iter_*.pth"), key=step_of)
         for old in kept[: -self.keep]:
             old.unlink()
+        for part in Path(self.out_dir).glob("*.shard_*"):  # an older one's, or of one cut short
+            if not part.with_suffix(".pth").exists():
+                part.unlink()
 
 
 @HOOKS.register_module()

@@ -5,10 +5,10 @@ module only says what they are built of. `schedule` is the short form: it fills 
 settings, and what a config says in mmengine's own words lies over them.
 """
 
+import functools
 import itertools
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +16,21 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
-from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint
+from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint, shard_of
 from tove.engine.hooks import LossCurveHook, PreemptionHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.progress import ProgressHook
 from tove.engine.seeding import end_step
-from tove.engine.sharding import SHARD, is_sharded, load_whole, shard
+from tove.engine.sharding import SHARD, is_sharded, load_whole, placed, shard
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner", "images_seen"]
 
@@ -134,6 +135,9 @@ class StageRunner(Runner):
         if self._resumed is None:
             return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint, self._resumed = dict(self._resumed), None
+        if "shards" in checkpoint:
+            like = next(p for p in self.model.parameters() if isinstance(p, DTensor))
+            checkpoint = placed(checkpoint, like)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         inner = self.model.module if is_model_wrapper(self.model) else self.model
         load_whole(inner, checkpoint["state_dict"])
@@ -153,13 +157,19 @@ class StageRunner(Runner):
             super()._init_model_weights()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Write a checkpoint; of a sharded model every process gathers it, and one writes."""
+        """Write a checkpoint; of a sharded model every process writes its own file.
+
+        The main one's is the last: it stands for all of them.
+        """
         if not is_sharded(self.model):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = out_dir if is_main_process() else scratch
-            Runner.save_checkpoint.__wrapped__(self, folder, filename, *args, **kwargs)
+        write = functools.partial(Runner.save_checkpoint.__wrapped__, self, out_dir)
+        if not is_main_process():
+            write(shard_of(Path(filename), get_rank()).name, *args, **kwargs)
+        barrier()
+        if is_main_process():
+            write(filename, *args, **kwargs)
 
     def _log_env(self, env_cfg: dict) -> None:
         """Leave the environment out: collecting it starts a compiler, for every stage anew."""
@@ -182,7 +192,8 @@ def build_stage_runner(plan: RunPlan) -> StageRunner:
         everything = {n for n, _ in (*plan.model.named_parameters(), *plan.model.named_buffers())}
         ignored = everything - set(plan.model.state_dict())
         plan.model._ddp_params_and_buffers_to_ignore = sorted(ignored)
-    found = resumable_checkpoint(folder) if plan.resume else None
+    part = get_rank() if _shards(plan) else None
+    found = resumable_checkpoint(folder, part) if plan.resume else None
     if found is not None:
         check_way_of_training(found[1]["meta"], plan.amp, str(found[0]))
     own = dict(plan.settings)

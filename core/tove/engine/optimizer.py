@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from tove.config.overlay import merged_settings
 from tove.config.validation import Range
-from tove.engine.sharding import gathered, scattered_like
+from tove.engine.sharding import scattered_like
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -83,11 +83,6 @@ class _Deferred:
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-    def state_dict(self: Any) -> dict[str, Any]:
-        """Return the state with whole tensors, see `gathered`; all processes take part."""
-        state: dict[str, Any] = gathered(super().state_dict())  # type: ignore[misc]
-        return state
 
     def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
         """Load whole tensors, of which a sharded parameter takes its own part."""

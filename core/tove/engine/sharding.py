@@ -4,14 +4,16 @@
 
 Each repeated layer of the language model, and of an encoder that trains, that has that many
 parameters is gathered by itself, when it runs; the rest of the model with the first call.
-Checkpoints hold whole tensors, by the names that they have without sharding: what a sharded
-training leaves loads in one process. They are gathered tensor by tensor, into the main process's
-memory: no device ever holds more than the largest of them.
+A checkpoint to resume from is a file for each process, which holds its own parts; nothing is
+gathered. Put together they are the whole one, see `tove.engine.checkpoint`.
+The model that a training leaves holds whole tensors, by the names that they have without sharding:
+it loads in one process. It is gathered tensor by tensor, into the main process's memory: no device
+ever holds more than the largest of them.
 
 A scalar cannot be sharded: it is kept whole, and its gradient averaged.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +24,18 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["gathered", "is_sharded", "load_whole", "scattered_like", "shard"]
+__all__ = [
+    "gathered",
+    "is_sharded",
+    "joined",
+    "load_whole",
+    "own_parts",
+    "placed",
+    "scattered_like",
+    "shard",
+]
+
+_PART, _SHAPE = "part of a sharded tensor", "shape"
 
 SHARD = "FullyShard"
 """The `type` of `model_wrapper_cfg` that asks for it."""
@@ -94,9 +107,53 @@ def gathered(value: Any) -> Any:  # noqa: ANN401 - any state dict
         if is_main_process():
             return whole.cpu()
         return torch.zeros((), dtype=whole.dtype).expand(whole.shape)
+    return _mapped(gathered, value)
+
+
+def own_parts(value: Any) -> Any:  # noqa: ANN401 - any state dict
+    """Return a nested state in plain tensors, a sharded one as this process's part and its shape.
+
+    `placed` makes it sharded again, `joined` whole.
+    """
+    if isinstance(value, DTensor):
+        return {_PART: value.to_local().detach().cpu(), _SHAPE: list(value.shape)}
+    return _mapped(own_parts, value)
+
+
+def placed(value: Any, like: DTensor) -> Any:  # noqa: ANN401 - any state dict
+    """Return a nested state of `own_parts` with its parts sharded, as `like` is."""
+    if not _is_part(value):
+        return _mapped(lambda inner: placed(inner, like), value)
+    shape = torch.Size(value[_SHAPE])
+    strides = torch.empty(shape, device="meta").stride()
+    part = value[_PART].to(like.device)
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=strides
+    )
+
+
+def joined(states: Sequence[Any]) -> Any:  # noqa: ANN401 - state dicts
+    """Return the whole nested state of what `own_parts` gave in each process, in their order.
+
+    What is not sharded is that of the first.
+    """
+    first = states[0]
+    if _is_part(first):
+        return torch.cat([state[_PART] for state in states]).reshape(first[_SHAPE])
+    if not isinstance(first, Mapping):
+        return first
+    return {key: joined([state[key] for state in states if key in state]) for key in first}
+
+
+def _is_part(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, Mapping) and _PART in value
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:  # noqa: ANN401
+    """Apply a function to what a nested state holds."""
     if isinstance(value, Mapping):
-        return {key: gathered(inner) for key, inner in value.items()}
-    return [gathered(inner) for inner in value] if isinstance(value, list) else value
+        return {key: function(inner) for key, inner in value.items()}
+    return [function(inner) for inner in value] if isinstance(value, list) else value
 
 
 def scattered_like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tove.data.annotations import read_json
-from tove.engine.sharding import gathered
 from tove.errors import CheckpointError, ConfigError, close_matches
 from tove_plugins import resolve_resource, sha256_of
 
@@ -74,8 +73,6 @@ def keep_frozen_weights_out(model: Any, also: Iterable[str] = ()) -> None:  # no
         for name in [name for name in state_dict if name.startswith(prefix)]:
             if name.removeprefix(prefix) not in kept:
                 del state_dict[name]
-            else:
-                state_dict[name] = gathered(state_dict[name])
 
     def forgive(module: nn.Module, incompatible: Any) -> None:  # noqa: ANN401
         frozen = tuple(f".{name}" for name in _tensors(module) if name not in kept)

@@ -13,8 +13,14 @@ from mmengine.config import Config
 from torch import nn
 
 from tove.atomic_io import write_text
-from tove.engine.checkpoint import read_checkpoint, resumable_checkpoint, save_checkpoint
+from tove.engine.checkpoint import (
+    read_checkpoint,
+    resumable_checkpoint,
+    save_checkpoint,
+    write_checkpoint,
+)
 from tove.engine.pipeline import StagedRunner
+from tove.engine.stages.state import StageRecord
 from tove.errors import CheckpointError, ConfigError
 from tove.registry import STAGES
 
@@ -204,3 +210,16 @@ def test_killed_anywhere_in_a_second_run_no_stage_is_finished_without_row_and_mo
         assert [row["steps"] for row in run(work, experts, resume=True)] == [expected]
         assert len(json.loads((work / "results.json").read_text())) == 1
     assert point > 15
+
+
+def test_what_a_sharded_training_has_learned_is_put_together(tmp_path: Path):
+    parts = [{"part of a sharded tensor": torch.ones(n, 2), "shape": [3, 2]} for n in (2, 1)]
+    for name, part in zip(("iter_2.pth", "iter_2.shard_1"), parts, strict=True):
+        checkpoint = {"state_dict": {"weight": part}, "meta": {"iter": 2}, "shards": 2}
+        write_checkpoint(tmp_path / name, checkpoint)
+    write_text(tmp_path / "last_checkpoint", "iter_2.pth")
+    record = StageRecord(tmp_path, "one", {})
+    record.set_aside()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier.pth"]
+    earlier = read_checkpoint(tmp_path / "earlier.pth")
+    assert torch.equal(earlier["state_dict"]["weight"], torch.ones(3, 2))

@@ -20,7 +20,7 @@ from typing import Any
 from tove.atomic_io import remove_unfinished, write_text
 from tove.config.overlay import flatten
 from tove.data.annotations import read_json
-from tove.engine.checkpoint import resumable_checkpoint
+from tove.engine.checkpoint import resumable_checkpoint, shard_of, write_checkpoint
 from tove.engine.digests import digests_of, lost_files
 from tove.engine.rows import WRITTEN, read_rows, write_rows
 from tove.errors import CheckpointError, ConfigError
@@ -43,6 +43,7 @@ _OWN_FILES = (
     _SETTINGS,
     "last_checkpoint",
     "iter_*.pth",
+    "iter_*.shard_*",
     _MODEL,
     "slim_*.pth",
     "rows.json",
@@ -204,7 +205,7 @@ class StageRecord:
         That is its model where it had finished, and the last checkpoint of an interrupted training.
         """
         self._remove([_DONE])
-        learned = self.folder / _MODEL
+        learned, found = self.folder / _MODEL, None
         if not learned.exists():
             found = resumable_checkpoint(self.folder)
             learned = found[0] if found else self.folder / EARLIER
@@ -212,7 +213,9 @@ class StageRecord:
         for path in self.folder.glob("iter_*.pth"):
             if path != learned:
                 path.unlink()
-        if learned.exists():
+        if found and shard_of(learned, 1).exists():  # a file for each process, and no longer
+            write_checkpoint(self.folder / EARLIER, found[1])
+        elif learned.exists():
             os.replace(learned, self.folder / EARLIER)
         kept = (_SETTINGS, EARLIER, "images_seen.txt")  # what is learned was learned from these
         self._remove(name for name in _OWN_FILES if name not in kept)
