@@ -128,7 +128,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = frame.parser(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(argv)
 

@@ -308,11 +308,11 @@ def train_dino(pool: Pool, args: argparse.Namespace) -> tuple[nn.Module, dict]:
 
 
 def probe(trunk: nn.Module, pool: Pool) -> dict[str, float]:
-    """Linear probes on object-averaged tokens of unseen scenes.
+    """Linear probes on tokens of unseen scenes, averaged over an object, for the count over all.
 
     Returns:
-        How often they tell which of two objects is closer, bigger, more to the left; how often
-        an object's shape and colour.
+        How often they tell which of two objects is closer, bigger, more to the left, wider in the
+        image; how often an object's shape and colour; how often how many objects are in view.
     """
     import torch
     from torch.nn import functional as F
@@ -331,30 +331,34 @@ def probe(trunk: nn.Module, pool: Pool) -> dict[str, float]:
     size = pool.size[rows][seen].log()
     boxes = pool.boxes[rows][seen]
     train = scene < 3000
-    x = (x - x[train].mean(0)) / x[train].std(0).clamp(min=1e-4)
-    x = torch.cat([x, torch.ones(len(x), 1)], -1)
 
-    def regress(y: Tensor) -> Tensor:
+    def regress(x: Tensor, y: Tensor, train: Tensor) -> Tensor:
+        x = (x - x[train].mean(0)) / x[train].std(0).clamp(min=1e-4)
+        x = torch.cat([x, torch.ones(len(x), 1)], -1)
         eye = 10.0 * torch.eye(x.shape[1])
         return x @ torch.linalg.solve(x[train].T @ x[train] + eye, x[train].T @ y[train])
 
     def order(y: Tensor, margin: float) -> float:
-        guess, held = regress(y[:, None])[:, 0], ~train
+        guess, held = regress(x, y[:, None], train)[:, 0], ~train
         i, j = torch.triu_indices(int(held.sum()), int(held.sum()), 1)
         s, yh, gh = scene[held], y[held], guess[held]
         ok = (s[i] == s[j]) & ((yh[i] - yh[j]).abs() > margin)
         return ((yh[i] > yh[j]) == (gh[i] > gh[j]))[ok].float().mean().item()
 
-    def classify(labels: Tensor, classes: int) -> float:
-        guess = regress(F.one_hot(labels, classes).float()).argmax(-1)
+    def classify(x: Tensor, labels: Tensor, classes: int, train: Tensor) -> float:
+        guess = regress(x, F.one_hot(labels, classes).float(), train).argmax(-1)
         return (guess == labels)[~train].float().mean().item()
 
     scores = {
         "closer": order(depth, 0.14),
         "bigger": order(size, 0.18),
         "left": order((boxes[:, 0] + boxes[:, 2]) / 2, 0.1),
-        "shape": classify(pool.shape[rows][seen], 3),
-        "colour": classify(pool.colour[rows][seen], 7),
+        "wider": order(boxes[:, 2] - boxes[:, 0], 0.06),
+        "shape": classify(x, pool.shape[rows][seen], 3, train),
+        "colour": classify(x, pool.colour[rows][seen], 7, train),
+        "count": classify(
+            tokens.mean(1), seen.sum(1), MAX_OBJECTS + 1, torch.arange(len(rows)) < 3000
+        ),
     }
     return {k: round(v, 3) for k, v in scores.items()}
 

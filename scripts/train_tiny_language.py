@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tove.data.tiny_world.text import Thing
 
 # Steps and scenes a step that the shipped weights had, as their cards say.
-SHIPPED = {"lm": (2800, 64), "align": (1200, 48)}
+SHIPPED = {"lm": (4500, 64), "align": (1200, 48)}
 SHORT = 14
 """Tokens of the longest statement with its answer."""
 SYMBOLS = 1 + 7 + 3 + 2 + 2 + 4 + 1 + 1

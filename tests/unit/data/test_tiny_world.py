@@ -61,7 +61,7 @@ def test_text_alone_tells_nothing(world):
     labels: dict[str, list[bool]] = defaultdict(list)
     for row in things:
         rng = random.Random(len(labels["all"]))
-        for statement in statements_of(row, 13, rng):
+        for statement in statements_of(row, len(RELATIONS), rng):
             labels["all"].append(statement.label)
             labels[statement.relation].append(statement.label)
             if statement.relation == "count":
@@ -79,15 +79,16 @@ def test_statements_say_what_the_geometry_says(world):
     checked = 0
     for b, row in enumerate(things):
         by_name = {t.name: t for t in row}
-        for s in statements_of(row, 13, random.Random(b)):
+        for s in statements_of(row, len(RELATIONS), random.Random(b)):
             words = s.text.split()
-            if s.relation not in ("behind", "bigger than", "left of"):
+            if s.relation not in ("behind", "bigger than", "left of", "wider than"):
                 continue
             first, second = by_name[" ".join(words[1:3])], by_name[" ".join(words[-2:])]
             value = {
                 "behind": lambda t: float(scenes.centre[b, t.slot, 2]),  # noqa: B023
                 "bigger than": lambda t: float(scenes.size[b, t.slot]),  # noqa: B023
                 "left of": lambda t: -t.x,
+                "wider than": lambda t: t.box[2] - t.box[0],
             }[s.relation]
             assert (value(first) > value(second)) == s.label, s
             checked += 1
@@ -108,7 +109,7 @@ def test_questions_have_one_answer(world):
 def test_the_tokenizer_knows_every_word_and_ends_with_its_highest_id(world):
     _, _, things = world
     tokenizer = tiny_tokenizer()
-    texts = [s.text for row in things for s in statements_of(row, 13, random.Random(0))]
+    texts = [s.text for row in things for s in statements_of(row, len(RELATIONS), random.Random(0))]
     texts += [q.text + " " + q.answer for r in things for q in questions_of(r, 9, random.Random(0))]
     for text in texts:
         assert tokenizer.unk_token_id not in tokenizer(text).input_ids, text

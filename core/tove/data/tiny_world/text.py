@@ -9,6 +9,7 @@ Relations and what they need:
     bigger than / smaller than                 real size: extent in the image times depth
     on the same side as                        place relative to the image's middle
     overlaps                                   extents of two objects in the image
+    wider than / narrower than                 extents in the image
     count                                      how many objects of a colour or a shape are seen
 """
 
@@ -29,7 +30,8 @@ PLURALS = {"ball": "balls", "box": "boxes", "cylinder": "cylinders"}
 DEPTH_RELATIONS = ("in front of", "behind", "closer than", "farther than")
 SIZE_RELATIONS = ("bigger than", "smaller than")
 IMAGE_RELATIONS = ("left of", "right of", "above", "below", "on the same side as", "overlaps")
-RELATIONS = (*DEPTH_RELATIONS, *SIZE_RELATIONS, *IMAGE_RELATIONS, "count")
+EXTENT_RELATIONS = ("wider than", "narrower than")
+RELATIONS = (*DEPTH_RELATIONS, *SIZE_RELATIONS, *EXTENT_RELATIONS, *IMAGE_RELATIONS, "count")
 PHRASES = {
     "left of": "is left of",
     "right of": "is right of",
@@ -41,6 +43,8 @@ PHRASES = {
     "farther than": "is farther than",
     "bigger than": "is bigger than",
     "smaller than": "is smaller than",
+    "wider than": "is wider than",
+    "narrower than": "is narrower than",
     "on the same side as": "is on the same side as",
     "overlaps": "overlaps",
 }
@@ -71,6 +75,11 @@ class Thing:
     size: float
     box: tuple[float, float, float, float]
     clear: bool
+
+    @property
+    def width(self) -> float:
+        """Columns of its visible pixels, as a share of the image's."""
+        return self.box[2] - self.box[0]
 
     @property
     def name(self) -> str:
@@ -203,6 +212,8 @@ _ORDER: dict[str, Callable[[Thing, Thing], bool]] = {
     "farther than": lambda a, b: a.depth > b.depth * 1.15,
     "bigger than": lambda a, b: a.size > b.size * 1.2,
     "smaller than": lambda a, b: a.size * 1.2 < b.size,
+    "wider than": lambda a, b: a.width > b.width * 1.25,
+    "narrower than": lambda a, b: a.width * 1.25 < b.width,
 }
 
 
