@@ -89,7 +89,7 @@ class BenchmarkScore(BaseMetric):
         if self.submission and answers:
             SUBMISSIONS[self.benchmark](Path(self.submission), answers)
             print_log(f"{len(answers)} answers for the server: {self.submission}", "current")
-        known = [answer for answer in answers if answer.target]
+        known = [answer for answer in answers if answer.target or answer.references]
         if not known:
             return {"num_questions": len(answers)} if answers else {}
         items, scores = SCORERS[self.benchmark](known)
