@@ -1,13 +1,15 @@
 """Writes each benchmark in small, in the files and keys of its release."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-__all__ = ["WRITERS", "write_json"]
+__all__ = ["WRITERS", "jpeg", "shards", "tar", "write_json"]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -228,6 +230,38 @@ def visual_genome(root: Path) -> None:
         ]
         rows.append({"id": number, "regions": regions})
     write_json(root / "region_descriptions.json", rows)
+
+
+def jpeg(red: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 20), (red, 90, 120)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+
+
+def shards(folder: Path, sizes: list[int], prefix: str = "") -> None:
+    """Write tars as img2dataset does, with its statistics beside them."""
+    for shard, size in enumerate(sizes):
+        members = []
+        for number in range(size):
+            key, text = f"{shard:05d}{number:04d}", f"{prefix}picture {shard}.{number}"
+            about = {"caption": text, "url": "http://x/y", "key": key, "status": "success"}
+            members += [
+                (f"{key}.jpg", jpeg(10 * shard + number)),
+                (f"{key}.json", json.dumps(about).encode()),
+                (f"{key}.txt", text.encode()),
+            ]
+        tar(folder / f"{shard:05d}.tar", members)
+        told = {"count": size + 1, "successes": size, "failed_to_download": 1}
+        write_json(folder / f"{shard:05d}_stats.json", told)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
