@@ -232,6 +232,20 @@ def visual_genome(root: Path) -> None:
     write_json(root / "region_descriptions.json", rows)
 
 
+def vsr(root: Path) -> None:
+    for kind in ("random", "zeroshot"):
+        for first, split in enumerate(("train", "dev", "test")):
+            rows = []
+            for number in range(2):
+                name = f"{10 * first + number:012d}.jpg"
+                photo(root / "images" / name)
+                row = {"image": name, "caption": "The cat is left of the mat.", "label": number}
+                row |= {"relation": "left of", "image_link": f"http://x/train2017/{name}"}
+                votes = {"vote_true_validator_id": [2, 6], "vote_false_validator_id": []}
+                rows.append({**row, "annotator_id": 31, **votes})
+            write_lines(root / f"splits/{kind}/{split}.jsonl", rows)
+
+
 def jpeg(red: int) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (24, 20), (red, 90, 120)).save(stream, "JPEG")
@@ -277,4 +291,5 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "karpathy": karpathy,
     "nocaps": nocaps,
     "visual_genome": visual_genome,
+    "vsr": vsr,
 }

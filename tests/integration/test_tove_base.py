@@ -1,0 +1,106 @@
+"""ToVE base at its full size: as shapes, and on the benchmarks' own files in miniature."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from tests.benchmark_files import WRITERS, shards
+from tests.integration.test_full_size import META
+from tove.config.loading import load_config
+from tove.data.look_over import look_over
+from tove.data.prepare import prepare_data
+from tove.engine.pipeline import StagedRunner
+from tove.engine.plan.options import context_of, training_stages
+from tove.engine.plan.plan import counts_by_part, shapes_of
+from tove.engine.preflight import check_config
+
+pytestmark = pytest.mark.slow
+
+CONFIGS = {
+    path.stem.removeprefix("tove-base_"): path
+    for path in (Path(__file__).parents[2] / "configs/tove").glob("tove-base_*.py")
+}
+# Where each finds its files, as the configs' heads lay them out.
+FILES = {
+    "pretrain": ["karpathy", "visual_genome", "nocaps"],
+    "karpathy": "karpathy",
+    "vqav2": "vqav2",
+    "vsr-random": "vsr",
+    "vsr-zeroshot": "vsr",
+}
+
+
+def load(name: str) -> Config:
+    return load_config(str(CONFIGS[name]))
+
+
+def write(name: str, root: Path) -> None:
+    files = FILES[name]
+    if isinstance(files, str):
+        WRITERS[files](root)
+        return
+    for benchmark in files:
+        WRITERS[benchmark](root / benchmark)
+    for folder in ("cc3m", "sbu"):
+        shards(root / folder, [3, 2])
+
+
+def test_every_task_of_the_paper_has_a_config():
+    assert CONFIGS.keys() == FILES.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_in_the_official_layout_pass_preflight(name: str, tmp_path: Path):
+    write(name, tmp_path)
+    cfg = load(name)
+    cfg.data_root = str(tmp_path)
+    for expert in cfg.model.experts.values():
+        expert["tiny"] = True
+    check_config(cfg)
+    prepare_data(cfg)
+    assert look_over(cfg).problems == []
+
+
+def test_all_that_trains_is_built_as_shapes():
+    for name in FILES:
+        cfg = load(name)
+        check_config(cfg, without=cfg.model.experts)
+        init_default_scope("tove")
+        for stage in training_stages(cfg, None):
+            planned, problems = shapes_of(context_of(cfg, META), stage)
+            assert not problems
+            assert {p.device for p in planned.model.parameters()} == {META}
+            print(name, stage.name, counts_by_part(planned.model))
+
+
+def small(name: str, root: Path, miniature: Path, work: Path) -> Config:
+    """Return a config with small random weights, two steps, and its files written."""
+    write(name, root / name)
+    cfg = load(name)
+    cfg.data_root, cfg.work_dir = str(root / name), str(work)
+    cfg.image_size, cfg.batch_size = 32, 2
+    for expert in cfg.model.experts.values():
+        expert["tiny"] = True
+    cfg.model.encoder.pretrained = str(miniature / "clip")
+    cfg.model.language.update(
+        pretrained=str(miniature / "lm"), adapters=dict(type="bottleneck", width=4)
+    )
+    cfg.model.generation = dict(num_beams=1, min_new_tokens=1, max_new_tokens=2)
+    for loader in ("train", "val", "test", "unlabelled"):
+        cfg.get(f"{loader}_dataloader", {}).update(num_workers=0, persistent_workers=False)
+    cfg.schedule.update(steps=2, warmup=1, val_interval=0)
+    check_config(cfg)
+    return cfg
+
+
+def test_a_fine_tuning_goes_on_from_the_pre_training(miniature: Path, tmp_path: Path):
+    work = tmp_path / "work"
+    (before,) = StagedRunner(small("pretrain", tmp_path, miniature, work), only="pretrain").run()
+    assert before["training_images"] >= 2
+    assert "caption/relation/out-domain" in before["metrics"]
+    rows = StagedRunner(small("vqav2", tmp_path, miniature, work)).run()
+    tuned = next(row for row in rows if row["name"] == "vqav2")
+    assert tuned["steps"] == 4
+    assert 0 <= tuned["metrics"]["vqav2/accuracy"] <= 1
