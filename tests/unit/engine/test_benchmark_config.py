@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs/benchmarks").glob("*.py"))
+NUMBERS = {"vqav2": 3, "pope": 12, "nocaps": 6}
 ANSWERED = {"vqav2": "vqav2/accuracy", "pope": "pope/F1", "nocaps": "caption/relation/in-domain"}
 
 
@@ -91,6 +93,13 @@ def test_a_checkpoint_is_scored_on_a_benchmark(name, score, checkpoint, data, tm
     (row,) = json.loads((tmp_path / "work/test-test/rows.json").read_text())
     assert score in row["metrics"]
     assert (tmp_path / "handed_in").exists()
+    lines = (tmp_path / "work/test-test/answers.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert len(answers) == NUMBERS[name]
+    assert all(len(answer["scores"]) == 1 for answer in answers)
+    page = (tmp_path / "work/test-test/report.html").read_text()
+    assert page.count('class="card"') == page.count("data:image/png") == NUMBERS[name]
+    assert all(escape(answer["asked"].split("\n")[0]) in page for answer in answers)
 
 
 def test_a_checkpoint_that_does_not_say_its_config_is_a_sentence(checkpoint, tmp_path):
