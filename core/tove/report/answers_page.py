@@ -58,7 +58,11 @@ def write_answers_page(cfg: Config, row: Row, folder: Path) -> Path:
 
 
 def _scores(row: Row) -> Section:
-    rows = [(name, show_score(score)) for name, score in row["metrics"].items()]
+    one = len({name.partition("/")[0] for name in row["metrics"]}) == 1  # which the title says
+    rows = [
+        (" ".join(name.split("/")[one:]), show_score(score))
+        for name, score in row["metrics"].items()
+    ]
     table = Table(("score", "value and 95 % interval"), rows, numeric=(1,))
     return Section("scores", "Scores", table=table if rows else None)
 
@@ -89,9 +93,9 @@ def _section(
     name: str, title: str, answers: Sequence[Answer], number: int, judged: bool = False
 ) -> Section:
     chosen = [answers[place] for place in evenly(len(answers), number)]
-    intro = f"{len(chosen)} of {len(answers):,}, at equal distances by their score; {ANSWERS} "
+    intro = f"{len(chosen)} of {len(answers):,}, at equal distances by their score; all are in "
     cards = [_card(answer, judged) for answer in chosen]
-    return Section(name, title, [f"{intro}beside this page has all."], cards=cards)
+    return Section(name, title, [f"{intro}{ANSWERS}." if chosen else "None."], cards=cards)
 
 
 def _card(answer: Answer, judged: bool) -> Card:

@@ -41,7 +41,9 @@ def write(tmp_path):
     def make(answers, metrics=None, **settings):
         (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
         row = dict(metrics=metrics or {}, stage="transfer", model="ToVE")
-        cfg = Config(dict(table_metrics=["vsr/accuracy"], **settings), filename="vsr_random.py")
+        (tmp_path / "vsr_random.py").touch()
+        given = dict(table_metrics=["vsr/accuracy"], **settings)
+        cfg = Config(given, filename=str(tmp_path / "vsr_random.py"))
         page = write_answers_page(cfg, row, tmp_path).read_text()
         return page, Cards(page)
 
@@ -63,6 +65,7 @@ def test_errors_and_right_answers_are_apart_with_their_images(write, tmp_path):
     answers = [answer(0, 1.0), answer(1, 0.0, "<dog>", image_path=str(tmp_path / "1.png"))]
     answers += [answer(2, 0.3, ""), answer(3, 0.6)]
     metrics = {"vsr/accuracy": dict(value=0.475, low=0.1, high=0.9)}
+    metrics["vsr/relation/left of"] = dict(value=0.25)
     page, cards = write(answers, metrics)
     errors, right = " ".join(cards.found["errors"]), " ".join(cards.found["right"])
     assert "What is 1?" in errors
@@ -70,6 +73,7 @@ def test_errors_and_right_answers_are_apart_with_their_images(write, tmp_path):
     assert "What is 3?" in right
     assert "7 x cat / dog [pet]" in right
     assert cards.verdicts == ["wrong", "wrong", "right", "right"]
+    assert {"accuracy", "relation left of", "0.250"} <= set(cards.found["scores"])
     assert page.count("data:image/png") == 1  # another image has moved
     assert "&lt;dog&gt;" in page
     assert "vsr/accuracy 0.475 [0.10, 0.90]" in page
