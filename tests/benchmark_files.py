@@ -105,6 +105,8 @@ def gqa(root: Path) -> None:
         }
     for split in ("train_balanced", "val_balanced", "testdev_balanced"):
         write_json(root / f"{split}_questions.json", rows)
+    for number, (key, row) in enumerate(rows.items()):
+        write_json(root / f"train_all_questions/train_all_questions_{number}.json", {key: row})
     asked = {key: {"question": row["question"], "imageId": "n161313"} for key, row in rows.items()}
     write_json(root / "submission_all_questions.json", asked)
     both = {"valid": ["red", "yes", "no"], "plausible": ["red", "yes"]}
