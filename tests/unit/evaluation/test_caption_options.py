@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import unicodedata
 
 import pytest
 
@@ -108,7 +109,8 @@ def test_scores_are_pycocoevalcaps_on_captions_that_are_hard_to_split():
 
     def tokens(lists: list[list[str]]) -> dict:
         given = {str(n): [dict(caption=text) for text in own] for n, own in enumerate(lists)}
-        return tokenizer.tokenize(given)
+        found = tokenizer.tokenize(given)
+        return {n: [unicodedata.normalize("NFC", text) for text in own] for n, own in found.items()}
 
     references = tokens([sample["references"] for sample in samples])
     predictions = tokens([[sample["prediction"]] for sample in samples])
