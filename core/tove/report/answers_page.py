@@ -99,7 +99,7 @@ def _section(
 
 
 def _card(answer: Answer, judged: bool) -> Card:
-    told = Counter(answer["right"]).most_common(_MOST)
+    told = Counter[str](answer["right"]).most_common(_MOST)
     right = " / ".join(text if count == 1 else f"{count} x {text}" for text, count in told)
     parts = ", ".join(part.rpartition("/")[2] for part in answer["parts"])
     name = f"{_score(answer):.2f}" if answer["scores"] else "said"

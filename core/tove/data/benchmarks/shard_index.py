@@ -53,7 +53,7 @@ def open_index(paths: Sequence[str], caption: str, folder: str) -> np.ndarray:
     states = [os.stat(path) for path in paths]
     known = [(path, s.st_size, s.st_mtime_ns) for path, s in zip(paths, states, strict=True)]
     digest = hashlib.sha256(repr((caption, ENTRY.descr, known)).encode()).hexdigest()[:16]
-    file = Path(folder, f".shards-{digest}.npy")
+    file = Path(folder, f".shards-{digest}.npy").expanduser()
     on_main(lambda: _write(file, paths, caption))
     index: np.ndarray = np.load(file, mmap_mode="r")
     return index
@@ -114,7 +114,6 @@ def _members(path: str) -> Iterator[tuple[str, int, int]]:
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with mapped, tarfile.open(fileobj=mapped, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # it would keep them all
+            for member in tar:
                 if member.isreg():
                     yield member.name, member.offset_data, member.size

@@ -56,7 +56,7 @@ class ImageTextShards(ImageDataset):
         super().__init__(img_dir="", **options)
 
     def load_data_list(self) -> "_Pairs":
-        """Open the index, and read the first sample."""
+        """Open the index."""
         tars = [tar for pattern in self.shards for tar in self._found(pattern)]
         self.serialize_data = False
         index = open_index(tars, self.caption, self.index_dir or self.data_root)
@@ -151,18 +151,18 @@ class _Pairs(Sequence[dict[str, Any]]):
 
     Args:
         tars: their paths.
-        index: an array of `ENTRY`.
+        entries: an array of `ENTRY`.
         prompt: of every sample.
     """
 
-    def __init__(self, tars: Sequence[str], index: np.ndarray, prompt: str) -> None:
-        self.tars, self.index, self.prompt = tars, index, prompt
-        counts = np.bincount(index["shard"], minlength=len(tars))
+    def __init__(self, tars: Sequence[str], entries: np.ndarray, prompt: str) -> None:
+        self.tars, self.entries, self.prompt = tars, entries, prompt
+        counts = np.bincount(entries["shard"], minlength=len(tars))
         self.bounds = np.concatenate([[0], np.cumsum(counts)])
-        self.lacking = (index["image_bytes"] == ABSENT) | (index["caption_bytes"] == ABSENT)
+        self.lacking = (entries["image_bytes"] == ABSENT) | (entries["caption_bytes"] == ABSENT)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.entries)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as Sequence says it
         text = _bytes_of(*self.where(index, "caption"))
@@ -178,12 +178,12 @@ class _Pairs(Sequence[dict[str, Any]]):
 
     def place(self, index: int) -> str:
         """Return a sample's tar and its number in there, which is a name of its image."""
-        shard = int(self.index[index]["shard"])
+        shard = int(self.entries[index]["shard"])
         return f"{self.tars[shard]}#{index - int(self.bounds[shard])}"
 
     def where(self, index: int, part: str) -> tuple[str, int, int]:
         """Return the tar in which a part of a sample lies, where it begins, and its bytes."""
-        entry = self.index[index]
+        entry = self.entries[index]
         return self.tars[entry["shard"]], int(entry[part]), int(entry[f"{part}_bytes"])
 
 
