@@ -9,8 +9,8 @@ Texts are compared as the script of the VQA challenge does (GT-Vision-Lab/VQA si
 oddities included: letter by letter where people are unanimous; else both sides are mended. A sign
 that touches a space (or any sign, in a text with a comma between digits) vanishes and others become
 a space; a full stop stays before a digit only; articles go, numerals become digits, contractions
-get their apostrophe. TextVQA mends both sides always, after its own splitting of words; VizWiz goes
-by VQA's rules.
+get their apostrophe. TextVQA mends both sides always, after its own splitting of words; VizWiz the
+model's alone, by VQA's rules.
 """
 
 import re
@@ -19,7 +19,14 @@ from functools import lru_cache
 
 from tove.evaluation.scorers.answers import Answer, accuracy_scores
 
-__all__ = ["agreement", "textvqa_answer", "textvqa_scores", "vqa_answer", "vqa_scores"]
+__all__ = [
+    "agreement",
+    "textvqa_answer",
+    "textvqa_scores",
+    "vizwiz_scores",
+    "vqa_answer",
+    "vqa_scores",
+]
 
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 _STOP = re.compile(r"\.(?!\d)")
@@ -64,7 +71,7 @@ def _mended(text: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def vqa_answer(text: str) -> str:
-    """Return an answer, anyone's, as it is compared where people are not unanimous."""
+    """Return an answer as VQA compares it, anyone's, where people are not unanimous."""
     return _mended(_without_signs(_in_a_line(text)))
 
 
@@ -91,7 +98,7 @@ def agreement(said: str, references: Sequence[str]) -> float:
 
 
 def vqa_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:
-    """Score answers to VQAv2, OK-VQA or VizWiz."""
+    """Score answers to VQAv2 or OK-VQA."""
 
     def right(answer: Answer) -> float:
         said, people = _in_a_line(answer.said), [*map(_in_a_line, answer.references)]
@@ -100,6 +107,11 @@ def vqa_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]
         return agreement(said, people)
 
     return _scored(answers, right)
+
+
+def vizwiz_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:
+    """Score answers to VizWiz."""
+    return _scored(answers, lambda answer: agreement(vqa_answer(answer.said), answer.references))
 
 
 def textvqa_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:
