@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 
 SLOTS = ("depth", "normals", "edges", "dino", "eva")
 CONFIGS = {
-    path.stem.removeprefix("tove-base_"): path
-    for path in (Path(__file__).parents[2] / "configs/tove").glob("tove-base_*.py")
+    path.stem.removeprefix("tove-").removeprefix("base_"): path
+    for path in (Path(__file__).parents[2] / "configs/tove").glob("tove-*.py")
 }
 # Where each finds its files, as the configs' heads lay them out.
 FILES = {
@@ -31,6 +31,7 @@ FILES = {
     "vsr-random": "vsr",
     "vsr-zeroshot": "vsr",
 }
+FILES |= {f"lite_{name}": files for name, files in FILES.items() if name != "pretrain"}
 
 
 def load(name: str) -> Config:
@@ -95,7 +96,7 @@ def test_what_is_fine_tuned_is_what_was_pre_trained(name: str):
     ours, before = load(name).model, load("pretrain").model
     assert {**ours, "generation": 0} == {**before, "generation": 0}
     (stage,) = load(name).stages
-    assert stage["source"] == "pretrain"
+    assert stage["source"] == ("merged" if name.startswith("lite") else "pretrain")
 
 
 def small(name: str, root: Path, miniature: Path, work: Path) -> Config:
@@ -118,12 +119,22 @@ def small(name: str, root: Path, miniature: Path, work: Path) -> Config:
     return cfg
 
 
-def test_a_fine_tuning_goes_on_from_the_pre_training(miniature: Path, tmp_path: Path):
+@pytest.mark.heavy
+def test_fine_tunings_go_on_from_the_pre_training_and_from_its_merged_encoder(
+    miniature: Path, tmp_path: Path
+):
     work = tmp_path / "work"
-    (before,) = StagedRunner(small("pretrain", tmp_path, miniature, work), only="pretrain").run()
-    assert before["training_images"] >= 2
-    assert "caption/relation/out-domain" in before["metrics"]
-    rows = StagedRunner(small("vqav2", tmp_path, miniature, work)).run()
-    tuned = next(row for row in rows if row["name"] == "vqav2")
-    assert tuned["steps"] == 4
-    assert 0 <= tuned["metrics"]["vqav2/accuracy"]["value"] <= 1
+    cfg = small("pretrain", tmp_path, miniature, work)
+    cfg.stages = [entry for entry in cfg.stages if entry["name"] in ("pretrain", "merge", "merged")]
+    cfg.merging.schedule.update(steps=2, warmup=1)
+    rows = {row["name"]: row for row in StagedRunner(cfg).run()}
+    assert rows["tove"]["training_images"] >= 2
+    assert "caption/relation/out-domain" in rows["tove"]["metrics"]
+    for name, experts in (("vqav2", list(SLOTS)), ("lite_vqav2", [])):
+        cfg = small(name, tmp_path, miniature, work)
+        if not experts:
+            cfg.stages[0].model.encoder.pretrained = str(work / "export")
+        tuned = next(row for row in StagedRunner(cfg).run() if row["stage"] == cfg.stages[0].name)
+        assert tuned["experts"] == experts
+        assert tuned["steps"] > 2
+        assert 0 <= tuned["metrics"]["vqav2/accuracy"]["value"] <= 1
