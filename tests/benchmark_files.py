@@ -1,13 +1,15 @@
 """Writes each benchmark in small, in the files and keys of its release."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-__all__ = ["WRITERS", "write_json"]
+__all__ = ["WRITERS", "jpeg", "shards", "tar", "write_json"]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -103,6 +105,8 @@ def gqa(root: Path) -> None:
         }
     for split in ("train_balanced", "val_balanced", "testdev_balanced"):
         write_json(root / f"{split}_questions.json", rows)
+    for number, (key, row) in enumerate(rows.items()):
+        write_json(root / f"train_all_questions/train_all_questions_{number}.json", {key: row})
     asked = {key: {"question": row["question"], "imageId": "n161313"} for key, row in rows.items()}
     write_json(root / "submission_all_questions.json", asked)
     both = {"valid": ["red", "yes", "no"], "plausible": ["red", "yes"]}
@@ -230,6 +234,52 @@ def visual_genome(root: Path) -> None:
     write_json(root / "region_descriptions.json", rows)
 
 
+def vsr(root: Path) -> None:
+    for kind in ("random", "zeroshot"):
+        for first, split in enumerate(("train", "dev", "test")):
+            rows = []
+            for number in range(2):
+                name = f"{10 * first + number:012d}.jpg"
+                photo(root / "images" / name)
+                row = {"image": name, "caption": "The cat is left of the mat.", "label": number}
+                row |= {"relation": "left of", "image_link": f"http://x/train2017/{name}"}
+                votes = {"vote_true_validator_id": [2, 6], "vote_false_validator_id": []}
+                rows.append({**row, "annotator_id": 31, **votes})
+            write_lines(root / f"splits/{kind}/{split}.jsonl", rows)
+
+
+def jpeg(red: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 20), (red, 90, 120)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+
+
+def shards(folder: Path, sizes: list[int], prefix: str = "") -> None:
+    """Write tars as img2dataset does, with its statistics beside them."""
+    for shard, size in enumerate(sizes):
+        members = []
+        for number in range(size):
+            key, text = f"{shard:05d}{number:04d}", f"{prefix}picture {shard}.{number}"
+            about = {"caption": text, "url": "http://x/y", "key": key, "status": "success"}
+            members += [
+                (f"{key}.jpg", jpeg(10 * shard + number)),
+                (f"{key}.json", json.dumps(about).encode()),
+                (f"{key}.txt", text.encode()),
+            ]
+        tar(folder / f"{shard:05d}.tar", members)
+        told = {"count": size + 1, "successes": size, "failed_to_download": 1}
+        write_json(folder / f"{shard:05d}_stats.json", told)
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "vqav2": vqa,
     "okvqa": okvqa,
@@ -243,4 +293,5 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "karpathy": karpathy,
     "nocaps": nocaps,
     "visual_genome": visual_genome,
+    "vsr": vsr,
 }

@@ -7,42 +7,14 @@
 #   train2017/ val2017/ unlabeled2017/                        COCO 2017, as it is downloaded
 #   annotations/captions_train2017.json captions_val2017.json
 #   vsr/images/ vsr/zeroshot/{train,dev,test}.jsonl           VSR's images and its zero-shot split
-_base_ = ["../_base_/runtime.py"]
+_base_ = ["../_base_/runtime.py", "../_base_/tove_base.py"]
 
 # --- settings -------------------------------------------------------------------------------------
-seed = 0
 data_root = "data/coco_vsr"
-image_size = 224
 batch_size = 128  # in each process; 8 of them make 1,024
-workers = dict(num_workers=8, persistent_workers=True)
 
 # --- model ----------------------------------------------------------------------------------------
-# Frozen, so half the bytes and no loss of gradients; leave dtype out where bfloat16 is slow.
-frozen = dict(dtype="bfloat16")
-model = dict(
-    type="ToVE",
-    encoder=dict(type="TransformersCLIP", pretrained="openai/clip-vit-base-patch16", layer=-1),
-    experts=dict(
-        depth=dict(type="dpt_hybrid_midas", **frozen),
-        normals=dict(type="normal_depth_anything_v2", **frozen),
-        edges=dict(type="edge_dexined", **frozen),  # needs kornia: the extra `maps`
-        dino=dict(type="dinov2_base", **frozen),
-        eva=dict(type="eva02_clip_large", **frozen),
-    ),
-    projector=dict(hidden=768),
-    gate=dict(),
-    transfer=dict(scale="learned", zero_init=True),
-    balance_weight=0.01,
-    expert_dropout=0.1,
-    language=dict(
-        type="CausalLanguageModel",
-        pretrained="FacebookAI/roberta-base",
-        fusion="cross_attention",
-        adapters=dict(type="bottleneck", width=64),
-        label_smoothing=0.1,
-    ),
-    generation=dict(num_beams=3, min_new_tokens=8, max_new_tokens=20),
-)
+model = dict(generation=dict(num_beams=3, min_new_tokens=8, max_new_tokens=20), **_base_.method)
 
 # --- data -----------------------------------------------------------------------------------------
 captions = dict(type="CocoCaptions", prompt="A picture of")
@@ -61,12 +33,12 @@ train_dataloader = dict(
             ),
         ],
     ),
-    **workers,
+    **_base_.workers,
 )
 val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(ann_file="vsr/zeroshot/dev.jsonl", test_mode=True, **statements),
-    **workers,
+    **_base_.workers,
 )
 test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
@@ -82,13 +54,13 @@ test_dataloader = dict(
             ),
         ],
     ),
-    **workers,
+    **_base_.workers,
 )
 test_evaluator = [dict(type="StatementAccuracy"), dict(type="CaptionScore")]
 unlabelled_dataloader = dict(
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="UnlabelledImages", img_dir="unlabeled2017"),
-    **workers,
+    **_base_.workers,
 )
 
 # --- schedule -------------------------------------------------------------------------------------
@@ -99,10 +71,6 @@ schedule = dict(
     warmup=2000,
     checkpoint_interval=1000,
     val_interval=2000,
-)
-merging = dict(
-    model=dict(type="Merge", student="full", loss="mse"),
-    schedule=dict(steps=10000, lr=1e-4, warmup=500),
 )
 
 # --- stages ---------------------------------------------------------------------------------------

@@ -148,17 +148,23 @@ def _look_over(cfg: Config, console: Console) -> None:
 @_command
 def test(args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
+    from mmengine.dist import is_main_process
+
     from tove.data.prepare import prepare_data
     from tove.engine.benchmark_config import with_model_of
     from tove.engine.preflight import check_config
     from tove.engine.stages.evaluate import evaluate_checkpoint
+    from tove.report.answers_page import write_answers_page
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg = with_model_of(cfg, Path(args.checkpoint))
     distributed = init_processes(args.launcher, args.local_rank)
     check_config(cfg, checkpoint=Path(args.checkpoint))
     prepare_data(cfg)
-    evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
+    row = evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
+    if is_main_process():
+        page = write_answers_page(cfg, row, Path(cfg.work_dir) / f"test-{args.split}")
+        print(f"  {page}", flush=True)
 
 
 @_command

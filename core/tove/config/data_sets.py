@@ -70,8 +70,10 @@ def fill_in(cfg: Config) -> None:
             cfg[loader].setdefault("batch_size", cfg.batch_size)
         sampler = cfg[loader].get("sampler")
         kind = DATA_SAMPLERS.get(sampler["type"]) if _is_named(sampler) else None
-        if kind is not None and "batch_size" in (accepted_arguments(kind) or ()):
-            sampler.setdefault("batch_size", cfg[loader].get("batch_size", 1))
+        known = (kind is not None and accepted_arguments(kind)) or ()
+        for key, least in (("batch_size", 1), ("num_workers", 0)):
+            if key in known:
+                sampler.setdefault(key, cfg[loader].get(key, least))
         # Pinned memory is what a copy to the device needs to be waited for by none.
         cfg[loader].setdefault("pin_memory", torch.cuda.is_available())
 

@@ -4,7 +4,7 @@ A sample is dict(image=uint8 [3, S, S], sample=dict(image_id, image_path, task, 
 ...)); `tove_collate` makes dict(images=uint8 [B, 3, S, S], data_samples=list) of a batch.
 """
 
-from tove.data.benchmarks import BenchmarkCaptions, BenchmarkQuestions
+from tove.data.benchmarks import BenchmarkCaptions, BenchmarkQuestions, ImageTextShards
 from tove.data.coco_captions import CocoCaptions
 from tove.data.collate import tove_collate
 from tove.data.conversations import LlavaConversations
@@ -18,6 +18,7 @@ __all__ = [
     "BenchmarkQuestions",
     "CocoCaptions",
     "CorruptImage",
+    "ImageTextShards",
     "LlavaConversations",
     "Questions",
     "TooManyCorruptImages",

@@ -9,7 +9,7 @@ Shapes: S side of the square view, in pixels.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
 from tove.data.image_files import check_inside, real_paths
-from tove.data.image_io import CorruptImage, TooManyCorruptImages, load_image, shared_view
+from tove.data.image_io import CorruptImage, TooManyCorruptImages
 from tove.data.known_views import KnownViews, load_view
 from tove.data.view_cache import CorruptLog, ViewStore
 from tove.errors import ConfigError
@@ -128,10 +128,13 @@ class ImageDataset(BaseDataset):
         self._ids = Texts(found.get(path, path) for path in paths) if links else self._paths
         doubles = sorted(found.keys() - {real: path for path, real in found.items()}.values())
         warn(self.ann_file, len(doubles), "images are links to others, and one with them", doubles)
-        self.num_images = len(paths)
-        self._failures = CorruptLog(len(paths))
-        self._views = ViewStore(len(paths), self.image_size, self.keep_decoded_gb)
+        self._count_images(len(paths))
         return samples
+
+    def _count_images(self, number: int) -> None:
+        self.num_images = number
+        self._failures = CorruptLog(number)
+        self._views = ViewStore(number, self.image_size, self.keep_decoded_gb)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return a sample without its image."""
@@ -198,19 +201,23 @@ class ImageDataset(BaseDataset):
         path = sample["image_path"]
         if not self.names_views:
             return self._view(index, path)
-        how = path, self.image_size, self.view
-        known = self.known_views and self.known_views.find(*how)
+        known = self.known_views and self.known_views.find(path, self.image_size, self.view)
         if known:
             sample["view_key"] = known
             return None
         view = self._view(index, path)
-        sample["view_key"] = ViewKey(view_digest(view), self.image_size, partial(load_view, *how))
+        again = self._loader(index, path)
+        sample["view_key"] = ViewKey(view_digest(view), self.image_size, again)
         return view
+
+    def _loader(self, index: int, path: str) -> Callable[[], Tensor]:
+        """Return what makes an image's view anew, small enough to go along with a sample."""
+        return partial(load_view, path, self.image_size, self.view)
 
     def _view(self, index: int, path: str) -> Tensor:
         view = self._views.get(index)
         if view is None:
-            view = shared_view(load_image(path, self.image_size), self.image_size, self.view)
+            view = self._loader(index, path)()
             self._views.put(index, view)
         return view
 

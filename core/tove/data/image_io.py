@@ -6,8 +6,10 @@ image because all of them start from `shared_view`.
 Shapes: S side of the square view, in pixels.
 """
 
+import io
 import os
 import stat
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tove.errors import ConfigError
 __all__ = [
     "CorruptImage",
     "TooManyCorruptImages",
+    "decode_image",
     "image_of",
     "image_suffixes",
     "load_image",
@@ -73,16 +76,21 @@ def load_image(path: str | Path, min_side: int | None = None) -> Image.Image:
     Raises:
         CorruptImage: the file is missing, empty, truncated or not an image.
     """
-    try:
-        with _open(path) as image:
-            if min_side is not None:
-                image.draft("RGB", (2 * min_side, 2 * min_side))
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
-            return _decoded(image)
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise CorruptImage(f"{path} cannot be read as an image: {error}") from error
+    return _read(lambda: _open(path), path, min_side)
+
+
+def decode_image(content: bytes, name: str, min_side: int | None = None) -> Image.Image:
+    """Return as `load_image` would what a file's bytes hold.
+
+    Args:
+        content: the bytes.
+        name: of the image, for the message.
+        min_side: see `load_image`.
+
+    Raises:
+        CorruptImage: they are no image.
+    """
+    return _read(lambda: _opened(io.BytesIO(content)), name, min_side)
 
 
 def image_of(source: Any, min_side: int | None = None) -> Image.Image:  # noqa: ANN401
@@ -139,13 +147,30 @@ def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
+def _read(opened: Callable[[], Image.Image], name: str | Path, min_side: int | None) -> Image.Image:
+    try:
+        with opened() as image:
+            if min_side is not None:
+                image.draft("RGB", (2 * min_side, 2 * min_side))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+            return _decoded(image)
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise CorruptImage(f"{name} cannot be read as an image: {error}") from error
+
+
 def _open(path: str | Path) -> Image.Image:
-    """Open a file whatever its size; Pillow's own limit would refuse a phone's 200 megapixels."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
         raise ValueError("it is no regular file")
+    return _opened(path)
+
+
+def _opened(source: str | Path | io.BytesIO) -> Image.Image:
+    """Open a file whatever its size; Pillow's own limit would refuse a phone's 200 megapixels."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path, formats=_formats())
+        return Image.open(source, formats=_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tove.config.data_sets import data_sets, is_wrapper
-from tove.data.image_io import CorruptImage, load_image
+from tove.data.image_io import CorruptImage
 from tove.data.leaks import image_ids, leaks
 from tove.errors import ConfigError
 from tove.registry import DATASETS, METRICS
@@ -107,17 +107,16 @@ def _decode_some(dataset: Any, loader: str) -> list[str]:  # noqa: ANN401 - any 
     Raises:
         ConfigError: none of them can.
     """
-    ids = getattr(dataset, "image_ids", None)
-    if ids is None:  # research code: it says itself what is wrong
+    if not hasattr(dataset, "image_views"):  # research code: it says itself what is wrong
         dataset[0]
         return []
-    if not len(ids):  # conversations without an image
+    number = min(_DECODED, dataset.num_images)
+    if not number:  # conversations without an image
         return []
-    number = min(_DECODED, len(ids))
     failed = []
     for index in range(number):
         try:
-            load_image(ids[index * len(ids) // number], dataset.image_size)
+            dataset.image_views(index * dataset.num_images // number)
         except CorruptImage as error:
             failed.append(str(error))
     if len(failed) == number:

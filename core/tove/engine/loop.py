@@ -329,10 +329,15 @@ def images_seen(runner: Runner, steps: int) -> set[str]:
     loader = runner.train_dataloader
     sampler, dataset = loader.sampler, loader.dataset
     draws = steps * (loader.batch_size or 1) * get_world_size()
-    if not hasattr(sampler, "_infinite_indices") or draws >= len(dataset):
-        indices = set(range(len(dataset)))
-    else:
-        indices = set(itertools.islice(sampler._infinite_indices(), draws))
+    indices: set[int] = set()
+    endless = hasattr(sampler, "_infinite_indices")
+    stream = (
+        itertools.islice(sampler._infinite_indices(), draws) if endless else range(len(dataset))
+    )
+    for index in stream:
+        indices.add(index)
+        if len(indices) == len(dataset):
+            break
     own = (_own_sample(dataset, index) for index in indices)
     return {image for d, i in own if not _is_corrupt(d, i) for image in _images_of(d, i)}
 

@@ -1,6 +1,7 @@
 """Scores with intervals: of statements, captions and published benchmarks; paired comparison."""
 
 from tove.evaluation.accuracy import AnswerAccuracy, ConversationAccuracy, StatementAccuracy
+from tove.evaluation.answer_log import AnswerLog
 from tove.evaluation.caption import CaptionScore, caption_words
 from tove.evaluation.intervals import (
     Interval,
@@ -13,6 +14,7 @@ from tove.evaluation.scorers import BenchmarkScore
 
 __all__ = [
     "AnswerAccuracy",
+    "AnswerLog",
     "BenchmarkScore",
     "CaptionScore",
     "ConversationAccuracy",

@@ -206,12 +206,15 @@ def _check_java(name: str) -> None:
         )
     jars = dict(METEOR=["meteor/meteor-1.5.jar"], SPICE=["spice/spice-1.0.jar"])
     jars["SPICE"] += [f"spice/lib/stanford-corenlp-3.6.0{end}.jar" for end in ("", "-models")]
+    mend = dict(
+        METEOR="install pycocoevalcap again",
+        SPICE="`python -m pycocoevalcap.spice.get_stanford_models` fetches it",
+    )
     for jar in jars[name]:
         if not (_package() / jar).is_file():
             raise ConfigError(
                 f"CaptionScore.java asks for {name}, but {jar} is not in the folder of the package "
-                "pycocoevalcap; `python -m pycocoevalcap.spice.get_stanford_models` fetches what "
-                "SPICE lacks. Or take it out."
+                f"pycocoevalcap; {mend[name]}. Or take it out."
             )
 
 

@@ -84,6 +84,8 @@ def test_gqa_has_what_its_scores_need(build, tmp_path):
     assert about["entailed"] == ["20130721"]  # but itself
     assert about["choices"] == str(tmp_path / "val_balanced_choices.json")
     assert build("gqa", "testdev_balanced")[0]["sample"]["about"]["choices"] is None
+    whole = samples(build("gqa", "train_all"))
+    assert [sample["target"] for sample in whole] == ["red", "yes"]
     assert build("gqa", "submission_all")[0]["sample"]["target"] == ""
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from PIL import Image
 
 from tests.benchmark_files import WRITERS
 from tove import cli
@@ -19,7 +19,22 @@ from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs/benchmarks").glob("*.py"))
-ANSWERED = {"vqav2": "vqav2/accuracy", "pope": "pope/F1", "nocaps": "caption/relation/in-domain"}
+# By config: a score that it has, and how many answers the files in small are asked for.
+ANSWERED = {
+    "cvbench": ("cvbench/3D", 4),
+    "gqa": ("gqa/form/open", 2),
+    "karpathy": ("caption/CIDEr", 2),
+    "mme": ("mme/cognition", 10),
+    "nocaps": ("caption/relation/in-domain", 6),
+    "okvqa": ("okvqa/kind/Vehicles and Transportation", 3),
+    "pope": ("pope/F1", 12),
+    "scienceqa": ("scienceqa/subject/NAT", 3),
+    "textvqa": ("textvqa/accuracy", 3),
+    "vizwiz": ("vizwiz/answer_type/other", 3),
+    "vqav2": ("vqav2/accuracy", 3),
+    "vsr_random": ("vsr/relation/left of", 2),
+    "vsr_zeroshot": ("vsr/accuracy", 2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +55,7 @@ def data(tmp_path):
     """Write the files that a config reads."""
 
     def write(name: str) -> Path:
-        if name in WRITERS:
-            WRITERS[name](tmp_path)
-            return tmp_path
-        split = name.removeprefix("vsr_")
-        (tmp_path / "images").mkdir()
-        Image.new("RGB", (20, 20)).save(tmp_path / "images/1.jpg")
-        row = {"image": "1.jpg", "caption": "The cat is left.", "label": 1, "relation": "left of"}
-        (tmp_path / f"splits/{split}").mkdir(parents=True)
-        (tmp_path / f"splits/{split}/test.jsonl").write_text(json.dumps(row))
+        WRITERS["vsr" if name.startswith("vsr") else name](tmp_path)
         return tmp_path
 
     return write
@@ -66,8 +73,11 @@ def test_a_config_of_a_benchmark_is_ready_for_any_checkpoint(config, checkpoint,
     assert look_over(cfg).problems == []
 
 
-@pytest.mark.parametrize(("name", "score"), ANSWERED.items())
-def test_a_checkpoint_is_scored_on_a_benchmark(name, score, checkpoint, data, tmp_path, capsys):
+@pytest.mark.parametrize("name", ANSWERED)
+def test_a_checkpoint_is_scored_on_a_benchmark_and_its_answers_can_be_browsed(
+    name, checkpoint, data, tmp_path, capsys
+):
+    score, number = ANSWERED[name]
     root = data(name)
     (config,) = [path for path in CONFIGS if path.stem == name]
     options = [
@@ -76,8 +86,9 @@ def test_a_checkpoint_is_scored_on_a_benchmark(name, score, checkpoint, data, tm
         "model.generation.num_beams=1",
         "model.generation.min_new_tokens=1",
         "model.generation.max_new_tokens=2",
-        f"test_evaluator.0.submission={tmp_path / 'handed_in'}",
     ]
+    if not name.startswith("vsr"):
+        options.append(f"test_evaluator.0.submission={tmp_path / 'handed_in'}")
     args = argparse.Namespace(
         config=str(config),
         cfg_options=options,
@@ -90,7 +101,14 @@ def test_a_checkpoint_is_scored_on_a_benchmark(name, score, checkpoint, data, tm
     assert cli.test(args) == 0, capsys.readouterr().err
     (row,) = json.loads((tmp_path / "work/test-test/rows.json").read_text())
     assert score in row["metrics"]
-    assert (tmp_path / "handed_in").exists()
+    assert (tmp_path / "handed_in").exists() != name.startswith("vsr")
+    lines = (tmp_path / "work/test-test/answers.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert len(answers) == number
+    assert all(len(answer["scores"]) == 1 for answer in answers)
+    page = (tmp_path / "work/test-test/report.html").read_text()
+    assert page.count('class="card"') == page.count("data:image/png") == number
+    assert all(escape(answer["asked"].split("\n")[0]) in page for answer in answers)
 
 
 def test_a_checkpoint_that_does_not_say_its_config_is_a_sentence(checkpoint, tmp_path):

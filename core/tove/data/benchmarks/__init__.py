@@ -2,5 +2,6 @@
 
 from tove.data.benchmarks.captions import BenchmarkCaptions
 from tove.data.benchmarks.questions import BenchmarkQuestions
+from tove.data.benchmarks.shards import ImageTextShards
 
-__all__ = ["BenchmarkCaptions", "BenchmarkQuestions"]
+__all__ = ["BenchmarkCaptions", "BenchmarkQuestions", "ImageTextShards"]

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tove.data.annotations import read_json, text_of
@@ -129,7 +130,20 @@ def gqa(files: Files) -> list[Question]:
 
     what = "a GQA question: it needs imageId, question and, with an answer, types, groups, "
     what += "entailed and isBalanced"
-    return make_each(files["questions"], files.content("questions").items(), what, make)
+    return make_each(files["questions"], _gqa_questions(files).items(), what, make)
+
+
+def _gqa_questions(files: Files) -> dict[str, Any]:
+    """Read the questions by number; those of train_all are released as a folder of ten files."""
+    folder = files.names["questions"].removesuffix(".json")
+    whole = os.path.join(files.root, folder)
+    if os.path.isfile(files["questions"]) or not os.path.isdir(whole):
+        return files.content("questions")
+    found: dict[str, Any] = {}
+    for name in sorted(os.listdir(whole)):
+        part = replace(files, names={"questions": os.path.join(folder, name)})
+        found |= part.content("questions")
+    return found
 
 
 def _agreed(answers: Sequence[str]) -> str:

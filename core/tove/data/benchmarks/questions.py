@@ -64,8 +64,8 @@ FORMATS: dict[str, Format] = {
     "vizwiz": _named(open_answers.vizwiz, "train val test", questions="Annotations/{split}.json"),
     "gqa": _named(
         open_answers.gqa,
-        "train_balanced val_balanced val_all testdev_balanced testdev_all test_balanced test_all "
-        "submission_all challenge_balanced challenge_all",
+        "train_balanced train_all val_balanced val_all testdev_balanced testdev_all test_balanced "
+        "test_all submission_all challenge_balanced challenge_all",
         questions="{split}_questions.json",
         choices="{split}_choices.json",
     ),

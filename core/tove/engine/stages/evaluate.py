@@ -1,20 +1,29 @@
-"""Evaluate one checkpoint, slim ones included, outside of a run's stages."""
+"""Evaluate one checkpoint, slim ones included, outside of a run's stages.
 
+work_dir/test-<split>/rows.json       the row
+work_dir/test-<split>/answers.jsonl   every answer with its scores, one a line
+"""
+
+import json
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
+from tove.atomic_io import write_text
 from tove.backbones.experts.licences import check_licences
+from tove.config.overlay import plain_settings
 from tove.engine.planning import needed_slots
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.engine.stages.context import StageContext
-from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
+from tove.engine.stages.evaluate_row import evaluation_runner, item_scores, measure_row
 from tove.protocols import Row
 from tove.registry import SCOPE
 
-__all__ = ["evaluate_checkpoint"]
+__all__ = ["ANSWERS", "evaluate_checkpoint"]
+
+ANSWERS = "answers.jsonl"
 
 
 def evaluate_checkpoint(
@@ -32,6 +41,9 @@ def evaluate_checkpoint(
     needed = needed_slots(cfg, checkpoint, None)
     experts = cfg.model.get("experts", {}).items()
     check_licences(cfg, [(slot, expert) for slot, expert in experts if slot in needed])
+    metrics = plain_settings(cfg.test_evaluator)
+    metrics = metrics if isinstance(metrics, list) else [metrics]
+    cfg.test_evaluator = [*metrics, dict(type="AnswerLog")]
     context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
     model, meta = context.load_model(checkpoint)
     runner = evaluation_runner(context, f"test-{split}", model, f"{split}_dataloader")
@@ -46,8 +58,12 @@ def evaluate_checkpoint(
         steps=meta.get("steps", 0),
     )
     if is_main_process():
-        path = context.folder(f"test-{split}") / "rows.json"
+        folder = context.folder(f"test-{split}")
+        path = folder / "rows.json"
         write_rows(path, [row])
+        log = runner.test_evaluator.metrics[-1]
+        lines = [json.dumps(answer) for answer in log.scored(item_scores(runner))]
+        write_text(folder / ANSWERS, "".join(f"{line}\n" for line in lines))
         console = make_console()
         shown = cfg.get("table_metrics", TABLE_METRICS)
         console.print(results_table([row], shown))

@@ -17,7 +17,7 @@ from tove.evaluation.scorers.choices import (
 )
 from tove.evaluation.scorers.gqa import gqa_scores
 from tove.evaluation.scorers.submissions import SUBMISSIONS
-from tove.evaluation.scorers.vqa import textvqa_scores, vqa_scores
+from tove.evaluation.scorers.vqa import textvqa_scores, vizwiz_scores, vqa_scores
 from tove.registry import METRICS
 
 __all__ = ["SCORERS", "BenchmarkScore"]
@@ -26,7 +26,7 @@ SCORERS: dict[str, Callable[[Sequence[Answer]], tuple[list[float], dict[str, flo
     "vqav2": vqa_scores,
     "okvqa": vqa_scores,
     "textvqa": textvqa_scores,
-    "vizwiz": vqa_scores,
+    "vizwiz": vizwiz_scores,
     "gqa": gqa_scores,
     "pope": pope_scores,
     "mme": mme_scores,
@@ -89,7 +89,7 @@ class BenchmarkScore(BaseMetric):
         if self.submission and answers:
             SUBMISSIONS[self.benchmark](Path(self.submission), answers)
             print_log(f"{len(answers)} answers for the server: {self.submission}", "current")
-        known = [answer for answer in answers if answer.target]
+        known = [answer for answer in answers if answer.target or answer.references]
         if not known:
             return {"num_questions": len(answers)} if answers else {}
         items, scores = SCORERS[self.benchmark](known)

@@ -5,11 +5,12 @@
 With m people who said a, m of the n leave out one of these:
     (m min(1, (m - 1) / 3) + (n - m) min(1, m / 3)) / n
 
-Texts are compared as the server of the VQA challenge does, its oddities included: a sign that
-touches a space (or any sign, in a text with a comma between digits) vanishes and others become a
-space; a full stop stays before a digit only; the model's answer alone loses articles and has its
-numerals and contractions mended; people's answers lose signs where they are not unanimous.
-TextVQA treats both sides alike, after its own splitting of words; VizWiz goes by VQA's rules.
+Texts are compared as the script of the VQA challenge does (GT-Vision-Lab/VQA since 2021), its
+oddities included: letter by letter where people are unanimous; else both sides are mended. A sign
+that touches a space (or any sign, in a text with a comma between digits) vanishes and others become
+a space; a full stop stays before a digit only; articles go, numerals become digits, contractions
+get their apostrophe. TextVQA mends both sides always, after its own splitting of words; VizWiz the
+model's alone, by VQA's rules.
 """
 
 import re
@@ -18,7 +19,14 @@ from functools import lru_cache
 
 from tove.evaluation.scorers.answers import Answer, accuracy_scores
 
-__all__ = ["agreement", "textvqa_answer", "textvqa_scores", "vqa_answer", "vqa_scores"]
+__all__ = [
+    "agreement",
+    "textvqa_answer",
+    "textvqa_scores",
+    "vizwiz_scores",
+    "vqa_answer",
+    "vqa_scores",
+]
 
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 _STOP = re.compile(r"\.(?!\d)")
@@ -63,8 +71,12 @@ def _mended(text: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def vqa_answer(text: str) -> str:
-    """Return a model's answer as it is compared."""
-    return _mended(_without_signs(text.replace("\n", " ").replace("\t", " ").strip()))
+    """Return an answer as VQA compares it, anyone's, where people are not unanimous."""
+    return _mended(_without_signs(_in_a_line(text)))
+
+
+def _in_a_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 @lru_cache(maxsize=1 << 16)
@@ -86,15 +98,20 @@ def agreement(said: str, references: Sequence[str]) -> float:
 
 
 def vqa_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:
-    """Score answers to VQAv2, OK-VQA or VizWiz."""
+    """Score answers to VQAv2 or OK-VQA."""
 
     def right(answer: Answer) -> float:
-        people = answer.references
+        said, people = _in_a_line(answer.said), [*map(_in_a_line, answer.references)]
         if len(set(people)) > 1:
-            people = [_without_signs(text) for text in people]
-        return agreement(vqa_answer(answer.said), people)
+            said, people = vqa_answer(said), [*map(vqa_answer, people)]
+        return agreement(said, people)
 
     return _scored(answers, right)
+
+
+def vizwiz_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:
+    """Score answers to VizWiz."""
+    return _scored(answers, lambda answer: agreement(vqa_answer(answer.said), answer.references))
 
 
 def textvqa_scores(answers: Sequence[Answer]) -> tuple[list[float], dict[str, float]]:

@@ -86,6 +86,43 @@ def test_distribution_is_chi_square_by_group():
     assert score(*samples)["gqa/distribution"] == pytest.approx(0.25 * 4 / 5 / 100)
 
 
+# What GQA's public evaluation, as openvqa keeps it, says of these: number, right answer, balanced,
+# entailed, group, whether two things have it in common, said.
+ASKED = [
+    ("1", "red", True, "123", "colour", False, "red"),
+    ("2", "yes", False, "", None, False, "Yes."),
+    ("3", "no", True, "2", "truth", False, "yes"),
+    ("4", "material", True, "3", "common", True, "shape"),
+    ("5", "left", True, "12", "side", False, "left"),
+    ("6", "red", True, "5", "colour", False, "the red"),
+    ("7", "blue", True, "", "colour", False, "caf\u00e9"),
+    ("8", "no", True, "76", "truth", False, " NO "),
+]
+
+
+def test_scores_are_those_of_the_public_evaluation(tmp_path):
+    path = tmp_path / "choices.json"
+    both = dict(valid=["red", "blue", "yes", "no", "left"], plausible=["red", "no", "yes"])
+    path.write_text(json.dumps({number: both for number, *_ in ASKED}))
+    samples = [
+        answered(
+            number,
+            target,
+            said,
+            balanced=balanced,
+            entailed=[other for other in entailed if other != number],
+            group=group,
+            common=common,
+            choices=str(path),
+        )
+        for number, target, balanced, entailed, group, common, said in ASKED
+    ]
+    found = score(*samples)
+    expected = dict(accuracy=3 / 7, consistency=0.5, validity=5 / 7, plausibility=4 / 7)
+    expected["distribution"] = 0.009285714285714286
+    assert {name: found[f"gqa/{name}"] for name in expected} == pytest.approx(expected)
+
+
 def test_what_is_handed_in_is_what_is_compared(tmp_path):
     score(answered("1", "red", "Red."), submission=str(tmp_path / "gqa.json"))
     rows = json.loads((tmp_path / "gqa.json").read_text())
