@@ -193,7 +193,7 @@ def compare(args: argparse.Namespace) -> None:
     for table in (score_table(entries, metric), cost_table(entries)):
         if table:
             console.print(table)
-    for remark in remarks(settings):
+    for remark in remarks(settings, metric):
         console.print(remark)
     console.print(f"{args.plot}: cost against gain")
 

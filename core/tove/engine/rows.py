@@ -32,6 +32,7 @@ __all__ = [
     "REFERENCE_ROLES",
     "TABLE_METRICS",
     "WRITTEN",
+    "gives_one_answer",
     "make_console",
     "nested_metrics",
     "read_rows",
@@ -59,6 +60,7 @@ COST_COLUMNS = {
 REFERENCE_ROLES: tuple[Role, ...] = ("baseline", "plain")
 """Rows that others are held against, the better one first."""
 _BOUNDS = ("low", "high")
+_ONE_ANSWER = 0.99  # of all answers the same
 
 
 def reference_of(rows: Iterable[Row], role: Role, name: str | None = None) -> Row | None:
@@ -86,6 +88,15 @@ def role_of(row: Mapping[str, Any]) -> Role:
     named: dict[str, Role] = {"plain_clip": "plain", "baseline": "baseline", "merged": "merged"}
     named["merged_baseline"] = "control"
     return named.get(row["name"], "detached" if row["name"].startswith("tove-") else "method")
+
+
+def gives_one_answer(row: Mapping[str, Any], metric: str) -> bool:
+    """Tell whether a row's model answered the same to (nearly) all items of a metric.
+
+    Its score is then that answer's share of the right ones, whatever the model sees.
+    """
+    share = row["metrics"].get(f"{metric.partition('/')[0]}/top_answer_share")
+    return bool(share) and share["value"] >= _ONE_ANSWER and share.get("n", 2) > 1
 
 
 def nested_metrics(flat: Mapping[str, float]) -> dict[str, dict[str, float]]:

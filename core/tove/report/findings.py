@@ -3,7 +3,8 @@
     gain kept by the merged encoder = (merged - baseline) / (tove - baseline)
 
 A method that does not help is said not to help; a difference within the intervals is said to be
-not distinguishable, whatever its sign.
+not distinguishable, whatever its sign. Two models that each give one answer to everything, or get
+nothing right, are not compared; nor is a removal of experts called free where there was no gain.
 """
 
 from collections.abc import Sequence
@@ -32,10 +33,17 @@ def headline(standing: Standing, metric: str) -> str:
     if tove is None:
         return "This run has no row of a method yet, so there is nothing to compare."
     if rival is None:
+        but = f", but {tove.empty}" if tove.empty else ""
         return (
-            f"{method} reaches {tove} {metric_label(metric)}; there is no baseline to hold it to."
+            f"{method} reaches {tove} {metric_label(metric)}{but}; there is no baseline to hold it "
+            "to."
         )
     pair = f"{tove} {metric_label(metric)} against {rival} for {name}"
+    if tove.empty and rival.empty:
+        return (
+            f"This run tells nothing of the experts: {method} {tove.empty}, and {name} "
+            f"{rival.empty}: {pair}."
+        )
     verdict = compare(tove, rival)
     if verdict == "below":
         return f"{method} does not help here: {pair}."
@@ -85,17 +93,35 @@ def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
 def _comparisons(standing: Standing, metric: str) -> list[str]:
     rival, rival_name = _rival(standing, metric)
     tove, merged = score_of(standing.method, metric), score_of(standing.merged, metric)
+    sentences = _emptiness(standing, metric)
     if tove is None or rival is None:
-        return []
-    sentences = [_comparison(standing.name, tove, rival_name, rival)]
-    if merged is not None:
+        return sentences
+    if not (tove.empty and rival.empty):
+        sentences.append(_comparison(standing.name, tove, rival_name, rival))
+    if merged is not None and not (merged.empty and rival.empty):
         remark = _gain_remark(merged, tove, rival, standing.name)
         sentences.append(_comparison("the merged encoder", merged, rival_name, rival) + remark)
     control = score_of(standing.control, metric)
-    if merged is not None and control is not None:
+    if merged is not None and control is not None and not (merged.empty and control.empty):
         other = "the baseline merged on the same images"
         sentences.append(_comparison("the merged encoder", merged, other, control))
     return sentences
+
+
+def _emptiness(standing: Standing, metric: str) -> list[str]:
+    """Name the rows whose scores tell nothing, by the reason."""
+    rows = (standing.plain, standing.baseline, standing.method, *standing.detached)
+    reasons: dict[str, list[str]] = {}
+    for row in (*rows, standing.merged, standing.control):
+        score = score_of(row, metric)
+        if score is not None and score.empty:
+            reasons.setdefault(score.empty, []).append(score.row)
+    label = metric_label(metric)
+    return [
+        f"{label[:1].upper()}{label[1:]}: each of {', '.join(names)} {why}, so this score tells "
+        "nothing of what they see."
+        for why, names in reasons.items()
+    ]
 
 
 def _comparison(name: str, ours: Score, other_name: str, other: Score) -> str:
@@ -146,6 +172,11 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
     known = [score for score in scores if score is not None]
     if tove is None or not known or len(known) < len(scores):
         return []
+    if tove.empty:
+        return [
+            f"What the removal of experts costs cannot be told: {standing.name} {tove.empty} with "
+            "all of them."
+        ]
     free = 0
     for score in known:
         if compare(score, tove) not in ("alike", "above"):
@@ -154,6 +185,8 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
     total = len(standing.method["experts"]) if standing.method else len(known)
     sentence = _removable(free, total)
     rival, name = _rival(standing, metric)
+    if free and rival is not None and compare(tove, rival) in ("alike", "below"):
+        sentence += f" They had no measurable gain over {name} to lose."
     if standing.detached[-1]["experts"] or rival is None:
         return [sentence]
     last = known[-1]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tove.engine.rows import role_of
+from tove.engine.rows import gives_one_answer, role_of
 
 __all__ = [
     "Score",
@@ -47,6 +47,7 @@ class Score:
         row: the row it belongs to.
         over: the row that `gain` is over.
         gain: ends of the 95 % interval of the paired gain over that row; None where not measured.
+        one_answer: whether (nearly) all items were given the same answer.
     """
 
     metric: str
@@ -57,6 +58,14 @@ class Score:
     row: str = ""
     over: str = ""
     gain: tuple[float, float] | None = None
+    one_answer: bool = False
+
+    @property
+    def empty(self) -> str:
+        """Why the score tells nothing of what its model sees, in words; "" where it may."""
+        if self.one_answer:
+            return "gives one answer to everything"
+        return "" if self.value else "gets nothing right"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -151,6 +160,7 @@ def score_of(row: Row | None, metric: str) -> Score | None:
         row["name"],
         gain.get("over", ""),
         (gain[metric]["low"], gain[metric]["high"]) if metric in gain else None,
+        gives_one_answer(row, metric),
     )
 
 

@@ -8,9 +8,9 @@ It trains and measures nothing; what an earlier stage has not left behind is a s
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dist import is_main_process
@@ -41,6 +41,8 @@ class ReportStage:
 
     depends_on = ("model", "test_dataloader", "seed")
     repeats = True
+    reads: ClassVar[Mapping[str, type]] = {"report": ReportSettings}
+    """What top-level settings are the arguments of, for what is read from the command line."""
 
     def __init__(self, name: str, **settings: Any) -> None:  # noqa: ANN401 - checked against fields
         self.name = name

@@ -197,7 +197,16 @@ def test_names_given_by_the_user_are_pooled_over(write_run: Callable[..., Path])
 
 def test_one_seed_twice_is_remarked(write_run: Callable[..., Path]):
     runs = [read_run(write_run(name, rows(0.8))) for name in "ab"]
-    assert any("same seed" in remark for remark in remarks(settings_of(runs)))
+    assert any("same seed" in remark for remark in remarks(settings_of(runs), METRIC))
+
+
+def test_one_answer_to_everything_is_remarked(write_run: Callable[..., Path]):
+    constant = rows(0.8)
+    constant[0]["metrics"]["vsr/top_answer_share"] = {"value": 1.0, "n": 50}
+    settings = settings_of([read_run(write_run("a", constant))])
+    (remark,) = remarks(settings, METRIC)
+    assert remark.startswith("a: baseline gave one answer to everything")
+    assert not remarks(settings, "caption/CIDEr")
 
 
 def test_the_metric_is_the_tables_first_unless_given(write_run: Callable[..., Path]):

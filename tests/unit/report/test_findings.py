@@ -92,6 +92,54 @@ def test_detachment_tells_how_many_experts_are_free_and_what_remains(make_rows):
     assert "it is 50.0 %, below its parameter-matched baseline" in text
 
 
+def _answering_alike(rows, *names, share=1.0):
+    for row in rows:
+        if row["name"] in names:
+            row["metrics"]["vsr/top_answer_share"] = {"value": share, "n": 1000}
+    return rows
+
+
+def test_one_answer_to_everything_is_no_result(make_rows):
+    rows = make_rows(0.52, 0.52, 0.52, 0.52, after=(0.52, 0.52))
+    assert "All 2 experts can be removed" in details(rows)
+    _answering_alike(rows, *(row["name"] for row in rows), share=0.995)
+    assert told(rows).startswith(
+        "This run tells nothing of the experts: ToVE gives one answer to everything, and its "
+        "parameter-matched baseline gives one answer to everything: 52.0 % statement accuracy"
+    )
+    text = details(rows)
+    assert (
+        "each of plain_clip, baseline, tove, tove-a, tove-b, merged gives one answer to everything"
+    ) in text
+    assert "What the removal of experts costs cannot be told" in text
+    assert "can be removed" not in text
+    assert "distinguishable" not in text
+
+
+def test_a_rival_of_one_answer_is_named_and_compared(make_rows):
+    rows = _answering_alike(make_rows(), "baseline")
+    assert told(rows).startswith("The experts help")
+    assert "each of baseline gives one answer to everything" in details(rows)
+    rows = _answering_alike(make_rows(), "baseline", "tove", share=0.98)  # answers differ
+    assert "one answer" not in told(rows) + details(rows)
+    alone = [row for row in _answering_alike(make_rows(), "tove") if row["name"] == "tove"]
+    assert "but gives one answer to everything; there is no baseline" in told(alone)
+
+
+def test_scores_of_zero_are_no_result(make_rows):
+    rows = make_rows(0.0, 0.0, 0.0, 0.0, after=(0.0, 0.0), spread=0.0)
+    assert "ToVE gets nothing right, and its parameter-matched baseline gets nothing" in told(rows)
+    assert "can be removed" not in details(rows)
+    assert told(make_rows(tove=0.0)).startswith("ToVE does not help here")
+
+
+def test_removing_experts_that_gained_nothing_is_not_praised(make_rows):
+    text = details(make_rows(tove=0.76, after=(0.76, 0.76)))
+    assert "All 2 experts can be removed" in text
+    assert "no measurable gain over its parameter-matched baseline to lose" in text
+    assert "no measurable gain" not in details(make_rows())
+
+
 def test_removals_are_read_off_the_rows(make_rows):
     standing = standing_of(make_rows())
     assert list(standing.removed) == ["a", "b"]

@@ -20,7 +20,7 @@ from rich import box
 from rich.table import Table
 
 from tove.atomic_io import write_text
-from tove.engine.rows import COST_COLUMNS, TABLE_METRICS, role_of, show_cost
+from tove.engine.rows import COST_COLUMNS, TABLE_METRICS, gives_one_answer, role_of, show_cost
 from tove.errors import ConfigError, close_matches
 from tove.protocols import Role, Row
 from tove.report.compare.runs import Run, Setting
@@ -250,8 +250,8 @@ def _heads() -> Iterator[str]:
     yield from COST_COLUMNS.values()
 
 
-def remarks(settings: Sequence[Setting]) -> list[str]:
-    """Say what a reader of the tables has to know."""
+def remarks(settings: Sequence[Setting], metric: str) -> list[str]:
+    """Say what a reader of the tables has to know; `metric` is the one they show."""
     said = []
     if any(len(setting.runs) > 1 for setting in settings):
         said.append("± is the standard deviation over the runs that are pooled.")
@@ -259,6 +259,14 @@ def remarks(settings: Sequence[Setting]) -> list[str]:
         seeds = [run.cfg.get("seed") for run in setting.runs]
         if len(set(seeds)) < len(seeds):
             said.append(f"{setting.label}: several runs have the same seed; ± tells nothing there.")
+    for setting in settings:
+        rows = [row for run in setting.runs for row in run.rows]
+        same = list(dict.fromkeys(row["name"] for row in rows if gives_one_answer(row, metric)))
+        if same:
+            said.append(
+                f"{setting.label}: {', '.join(same)} gave one answer to everything, so their "
+                f"{metric} tells nothing of what they see."
+            )
     rows = [row for setting in settings for run in setting.runs for row in run.rows]
     devices = sorted({row["cost"]["device"] for row in rows if "cost" in row})
     if len(devices) > 1:
