@@ -26,6 +26,8 @@ CASES: dict[str, Any] = {
     "train_dataloader.num_workers=-1": -1,
     "test_dataloader.sampler.type=InfiniteSampler": "InfiniteSampler",
     "test_dataloader.dataset.datasets.0.max_samples=-1": -1,
+    "stages.2.model.generation.num_beams=0": 0,
+    "stages.2.model.encoder.layer='last'": "last",
     "merging.model.lm_weight=-1": -1,
     "merging.schedule.steps=-4": -4,
 }

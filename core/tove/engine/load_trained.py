@@ -13,8 +13,9 @@ from mmengine.config import Config
 
 from tove.config.loading import load_config
 from tove.engine.inference import TrainedModel
+from tove.engine.model_checks import check_placement
 from tove.engine.planning import needed_slots
-from tove.engine.preflight import check_config, check_placement
+from tove.engine.preflight import check_config
 from tove.engine.rows import read_rows, role_of
 from tove.engine.stages.context import StageContext
 from tove.errors import CheckpointError, ConfigError, close_matches

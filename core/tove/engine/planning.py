@@ -25,6 +25,7 @@ __all__ = [
     "run_experts",
     "run_overlay",
     "source_of",
+    "stage_kind",
 ]
 
 
@@ -50,7 +51,7 @@ def method_settings(
 
 def source_of(entry: Mapping[str, Any]) -> str | None:
     """Return the stage that a stage takes its model from; None if it takes none."""
-    source = signature(_kind(entry)).parameters.get("source")
+    source = signature(stage_kind(entry)).parameters.get("source")
     if source is None:
         return None
     default = None if source.default is Parameter.empty else source.default
@@ -64,17 +65,18 @@ def run_overlay(cfg: Config, name: str) -> dict[str, Any]:
     source = source_of(entry)
     earlier = source in names[: names.index(name)]
     base = left_overlay(cfg, source) if source and earlier else {}
-    own = entry.get("model") if getattr(_kind(entry), "overlays_model", False) else None
+    own = entry.get("model") if getattr(stage_kind(entry), "overlays_model", False) else None
     return method_settings(base, own or {}, f"stages.{name}.model")
 
 
 def left_overlay(cfg: Config, name: str) -> dict[str, Any]:
     """Return what lies over `cfg.model` in the model that a stage leaves."""
     entry = next(entry for entry in cfg.stages if entry["name"] == name)
-    return method_settings(run_overlay(cfg, name), getattr(_kind(entry), "leaves", {}))
+    return method_settings(run_overlay(cfg, name), getattr(stage_kind(entry), "leaves", {}))
 
 
-def _kind(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a stage's class
+def stage_kind(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the class of a stage's entry."""
     return STAGES.get(entry["type"]) if isinstance(entry["type"], str) else entry["type"]
 
 
@@ -87,7 +89,7 @@ def run_experts(cfg: Config, only: str | None = None) -> list[tuple[str, Mapping
     """
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for entry in cfg.stages:
-        if only not in (None, entry["name"]) or getattr(_kind(entry), "repeats", False):
+        if only not in (None, entry["name"]) or getattr(stage_kind(entry), "repeats", False):
             continue  # what repeats shows what others have run
         settings = method_settings(cfg.model, run_overlay(cfg, entry["name"]))
         for slot, expert in MODELS.get(settings["type"]).experts_of(settings).items():
@@ -104,7 +106,7 @@ def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[
             has no parameters for are not needed, unless that stage trains its own.
         only: the one stage that is to run; None with a checkpoint evaluates that.
     """
-    starts = next((_kind(entry) for entry in cfg.stages if entry["name"] == only), None)
+    starts = next((stage_kind(entry) for entry in cfg.stages if entry["name"] == only), None)
     trains_own = starts is not None and getattr(starts, "overlays_model", False)
     takes_model = starts is not None and "source" in signature(starts).parameters
     if checkpoint and (only is None or (takes_model and not trains_own)):

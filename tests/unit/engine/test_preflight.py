@@ -25,6 +25,11 @@ def set_expert(**expert: Any) -> Callable[[Settings], None]:
     return lambda settings: settings["model"]["experts"].update(depth=expert)
 
 
+def lay_over(**over: Any) -> Callable[[Settings], None]:
+    """Give settings to the model of the stage `transfer`, which is ToVE's."""
+    return lambda settings: settings["stages"][2].update(model=over)
+
+
 def set_stage(**stage: Any) -> Callable[[Settings], None]:
     return lambda settings: settings["stages"].append(stage)
 
@@ -108,6 +113,46 @@ MISTAKES = {
         ),
         ConfigError,
         r"model\.experts\.depth is .* under CC-BY-NC-4\.0, which does not allow",
+    ),
+    "a stage's type": (
+        lay_over(type="PlainClip"),
+        ConfigError,
+        r"stages\.transfer\.model\.type is 'PlainClip', which is unknown",
+    ),
+    "what a stage's model does not take": (
+        lay_over(type="PlainCLIP", gate={"top_k": 1}),
+        ConfigError,
+        r"stages\.transfer\.model\.gate is unknown",
+    ),
+    "a stage's encoder": (
+        lay_over(encoder={"layer": "last"}),
+        ConfigError,
+        r"stages\.transfer\.model\.encoder\.layer is 'last', but it must be a whole number",
+    ),
+    "a stage's encoder's weights": (
+        lay_over(encoder={"pretrained": "/nowhere/clip"}),
+        ConfigError,
+        r"stages\.transfer\.model\.encoder\.pretrained is '/nowhere/clip', but there is nothing",
+    ),
+    "a stage's language model": (
+        lay_over(language={"fusion": "cros_attention"}),
+        ConfigError,
+        r"stages\.transfer\.model\.language\.fusion is 'cros_attention'",
+    ),
+    "a stage's generation": (
+        lay_over(generation={"num_beams": 0}),
+        ConfigError,
+        r"stages\.transfer\.model\.generation\.num_beams is 0",
+    ),
+    "a stage's expert": (
+        lay_over(experts={"depth": {"dtype": "float13"}}),
+        ConfigError,
+        r"stages\.transfer\.model\.experts\.depth\.dtype is 'float13'; give float32",
+    ),
+    "a stage's experts": (
+        lay_over(experts=["depth"]),
+        ConfigError,
+        r"stages\.transfer\.model\.experts is \['depth'\], but it must be a dict",
     ),
     "a loader of nothing": (
         lambda s: s["val_dataloader"].pop("dataset"),
@@ -209,6 +254,18 @@ def test_a_mistake_is_told_in_one_sentence(mistake: str, settings: Settings):
     with pytest.raises(error, match=message) as raised:
         check_config(Config(settings))
     assert "\n" not in str(raised.value)
+
+
+def test_a_stage_of_another_model_takes_of_the_settings_what_that_knows(settings: Settings):
+    settings["model"]["gate"] = {"top_k": 1}  # PlainCLIP has no gate
+    check_config(Config(settings))
+
+
+def test_what_a_stage_lays_over_the_model_is_none_of_an_evaluation_s(settings: Settings, tmp_path):
+    lay_over(experts={"depth": {"type": "not_installed"}})(settings)
+    checkpoint = tmp_path / "plain.pth"
+    torch.save({"state_dict": {}, "meta": {"attached": []}}, checkpoint)
+    check_config(Config(settings), checkpoint=checkpoint)
 
 
 def test_an_image_size_that_patches_do_not_tile_is_told_with_the_nearest(settings: Settings):

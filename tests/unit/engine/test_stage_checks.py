@@ -167,19 +167,6 @@ def test_a_row_s_role_is_that_of_its_model_and_its_name_the_config_s(
         assert runner.context.kind_of({"type": kind}).role == role
 
 
-def test_a_stage_s_other_model_takes_what_it_knows_and_its_own_settings_are_checked(
-    settings: Settings, tmp_path: Path
-):
-    settings["model"]["gate"] = {"top_k": 1}  # PlainCLIP has no gate and leaves it alone
-    check(settings, tmp_path)
-    settings["stages"][0]["model"]["gate"] = {"top_k": 1}
-    with pytest.raises(ConfigError, match=r"stages\.plain_clip\.model\.gate is unknown"):
-        check(settings, tmp_path)
-    settings["stages"][0]["model"] = {"type": "PlainClip"}
-    with pytest.raises(ConfigError, match="'PlainClip', which is unknown"):
-        check(settings, tmp_path)
-
-
 def test_a_loader_that_a_stage_names_must_be_there(settings: Settings, tmp_path: Path):
     settings["stages"][2]["data"] = {"train": "captions_dataloader"}
     with pytest.raises(ConfigError, match="'transfer' needs the setting `captions_dataloader`"):

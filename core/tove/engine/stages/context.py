@@ -20,7 +20,7 @@ from tove.config import environment
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.upgrade import upgraded_model
-from tove.config.validation import check_arguments, check_model, look_up
+from tove.config.validation import check_arguments
 from tove.data.annotations import read_json
 from tove.engine.checkpoint import attached_slots, read_checkpoint
 from tove.engine.digests import lost_files
@@ -175,15 +175,6 @@ class StageContext:
         """Return the class of the model that has `over` laid over its config."""
         kind: type[Method] = MODELS.get(self.model_settings(over)["type"])
         return kind
-
-    def check_model(self, over: Mapping[str, Any], where: str) -> None:
-        """Check settings that a stage lays over `cfg.model`.
-
-        Raises:
-            ConfigError: an unknown type, or an argument that the model does not take.
-        """
-        settings = self.model_settings(over)
-        check_model(look_up(MODELS, settings.get("type"), where), settings, where)
 
     def loader(self, name: str) -> dict[str, Any]:
         """Return the config of a data loader, such as "train_dataloader"."""

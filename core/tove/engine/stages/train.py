@@ -109,7 +109,6 @@ class TrainStage:
         needed = [self.data["test"], *[self.data["train"]] * bool(schedule.steps)]
         needed += [self.data["val"]] * bool(schedule.val_interval)
         context.require(self.name, "test_evaluator", *needed)
-        context.check_model(self._overlay(context), f"stages.{self.name}.model")
 
     def _overlay(self, context: StageContext) -> dict[str, Any]:
         return run_overlay(context.cfg, self.name)
