@@ -7,18 +7,22 @@ anything else is a text, and so is what stands in quotes or goes to a setting th
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from tove import registry
+from tove.config.overlay import merged_settings
 from tove.config.validation import hints_of
 from tove.errors import ConfigError
+from tove_plugins import check_build
 
 __all__ = ["parse_options", "parse_value", "values_on_the_way"]
 
 _TEXTS = frozenset({"data_root", "work_dir"})
 _REGISTRIES = ("DATASETS", "MODELS", "ENCODERS", "LANGUAGE_MODELS", "STAGES", "METRICS")
+_LAID_OVER = re.compile(r"(stages\.\d+\.)(model\..+)")
 _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _OPEN, _CLOSE = "([{", ")]}"
 _WORDS = {"true": True, "false": False, "none": None}
@@ -134,21 +138,46 @@ def _wants_text(cfg: Mapping[str, Any], key: str) -> bool:
     """Tell whether a setting takes a text and neither number nor list, as far as can be known."""
     if key in _TEXTS:
         return True
-    part, parent = [*values_on_the_way(cfg, key)][-1]
+    laid = _LAID_OVER.fullmatch(key)
+    if laid:  # the model's settings, with the stage's own over them
+        entry = [*values_on_the_way(cfg, f"{laid[1]}model")][-1][1]
+        over = entry.get("model", {}) if isinstance(entry, Mapping) else {}
+        cfg, key = {"model": merged_settings(cfg.get("model", {}), over)}, laid[2]
+    way = [*values_on_the_way(cfg, key)]
+    part, parent = way[-1]
     if part != key.rpartition(".")[2] or not isinstance(parent, Mapping):
         return False
     if part in _TEXTS or part == "type":
         return True
-    kind = parent.get("type")
-    classes = [kind] if callable(kind) else []
-    if isinstance(kind, str):
-        classes = [getattr(registry, name).get(kind) for name in _REGISTRIES]
-    hints = [hints_of(found).get(part) for found in classes if found is not None]
+    hints = [hints_of(found).get(part) for found in _takers(cfg, way)]
     return any(_only_text(hint) for hint in hints)
+
+
+def _takers(cfg: Mapping[str, Any], way: Sequence[tuple[str, Any]]) -> Iterator[Any]:
+    """Yield what the last setting on the way is an argument of."""
+    parent = way[-1][1]
+    yield from _classes(parent.get("type"))
+    if len(way) > 1:
+        section, owner = way[-2]
+        for found in _classes(owner.get("type") if isinstance(owner, Mapping) else None):
+            if section in getattr(found, "sections", {}):
+                yield found.sections[section][0]
+    if len(way) == 2:
+        stages = [found for entry in cfg.get("stages", ()) for found in _classes(entry.get("type"))]
+        yield from (s.reads[way[0][0]] for s in stages if way[0][0] in getattr(s, "reads", {}))
+    if len(way) > 2 and way[-3][0] == "experts":
+        yield check_build
+
+
+def _classes(kind: Any) -> list[Any]:  # noqa: ANN401 - a config's `type`
+    if not isinstance(kind, str):
+        return [kind] if callable(kind) else []
+    found = [getattr(registry, name).get(kind) for name in _REGISTRIES]
+    return [entry for entry in found if entry is not None]
 
 
 def _only_text(hint: Any) -> bool:  # noqa: ANN401 - an annotation
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return str in parts and set(parts) <= {str, type(None)}
+    return str in parts and set(parts) <= {str, Path, type(None)}

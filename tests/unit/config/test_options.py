@@ -73,8 +73,9 @@ data_root = "data"
 seed = 0
 batch_size = 2
 report = dict()
-model = dict(type="ToVE", transfer=dict(scale="learned"), init_from="x")
-stages = [dict(type="TrainStage", name="a")]
+model = dict(type="ToVE", transfer=dict(scale="learned"), init_from="x", token_cache=dict(),
+    encoder=dict(type="TransformersCLIP"), experts=dict(depth=dict(type="tiny_depth")))
+stages = [dict(type="TrainStage", name="a"), dict(type="ReportStage", name="b")]
 test_dataloader = dict(dataset=dict(type="ConcatDataset", datasets=[
     dict(type="Questions", ann_file="q.jsonl"), dict(type="NoSuchKind", ann_file="q.jsonl")]))
 """
@@ -97,6 +98,16 @@ def config(tmp_path):
         ("seed=2017", 2017),
         ("report.title=My run, no. 2", "My run, no. 2"),
         ("report.title='2'", "2"),
+        ("report.title=2017", "2017"),
+        ("report.title=red,blue", "red,blue"),
+        ("report.num_maps=3", 3),
+        ("model.token_cache.dir=2017", "2017"),
+        ("model.token_cache.max_gb=2", 2),
+        ("model.experts.depth.weights=a,b.safetensors", "a,b.safetensors"),
+        ("model.experts.depth.tiny=True", True),
+        ("stages.0.model.init_from=2017", "2017"),
+        ("stages.0.model.encoder.pretrained=1e3", "1e3"),
+        ("stages.0.model.encoder.layer=-2", -2),
         ("model.transfer.scale=0.5", 0.5),
         ("stages.0.name=007", "007"),
         ("test_dataloader.dataset.datasets.0.ann_file=2017", "2017"),
