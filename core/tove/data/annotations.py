@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from glob import escape, glob
 from itertools import islice
@@ -27,6 +28,7 @@ __all__ = [
     "is_text",
     "join_by_id",
     "open_text",
+    "pair_by_id",
     "read_json",
     "read_rows",
     "refuse",
@@ -199,14 +201,7 @@ def join_by_id(path: str, names: Sequence[tuple[Any, str]], owners: Sequence[Any
         ConfigError: ids are of two kinds, an id stands for two files, or no annotation has its
             image.
     """
-    kinds = {kind.__name__ for kind in {type(i) for i, _ in names} | {type(i) for i in owners}}
-    if len(kinds) > 1:
-        strings = sum(isinstance(i, str) for i, _ in names), sum(isinstance(i, str) for i in owners)
-        raise ConfigError(
-            f"The ids in {path!r} are partly texts and partly numbers ({strings[0]} of "
-            f"{len(names)} images and {strings[1]} of {len(owners)} annotations have a text), so "
-            "annotations would miss their image; make them all numbers or all texts."
-        )
+    _check_kinds(path, "images", [identity for identity, _ in names], owners)
     places: dict[Any, int] = {}
     by_name: dict[str, int] = {}
     clashing = []
@@ -233,6 +228,53 @@ def join_by_id(path: str, names: Sequence[tuple[Any, str]], owners: Sequence[Any
     warn(path, len(lost), "annotations belong to no image and are left out", lost)
     warn(path, len(again), "images are listed again and taken as one with the first", again)
     return found
+
+
+def pair_by_id(path: str, what: str, ids: Sequence[Any], owners: Sequence[Any]) -> dict[Any, int]:
+    """Find the one annotation of each entry by its id, where an entry cannot be without.
+
+    Args:
+        path: of the annotations' file, for messages.
+        what: the entries are, such as "questions".
+        ids: of the entries.
+        owners: the entry's id of each annotation.
+
+    Returns:
+        By the id of an entry the place of its annotation in `owners`.
+
+    Raises:
+        ConfigError: ids are of two kinds, one occurs twice on a side, or an entry has no
+            annotation.
+    """
+    _check_kinds(path, what, ids, owners)
+    for side, found in ((what, ids), ("annotations", owners)):
+        again = [identity for identity, count in Counter(found).items() if count > 1]
+        if again:
+            raise ConfigError(
+                f"{len(again)} ids of the {len(found)} {side} that {path!r} is about occur more "
+                f"than once, {_some(again)}; which annotation is whose cannot be told. Take the "
+                "files that were downloaded."
+            )
+    places = {owner: place for place, owner in enumerate(owners)}
+    lost = [identity for identity in ids if identity not in places]
+    if lost:
+        raise ConfigError(
+            f"{len(lost)} of the {len(ids)} {what} have no annotation in {path!r}, {_some(lost)}; "
+            "take both files of one release."
+        )
+    warn(path, len(owners) - len(ids), f"annotations belong to none of the {what}")
+    return places
+
+
+def _check_kinds(path: str, what: str, ids: Sequence[Any], owners: Sequence[Any]) -> None:
+    """Refuse ids of two kinds: 1 and "1" never meet."""
+    if len({type(identity) for identity in (*ids, *owners)}) > 1:
+        strings = sum(isinstance(i, str) for i in ids), sum(isinstance(i, str) for i in owners)
+        raise ConfigError(
+            f"The ids in {path!r} are partly texts and partly numbers ({strings[0]} of "
+            f"{len(ids)} {what} and {strings[1]} of {len(owners)} annotations have a text), so "
+            f"annotations would miss their {what}; make them all numbers or all texts."
+        )
 
 
 def warn(path: str, count: int, what: str, examples: Sequence[object] = ()) -> None:

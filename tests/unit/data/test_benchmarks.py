@@ -1,6 +1,7 @@
 """Benchmarks, read from the files of their releases in small."""
 
 import json
+import logging
 import zipfile
 
 import pytest
@@ -194,6 +195,42 @@ def test_a_missing_key_is_a_sentence(build, tmp_path, benchmark, split, file, sp
     path.write_text(path.read_text().replace(f'"{spoil}"', '"gone"'))
     with pytest.raises(ConfigError, match=f"{sentence}.*{spoil}"):
         build(benchmark, split, write=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: rows.append(rows[0]), r"1 ids of the 4 annotations .* more than once, 420"),
+        (
+            lambda rows: rows.pop(),
+            r"1 of the 3 questions have no annotation in .*annotations\.json",
+        ),
+        (
+            lambda rows: rows[0].update(question_id="420"),
+            r"\(0 of 3 questions and 1 of 3 annotations have a text\)",
+        ),
+        (lambda rows: rows[0].update(question_id=None), r"Entry 1 of .* a VQA annotation.*is None"),
+    ],
+)
+def test_answers_that_are_nobodys_or_twice_there_are_not_guessed(build, tmp_path, change, sentence):
+    WRITERS["vqav2"](tmp_path)
+    path = tmp_path / "v2_mscoco_val2014_annotations.json"
+    content = json.loads(path.read_text())
+    change(content["annotations"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=sentence):
+        build("vqav2", "val", write=False)
+
+
+def test_answers_to_no_question_are_counted_in_a_warning(build, tmp_path, log):
+    WRITERS["vqav2"](tmp_path)
+    path = tmp_path / "v2_mscoco_val2014_annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({**content["annotations"][0], "question_id": 7})
+    path.write_text(json.dumps(content))
+    assert len(build("vqav2", "val", write=False)) == 3
+    (told,) = [r.getMessage() for r in log if r.levelno >= logging.WARNING]
+    assert told == f"{path}: 1 annotations belong to none of the questions."
 
 
 def test_other_mistakes_are_sentences(build, tmp_path):

@@ -143,6 +143,19 @@ def warnings_about(records, text: str) -> list[str]:
     return [r.getMessage() for r in records if text in r.getMessage()]
 
 
+def test_missing_images_up_to_the_limit_are_counted_in_a_warning(root, log) -> None:
+    for number in (0, 3):
+        (root / "images" / f"{number:03}.png").unlink()
+    data = build(root, corrupt_limit=2)
+    (told,) = warnings_about(log, "2 of its 5 images are not in")
+    assert told.startswith(str(root / "annotations/captions_train.json"))
+    assert f"are skipped, '{root}/images/000.png', '{root}/images/003.png'." in told
+    seen = {os.path.basename(data[i]["sample"]["image_path"]) for i in range(len(data))}
+    assert seen == {"001.png", "002.png", "004.png"}
+    with pytest.raises(ConfigError, match=r"2 of the 5 images named in .* are not in"):
+        build(root, corrupt_limit=1)
+
+
 def test_corrupt_images_are_named_once_counted_and_replaced_in_training(root, log) -> None:
     spoil(root, 0, 1)
     data = build(root, corrupt_limit=2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tove.data.annotations import read_json, text_of
+from tove.data.annotations import pair_by_id, read_json, text_of
 from tove.data.benchmarks.files import Files, Question, listed, make_each
 
 __all__ = ["gqa", "textvqa", "vizwiz", "vqa"]
@@ -17,8 +17,12 @@ def vqa(files: Files) -> list[Question]:
 
     A split whose names have no annotations is one for the server.
     """
-    content = files.content("questions")
-    answered, kinds = _annotations(files) if "annotations" in files.names else (None, {})
+    path, content = files["questions"], files.content("questions")
+    entries = listed(path, content, "questions")
+    what = "a VQA question with an annotation: it needs question_id, image_id and question, "
+    what += "the file a data_subtype"
+    ids = make_each(path, entries, what, lambda entry: _id(entry["question_id"]))
+    answered, kinds = _annotations(files, ids) if "annotations" in files.names else (None, {})
 
     def make(entry: Mapping[str, Any]) -> Question:
         folder = text_of(content, "data_subtype").replace("-dev", "")  # test-dev is part of test
@@ -38,20 +42,27 @@ def vqa(files: Files) -> list[Question]:
             groups=(f"answer_type/{found['answer_type']}", f"kind/{kinds.get(kind, kind)}"),
         )
 
-    what = "a VQA question with an annotation: it needs question_id, image_id and question, "
-    what += "the file a data_subtype"
-    path = files["questions"]
-    return make_each(path, listed(path, content, "questions"), what, make)
+    return make_each(path, entries, what, make)
 
 
-def _annotations(files: Files) -> tuple[dict[Any, Mapping[str, Any]], Mapping[str, str]]:
+def _id(value: Any) -> int | str:  # noqa: ANN401
+    if type(value) not in (int, str):
+        raise TypeError(f"question_id is {value!r}")
+    return value
+
+
+def _annotations(
+    files: Files, ids: Sequence[int | str]
+) -> tuple[dict[Any, Mapping[str, Any]], Mapping[str, str]]:
     """Return the annotations by question, and the names of kinds that the file abbreviates."""
     what = "a VQA annotation: it needs question_id, question_type, answer_type and answers"
     keys = ("question_id", "question_type", "answer_type", "answers")
     path, content = files["annotations"], files.content("annotations")
     entries = listed(path, content, "annotations")
     made = make_each(path, entries, what, lambda entry: {key: entry[key] for key in keys})
-    return {entry["question_id"]: entry for entry in made}, content.get("question_types", {})
+    owners = make_each(path, made, what, lambda entry: _id(entry["question_id"]))
+    places = pair_by_id(path, "questions", ids, owners)
+    return {key: made[place] for key, place in places.items()}, content.get("question_types", {})
 
 
 def textvqa(files: Files) -> list[Question]:
