@@ -71,11 +71,24 @@ def read_architecture(model: str | None, tag: str | None, weights: Path | None) 
     """
     if weights is None or not weights.is_dir():
         name = model or DEFAULT_MODEL
+        if weights is not None and tag is None:
+            _check_one_activation(name)
         return _of_config(_listed_config(name), name, tag)
     config = _folder_config(weights)["model_cfg"]
     if model is not None:
         _check_same(config["vision_cfg"], _listed_config(model)["vision_cfg"], model, weights)
     return _of_config(config, model or str(weights), tag)
+
+
+def _check_one_activation(model: str) -> None:
+    """Refuse to guess a file's activation where published weights of the model differ in it."""
+    quick = [tag for tag, cfg in _tags(model).items() if cfg.get("quick_gelu")]
+    if quick and len(quick) < len(_tags(model)) and not _listed_config(model).get("quick_gelu"):
+        raise ValueError(
+            f"Weights of {model} were published with GELU and, {', '.join(quick)}, with QuickGELU; "
+            f"a file does not tell which it has. Give model='{model}-quickgelu', or as `tag` one "
+            "that was trained as yours."
+        )
 
 
 def published_weights(model: str, tag: str | None) -> Weights:

@@ -194,6 +194,19 @@ def test_published_weights_trained_with_the_approximate_gelu_get_it():
     assert read_architecture("ViT-B-32", "openai", None).quick_gelu
 
 
+def test_the_activation_of_a_file_is_not_guessed(tmp_path):
+    from tove_experts.open_clip_models import read_architecture
+
+    file = tmp_path / "weights.pt"
+    file.touch()
+    with pytest.raises(ValueError, match=r"with GELU and, openai, .* model='ViT-B-32-quickgelu'"):
+        read_architecture("ViT-B-32", None, file)
+    assert read_architecture("ViT-B-32-quickgelu", None, file).quick_gelu
+    assert read_architecture("ViT-B-32", "openai", file).quick_gelu
+    assert not read_architecture("ViT-B-32", "laion2b_s34b_b79k", file).quick_gelu
+    assert not read_architecture("ViT-S-32-alt", None, file).quick_gelu  # nothing was published
+
+
 def test_any_published_model_is_planned_without_its_weights():
     spec = resolve_expert("open_clip", model="ViT-SO400M-14-SigLIP-384")  # it has one tag
     assert (spec.tokens.width, spec.tokens.grid) == (1152, (27, 27))
