@@ -7,11 +7,13 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
+from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel, SiglipConfig, SiglipModel
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.export import export_encoder
 from tove.backbones.clip.retrieval import ZeroShot, recall_at_1, retrieval_of_export, zero_shot
+from tove.backbones.tokenizer_files import write_tokenizer
+from tove.backbones.transformers_vit import TransformersViT
 from tove.backbones.vit import locate
 from tove.data.tiny_world.rendered import TRAIN_SEED, make_pool, seeded
 from tove.data.tiny_world.text import bag_caption
@@ -130,6 +132,29 @@ def test_a_text_tower_that_transformers_has_not_stays_with_open_clip(tmp_path):
     assert json.loads((folder / "export.json").read_text())["zero_shot"] == ["open_clip"]
     assert zero_shot(folder) is None
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["CLIPVisionModel"]
+
+
+def test_siglips_export_retrieves_as_its_source(scenes, tmp_path):
+    images, captions = scenes[0][:32], scenes[1][:32]
+    size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    tokenizer = tiny_tokenizer()
+    text = dict(size, vocab_size=len(tokenizer), max_position_embeddings=24)
+    vision = dict(size, image_size=64, patch_size=16)
+    torch.manual_seed(0)
+    source = SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).eval()
+    source.save_pretrained(tmp_path / "source")
+    write_tokenizer(tokenizer, tmp_path / "source")
+    encoder = TransformersViT(str(tmp_path / "source"))
+    folder = encoder.export(tmp_path / "export")
+    found = retrieval_of_export(encoder, folder, images, captions)
+    assert found["source"] == found["transformers"]
+    how = dict(padding="max_length", max_length=24, truncation=True, return_tensors="pt")
+    ids = AutoTokenizer.from_pretrained(folder)(captions, **how).input_ids
+    towers = zero_shot(folder)
+    torch.testing.assert_close(towers.texts(captions), source.text_model(ids).pooler_output)
+    assert len(towers.texts(captions).unique(dim=0)) == len(set(captions))
+    pixels = (images - 0.5) / 0.5
+    torch.testing.assert_close(towers.images(images), source.vision_model(pixels).pooler_output)
 
 
 def test_recall_counts_a_shared_caption_for_each_of_its_images():

@@ -1,4 +1,4 @@
-"""Zero-shot retrieval: does a CLIP's text tower still find the images, and they their captions?
+"""Zero-shot retrieval: do a CLIP's or SigLIP's captions still find their images, and they them?
 
     R@1 = share of rows whose best match in  e_image . e_text^T  is their own       e normalised
 
@@ -16,16 +16,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, CLIPConfig, CLIPModel
+from transformers import AutoConfig, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
 from tove.backbones.clip.export import open_clip_preprocess
 from tove.backbones.clip.text_side import find_tokenizer, mark_ends
+from tove.backbones.transformers_vit import TransformersViT
 from tove.backbones.vit import load_whole, own_preprocess
 
-__all__ = ["ZeroShot", "recall_at_1", "retrieval_of_export", "zero_shot"]
+__all__ = ["Encoder", "ZeroShot", "recall_at_1", "retrieval_of_export", "zero_shot"]
 
 _BATCH = 64
+Encoder = TransformersCLIP | TransformersViT | OpenCLIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +43,57 @@ class ZeroShot:
     texts: Callable[[Sequence[str]], Tensor]
 
 
-def zero_shot(source: str | Path | TransformersCLIP | OpenCLIP) -> ZeroShot | None:
+def zero_shot(source: str | Path | Encoder) -> ZeroShot | None:
     """Load both towers.
 
     Args:
         source: a folder of transformers or of open_clip, or an encoder, whose source is meant: the
-            CLIP it came from, before anything trained.
+            CLIP or SigLIP it came from, before anything trained.
 
     Returns:
         The towers; None where there is no text tower or no tokenizer that fits it.
     """
     if isinstance(source, OpenCLIP):
         return _of_open_clip(source)
-    if not isinstance(source, TransformersCLIP):
-        if (Path(source) / "open_clip_config.json").is_file():
-            return _of_open_clip(OpenCLIP(str(source)))
-        return _of_transformers(str(source))
-    return _of_transformers(source.source)
+    if not isinstance(source, str | Path):
+        return _of_transformers(source.source)
+    if (Path(source) / "open_clip_config.json").is_file():
+        return _of_open_clip(OpenCLIP(str(source)))
+    return _of_transformers(str(source))
 
 
 def _of_transformers(source: str) -> ZeroShot | None:
-    if not isinstance(AutoConfig.from_pretrained(source), CLIPConfig):
+    config = AutoConfig.from_pretrained(source)
+    if not isinstance(config, CLIPConfig | SiglipConfig):
         return None
     tokenizer = find_tokenizer(source)
-    if tokenizer is None:
+    if tokenizer is None or len(tokenizer) > config.text_config.vocab_size:  # another model's
         return None
+    return (_of_clip if isinstance(config, CLIPConfig) else _of_siglip)(source, tokenizer)
+
+
+def _of_siglip(source: str, tokenizer: Any) -> ZeroShot:  # noqa: ANN401
+    model: Any = load_whole(SiglipModel, source, source).eval()
+    positions = model.config.text_config.max_position_embeddings
+    preprocess = own_preprocess(
+        source, model.config.vision_config.image_size, (0.5,) * 3, (0.5,) * 3
+    )
+
+    def texts(captions: Sequence[str]) -> Tensor:
+        # The last position is read, which the padding reaches in training.
+        how = dict(padding="max_length", truncation=True, max_length=positions)
+        tokens = tokenizer(list(captions), return_tensors="pt", **how)
+        return model.text_model(tokens.input_ids).pooler_output
+
+    def images(images_BCHW: Tensor) -> Tensor:
+        return model.vision_model(preprocess(images_BCHW)).pooler_output
+
+    return ZeroShot(images, texts)
+
+
+def _of_clip(source: str, tokenizer: Any) -> ZeroShot:  # noqa: ANN401
     model: Any = load_whole(CLIPModel, source, source).eval()
     text = model.config.text_config
-    if len(tokenizer) > text.vocab_size:  # another model's
-        return None
     mark_ends(tokenizer, None if text.eos_token_id == 2 else text.eos_token_id)
     preprocess = own_preprocess(source, model.config.vision_config.image_size)
 
@@ -144,7 +168,7 @@ def recall_at_1(towers: ZeroShot, images_SCHW: Tensor, captions: Sequence[str]) 
 
 
 def retrieval_of_export(
-    encoder: TransformersCLIP | OpenCLIP,
+    encoder: Encoder,
     folder: Path,
     images_SCHW: Tensor,
     captions: Sequence[str],

@@ -16,8 +16,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 
-from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
-from tove.backbones.clip.retrieval import retrieval_of_export
+from tove.backbones.clip.retrieval import Encoder, retrieval_of_export
 from tove.backbones.experts.licences import Terms
 from tove.backbones.export_folder import check_free
 from tove.engine.checkpoint import save_checkpoint
@@ -170,7 +169,7 @@ def measure_retrieval(
         if sample["task"] == "caption":
             places.setdefault(sample["image_id"], index)
     encoder = model.plain_encoder()
-    if not places or not isinstance(encoder, TransformersCLIP | OpenCLIP):
+    if not places or not isinstance(encoder, Encoder):
         return {}
     items = [dataset[index] for index in list(places.values())[:_RETRIEVED]]
     items = [item for item in items if not item["sample"].get("skipped")]
