@@ -24,6 +24,7 @@ _DEFAULTS = {
     "the default dtype": "float32",
     "the use of deterministic algorithms": False,
     "the precision of float32 products": "highest",
+    "cudnn.allow_tf32": True,
     "cudnn.benchmark": False,
     "cudnn.deterministic": False,
     "cudnn.enabled": True,
@@ -51,11 +52,13 @@ def kept_global_state() -> Iterator[None]:
     experts with random weights are to differ. torch is not imported for this; where the body
     imports it first, its modes are put to torch's own defaults.
     Variables and filters of warnings that the body adds stay, for that is how a library talks to
-    its own parts; a filter that silences all warnings goes.
+    its own parts; what silences all goes, a filter of warnings or `logging.disable`: what a run
+    warns of is logged.
     """
     settings = {words: (read(), put) for words, (read, put) in torch_settings().items()}
     states = [(generator, generator.get()) for generator in _generators()]
     variables, filters = _variables().copy(), warnings.filters[:]
+    silenced = _silenced()
     try:
         yield
     finally:
@@ -68,8 +71,16 @@ def kept_global_state() -> Iterator[None]:
             environ: Any = os.environ
             decoded = {environ.decodekey(k): environ.decodevalue(v) for k, v in variables.items()}
             os.environ.update(decoded)
+        if _silenced() != silenced:
+            sys.modules["logging"].disable(silenced)
         if warnings.filters != filters:
             _drop_blanket_filters(filters)
+
+
+def _silenced() -> int:
+    """Return up to which level all logging is off; 0 is none."""
+    logging: Any = sys.modules.get("logging")
+    return int(logging.root.manager.disable) if logging else 0
 
 
 def _variables() -> dict[Any, Any]:
@@ -106,7 +117,10 @@ def _settings_of(torch: Any) -> dict[str, Access]:  # noqa: ANN401 - the module
             torch.get_float32_matmul_precision,
             torch.set_float32_matmul_precision,
         ),
-        **{f"cudnn.{name}": of_cudnn(name) for name in ("benchmark", "deterministic", "enabled")},
+        **{
+            f"cudnn.{name}": of_cudnn(name)
+            for name in ("allow_tf32", "benchmark", "deterministic", "enabled")
+        },
     }
 
 

@@ -1,5 +1,6 @@
 """An expert's code changes nothing for the process that builds it."""
 
+import logging
 import os
 import random
 import subprocess
@@ -52,6 +53,11 @@ SETTINGS = {
         torch.get_float32_matmul_precision,
     ),
     "cudnn": ("torch.backends.cudnn.benchmark = True", lambda: torch.backends.cudnn.benchmark),
+    "tf32": ("torch.backends.cudnn.allow_tf32 = False", lambda: torch.backends.cudnn.allow_tf32),
+    "logging": (
+        "import logging; logging.disable(logging.CRITICAL)",
+        lambda: logging.root.manager.disable,
+    ),
     "device": ("torch.set_default_device('meta')", torch.get_default_device),
     "variable": ("import os; os.environ['HOME'] = '/elsewhere'", lambda: os.environ["HOME"]),
     "no variable": ("import os; del os.environ['HOME']", lambda: os.environ["HOME"]),
