@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -118,7 +119,9 @@ def call(settings: Settings, work: Path) -> None:
     from tove.cli import train
 
     config = work.with_suffix(".py")
-    Config(deepcopy(settings)).dump(config)
+    # As a config file would have them: without this no number that is none could be read.
+    numbers = "nan, inf = float('nan'), float('inf')\n"
+    config.write_text(numbers + Config(deepcopy(settings)).pretty_text)
     options = dict.fromkeys(("cfg_options", "stage", "checkpoint", "resume", "amp"))
     more = dict(config=str(config), work_dir=str(work), launcher="none", local_rank=0)
     try:
@@ -178,12 +181,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _commit() -> str:
+    """Name the commit that is tried, with "-dirty" where files differ from it."""
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
 def main(measure: Callable[..., Result], args: argparse.Namespace, num: int) -> None:
     """Measure `num` cases unless the command line says how many; print the row, write it."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), args.num or num, args.seed)
-    result.notes["seconds"] = round(time.perf_counter() - begun)
+    result.notes |= {"commit": _commit(), "seconds": round(time.perf_counter() - begun)}
     print(result.row())
     for failure in result.failures:
         print(f"  did not hold: {failure}")
