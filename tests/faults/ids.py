@@ -71,6 +71,10 @@ COUNTED: dict[str, tuple[Callable[[Coco, list], object], str]] = {
         _images(lambda e: e[3].update(file_name=e[2]["file_name"])),
         "1 images are listed again",
     ),
+    "an image that is not there": (
+        _images(lambda e: e[3].update(file_name="gone.png")),
+        "1 of its 12 images are not in",
+    ),
     "statements that occur again": (_rows(lambda e: e.append(e[0])), "1 statements occur again"),
     "true and false": (
         _rows(lambda e: e.append(e[0] | {"label": 1 - e[0]["label"]})),

@@ -114,6 +114,10 @@ CASES: dict[str, Change] = {
     ),
     "a metric's option": lambda s, d, w: s["test_evaluator"][1].update(num_resample=3),
     "a budget of 5 of 2 experts": _stage("detach", budget=5),
+    "a later stage trains nothing": _stage("transfer", trains=[]),
+    "a later stage's hook of no name": _stage("merge", runner={"custom_hooks": [{"type": "No"}]}),
+    "a metric that nothing measures": _stage("detach", metric="vqa/accuracy"),
+    "no metric at all": lambda s, d, w: s.update(test_evaluator=[]),
     "a ranking of no name": _stage("detach", rule="gates"),
     "a student of no kind": lambda s, d, w: s["merging"]["model"].update(student="all"),
 }

@@ -18,7 +18,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import transformers
@@ -32,6 +32,7 @@ from tove.backbones.shapes import architecture, building_shapes
 from tove.backbones.tokenizer_files import write_tokenizer
 from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, tower_of, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
@@ -115,7 +116,9 @@ class TransformersViT(ViTEncoder):
     attention_names = ("attention", "self_attn")  # in transformers 4 and 5
     before_blocks = ("tower.embeddings.",)
 
-    def __init__(self, pretrained: str, image_size: int | None = None, layer: int = -1) -> None:
+    def __init__(
+        self, pretrained: str, image_size: Annotated[int, Range(1)] | None = None, layer: int = -1
+    ) -> None:
         super().__init__(pretrained, layer)
         self.source = locate(pretrained)
         self.family = family = _family_of(self.source, pretrained)

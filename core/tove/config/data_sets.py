@@ -10,9 +10,10 @@ from tove.config.validation import accepted_arguments, check_value
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
-__all__ = ["by_use", "check_samplers", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
+__all__ = ["by_use", "check_evaluation", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
 
 _SUFFIX = "_dataloader"
+_EVALUATED = ("val", "test")
 _BY_USE = ("test_dataloader", "val_dataloader", "train_dataloader")
 
 
@@ -82,14 +83,23 @@ def _is_named(entry: Any) -> bool:  # noqa: ANN401
     return isinstance(entry, Mapping) and isinstance(entry.get("type"), str)
 
 
-def check_samplers(cfg: Config) -> None:
-    """Refuse a sampler that never ends where a loader is read to its end.
+def check_evaluation(cfg: Config) -> None:
+    """Refuse what would let an evaluation never end, or leave samples out of it.
 
     Raises:
-        ConfigError: the loader of an evaluation has one.
+        ConfigError: a loader that is evaluated on has a sampler without end, or `drop_last`.
     """
-    for loader in ("val_dataloader", "test_dataloader"):
-        sampler = cfg.get(loader, {}).get("sampler")
+    chosen = [f"{split}{_SUFFIX}" for split in _EVALUATED]
+    for entry in cfg.get("stages", ()):
+        chosen += [(entry.get("data") or {}).get(split) for split in _EVALUATED]
+    for loader in loaders_of(cfg):
+        settings = cfg[loader] if loader in chosen else {}
+        if settings.get("drop_last"):
+            raise ConfigError(
+                f"{loader}.drop_last would leave the last samples out of the evaluation, without "
+                "a word in its scores; take it out."
+            )
+        sampler = settings.get("sampler")
         kind = sampler.get("type") if isinstance(sampler, Mapping) else None
         found: Any = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
         if hasattr(found, "_infinite_indices"):

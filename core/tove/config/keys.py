@@ -5,7 +5,7 @@ Any other top-level name is a variable of the config file's own.
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tove.config.validation import Range, check_value
 from tove.errors import ConfigError
@@ -56,7 +56,7 @@ _KINDS: dict[str, Any] = {
     "env_cfg": dict,
     "hub": dict,
     "image_size": Annotated[int, Range(1, 8192)],
-    "log_level": str,
+    "log_level": Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     "log_processor": dict,
     "merging": dict,
     "model": dict,

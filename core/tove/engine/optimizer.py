@@ -32,6 +32,7 @@ __all__ = [
     "DeferredOptimWrapper",
     "Schedule",
     "TrainableOnlyConstructor",
+    "check_trains",
     "optim_wrapper_cfg",
     "param_scheduler_cfg",
     "parameter_groups",
@@ -152,13 +153,8 @@ class TrainableOnlyConstructor:
         Raises:
             ConfigError: nothing of the model trains.
         """
-        groups = self._groups(model)
-        if not groups:
-            raise ConfigError(
-                f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to "
-                "train; set schedule.steps=0 to evaluate it only."
-            )
-        self.optimizer_cfg["params"] = groups
+        check_trains(model)
+        self.optimizer_cfg["params"] = self._groups(model)
         optimizer = OPTIMIZERS.build(self.optimizer_cfg)
         self.optim_wrapper_cfg.setdefault("type", "DeferredOptimWrapper")
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
@@ -177,6 +173,19 @@ class TrainableOnlyConstructor:
         finally:
             logger.setLevel(level)
         return [group for group in groups if group["params"][0].requires_grad]
+
+
+def check_trains(model: nn.Module) -> None:
+    """Refuse a model of which nothing trains.
+
+    Raises:
+        ConfigError: no parameter requires a gradient.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"Nothing of {type(model).__name__} requires a gradient, so there is nothing to train; "
+            "set schedule.steps=0 to evaluate it only."
+        )
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

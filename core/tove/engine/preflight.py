@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from tove import registry
 from tove.backbones.feature_cache.card import register_card
 from tove.config import environment
-from tove.config.data_sets import check_samplers, data_sets, fill_in, loaders_of
+from tove.config.data_sets import check_evaluation, data_sets, fill_in, loaders_of
 from tove.config.keys import check_names, check_settings
 from tove.config.overlay import plain_settings
 from tove.config.upgrade import upgraded_model, upgraded_stages
@@ -34,6 +34,7 @@ from tove.config.validation import (
 from tove.engine.method_packages import import_named_methods
 from tove.engine.model_checks import check_models, check_part
 from tove.engine.planning import needed_slots
+from tove.engine.runner_checks import check_runner
 from tove.errors import ConfigError
 
 __all__ = ["check_config"]
@@ -74,9 +75,10 @@ def check_config(
     check_part(registry.MODELS, cfg.model, "model")
     _know_stored_experts(cfg)
     fill_in(cfg)
-    check_samplers(cfg)
     for entry in cfg.stages:
         check_part(registry.STAGES, entry, f"stages.{entry['name']}")
+    check_evaluation(cfg)
+    check_runner(cfg)
     needed = needed_slots(cfg, checkpoint, only) - set(without)
     check_models(cfg, needed, only, stages=checkpoint is None or only is not None)
     for loader in loaders_of(cfg):

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from tove.config.data_sets import check_samplers, data_sets
+from tove.config.data_sets import check_evaluation, data_sets
 from tove.config.keys import check_settings
 from tove.config.validation import check_model
 from tove.data import CocoCaptions, Questions, UnlabelledImages, VSRStatements
@@ -62,13 +62,31 @@ def test_own_settings_are_held_to_their_range(kind, setting):
 @pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
 def test_an_evaluation_without_end_is_refused(loader, kind):
     with pytest.raises(ConfigError, match=f"{loader}.sampler is InfiniteSampler, which never"):
-        check_samplers(Config({loader: dict(sampler=dict(type=kind))}))
+        check_evaluation(Config({loader: dict(sampler=dict(type=kind))}))
+
+
+def test_a_loader_that_a_stage_evaluates_on_is_held_to_the_same():
+    settings = dict(
+        vqa_dataloader=dict(sampler=dict(type="InfiniteSampler")),
+        stages=[dict(name="a", data=dict(train="vqa_dataloader"))],
+    )
+    check_evaluation(Config(settings))
+    settings["stages"][0]["data"] = dict(test="vqa_dataloader")
+    with pytest.raises(ConfigError, match=r"vqa_dataloader\.sampler is InfiniteSampler"):
+        check_evaluation(Config(settings))
+
+
+def test_samples_that_would_be_dropped_from_an_evaluation_are_refused():
+    loaders = dict(train_dataloader=dict(drop_last=True), test_dataloader=dict(drop_last=False))
+    check_evaluation(Config(loaders))
+    with pytest.raises(ConfigError, match=r"val_dataloader\.drop_last would leave the last"):
+        check_evaluation(Config(dict(val_dataloader=dict(drop_last=True))))
 
 
 def test_a_training_may_have_no_end():
     infinite, finite = dict(type="InfiniteSampler"), dict(type=DefaultSampler)
     loaders = dict(train_dataloader=infinite, test_dataloader=finite)
-    check_samplers(Config({name: dict(sampler=sampler) for name, sampler in loaders.items()}))
+    check_evaluation(Config({name: dict(sampler=sampler) for name, sampler in loaders.items()}))
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,46 @@ MISTAKES = {
         ConfigError,
         r"stages\.transfer\.model\.experts is \['depth'\], but it must be a dict",
     ),
+    "an encoder's image size": (
+        lambda s: s["model"]["encoder"].update(image_size=0),
+        ConfigError,
+        r"model\.encoder\.image_size is 0, but it must be a whole number \(1 or more\)",
+    ),
+    "a hook": (
+        lambda s: s.update(custom_hooks=[{"type": "EMAHok"}]),
+        ConfigError,
+        r"custom_hooks\.0\.type is 'EMAHok', which is unknown\. Did you mean 'EMAHook'",
+    ),
+    "a default hook": (
+        lambda s: s.update(default_hooks={"logger": None, "timer": {"type": "Timer"}}),
+        ConfigError,
+        r"default_hooks\.timer\.type is 'Timer', which is unknown",
+    ),
+    "a place to log to": (
+        lambda s: s.update(visualizer={"vis_backends": [{"type": "WandbBackend"}]}),
+        ConfigError,
+        r"visualizer\.vis_backends\.0\.type is 'WandbBackend', which is unknown",
+    ),
+    "a stage's optimiser": (
+        lambda s: s["stages"][2].update(runner={"optim_wrapper": {"optimizer": {"type": "Adamw"}}}),
+        ConfigError,
+        r"stages\.transfer\.runner\.optim_wrapper\.optimizer\.type is 'Adamw', which is unknown",
+    ),
+    "a stage's scheduler": (
+        lambda s: s["stages"][2].update(runner={"param_scheduler": {"type": "CosineLR"}}),
+        ConfigError,
+        r"stages\.transfer\.runner\.param_scheduler\.type is 'CosineLR', which is unknown",
+    ),
+    "a norm that turns gradients round": (
+        lambda s: s.update(optim_wrapper={"clip_grad": {"max_norm": -1}}),
+        ConfigError,
+        r"optim_wrapper\.clip_grad\.max_norm is -1, but it must be a number \(above 0\)",
+    ),
+    "a level of logs": (
+        lambda s: s.update(log_level="info"),
+        ConfigError,
+        r"log_level is 'info', but it must be one of 'DEBUG', 'INFO'",
+    ),
     "a loader of nothing": (
         lambda s: s["val_dataloader"].pop("dataset"),
         ConfigError,
@@ -254,6 +294,16 @@ def test_a_mistake_is_told_in_one_sentence(mistake: str, settings: Settings):
     with pytest.raises(error, match=message) as raised:
         check_config(Config(settings))
     assert "\n" not in str(raised.value)
+
+
+def test_what_mmengine_s_vocabulary_holds_passes(settings: Settings):
+    settings["custom_hooks"] = [{"type": "EMAHook", "priority": 49}]
+    settings["default_hooks"] = {"logger": {"interval": 5}, "checkpoint": None}
+    settings["visualizer"] = {"vis_backends": [{"type": "TensorboardVisBackend"}]}
+    settings["param_scheduler"] = [{"type": "LinearLR", "start_factor": 0.1, "end": 2}]
+    settings["optim_wrapper"] = {"optimizer": {"type": "SGD"}, "clip_grad": {"max_norm": 1}}
+    settings["stages"][0]["runner"] = {"train_cfg": {"type": "IterBasedTrainLoop"}}
+    check_config(Config(settings))
 
 
 def test_a_stage_of_another_model_takes_of_the_settings_what_that_knows(settings: Settings):

@@ -107,6 +107,11 @@ def stage_of(settings: Settings, name: str) -> dict[str, Any]:
     [
         (lambda s: s.pop("train_dataloader"), "'plain_clip' needs the setting `train_dataloader`"),
         (lambda s: s.pop("test_evaluator"), "'plain_clip' needs the setting `test_evaluator`"),
+        (lambda s: s.update(test_evaluator=[]), "'plain_clip' needs .* `test_evaluator`"),
+        (
+            lambda s: stage_of(s, "detach").update(metric="vqa/accuracy"),
+            r"metric is 'vqa/accuracy', .* is called vsr/\.\.\., caption/\.\.\.;",
+        ),
         (lambda s: s.pop("val_dataloader"), "'detach' needs the setting `val_dataloader`"),
         (lambda s: s.pop("unlabelled_dataloader"), "'merge' needs .*`unlabelled_dataloader`"),
         (

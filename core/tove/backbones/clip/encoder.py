@@ -7,7 +7,7 @@ Shapes: B batch, N = h * w tokens of the patch grid, D width, P = N + 1 position
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from tove.backbones.clip.export import FORMATS, export_encoder
 from tove.backbones.clip.open_clip import OpenCLIP
 from tove.backbones.vit import load_whole, locate, output_of, own_preprocess, tower_of, unmasked
 from tove.backbones.vit_encoder import ViTEncoder
+from tove.config.validation import Range
 from tove.registry import ENCODERS
 
 __all__ = ["OpenCLIP", "TransformersCLIP"]
@@ -44,7 +45,9 @@ class TransformersCLIP(ViTEncoder):
     before_blocks = ("model.vision_model.embeddings.", "model.vision_model.pre_layrnorm.")
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
-    def __init__(self, pretrained: str, image_size: int | None = None, layer: int = -1) -> None:
+    def __init__(
+        self, pretrained: str, image_size: Annotated[int, Range(1)] | None = None, layer: int = -1
+    ) -> None:
         super().__init__(pretrained, layer)
         self.source = locate(pretrained)
         whole = load_whole(self.tower_class, self.source, pretrained)

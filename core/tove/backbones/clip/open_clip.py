@@ -7,7 +7,7 @@ Shapes: B batch, N = h * w tokens of the patch grid, D width, P = N + 1 position
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from tove.backbones.clip.quick_gelu import forces_quick_gelu
 from tove.backbones.shapes import building_shapes
 from tove.backbones.vit import locate
 from tove.backbones.vit_encoder import ViTEncoder
+from tove.config.validation import Range
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
@@ -52,7 +53,7 @@ class OpenCLIP(ViTEncoder):
         self,
         pretrained: str,
         model: str | None = None,
-        image_size: int | None = None,
+        image_size: Annotated[int, Range(1)] | None = None,
         layer: int = -1,
         quick_gelu: bool | None = None,
     ) -> None:

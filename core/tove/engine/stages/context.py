@@ -158,9 +158,9 @@ class StageContext:
         """Check that the config has what a stage reads.
 
         Raises:
-            ConfigError: one of the top-level settings is missing.
+            ConfigError: one of the top-level settings is missing, or empty.
         """
-        missing = [key for key in settings if key not in self.cfg]
+        missing = [key for key in settings if not self.cfg.get(key)]
         if missing:
             raise ConfigError(
                 f"Stage '{stage}' needs the setting `{missing[0]}`, which the config lacks; "

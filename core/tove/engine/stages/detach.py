@@ -24,7 +24,7 @@ from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.source import check_detachable, check_source
 from tove.errors import ConfigError, close_matches
 from tove.protocols import Method, Row
-from tove.registry import RANKINGS, STAGES
+from tove.registry import METRICS, RANKINGS, STAGES
 
 __all__ = ["DetachStage"]
 
@@ -73,6 +73,7 @@ class DetachStage:
                 f"stages.{self.name}.rule is '{self.rule}', which ranks nothing. "
                 f"{close_matches(self.rule, RANKINGS.module_dict)}"
             )
+        self._check_metric(context)
         slots = check_detachable(context, self.name, self.source)
         if slots is None:
             return  # those of the checkpoint count
@@ -81,6 +82,19 @@ class DetachStage:
             raise ConfigError(
                 f"stages.{self.name}.budget asks for a model with {wrong[0]} experts, but "
                 f"detaching from {len(slots)} leaves 0 to {len(slots) - 1}."
+            )
+
+    def _check_metric(self, context: StageContext) -> None:
+        """Refuse a metric of no evaluator; which of its scores there are, its results tell."""
+        known = [
+            entry.get("prefix")
+            or getattr(look_up(METRICS, entry["type"], "test_evaluator"), "default_prefix", None)
+            for entry in context.evaluator()
+        ]
+        if self.metric and None not in known and self.metric.partition("/")[0] not in known:
+            raise ConfigError(
+                f"stages.{self.name}.metric is '{self.metric}', but what test_evaluator measures "
+                f"is called {', '.join(f'{prefix}/...' for prefix in known)}; name one of these."
             )
 
     def run(self, context: StageContext) -> list[Row]:

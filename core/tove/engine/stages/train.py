@@ -19,7 +19,7 @@ from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.known_tokens import skip_known_views
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
-from tove.engine.optimizer import Schedule
+from tove.engine.optimizer import Schedule, check_trains
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay
 from tove.engine.sharding import is_sharded
@@ -118,8 +118,11 @@ class TrainStage:
         return context.kind_of(self._overlay(context)).on_other_experts
 
     def rehearse(self, context: StageContext) -> None:
-        """Build the model: weights that do not fit are told before an earlier stage trains."""
-        self._choose(context.build_model(self._overlay(context)))
+        """Build the model: what cannot be trained is told before an earlier stage trains."""
+        model = context.build_model(self._overlay(context))
+        self._choose(model)
+        if context.schedule(self.name, self.schedule, self.runner).steps:
+            check_trains(model)
 
     def _choose(self, model: Method) -> None:
         if self.trains is not None:

@@ -1,0 +1,66 @@
+"""Checks of what a config says in mmengine's own vocabulary, before any stage begins.
+
+mmengine looks a hook or a scheduler up when a stage's Runner is built, which for the last stage is
+hours later, and takes a negative norm for one to clip at.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from tove import registry
+from tove.config.validation import Range, check_value, look_up
+
+__all__ = ["check_runner"]
+
+# Where a `type` may stand, and what knows it; a list's entries and the hooks by name each have one.
+_TYPES: Mapping[tuple[str, ...], Registry] = {
+    ("custom_hooks",): registry.HOOKS,
+    ("default_hooks",): registry.HOOKS,
+    ("log_processor",): registry.LOG_PROCESSORS,
+    ("optim_wrapper",): registry.OPTIM_WRAPPERS,
+    ("optim_wrapper", "optimizer"): registry.OPTIMIZERS,
+    ("param_scheduler",): registry.PARAM_SCHEDULERS,
+    ("train_cfg",): registry.LOOPS,
+    ("visualizer",): registry.VISUALIZERS,
+    ("visualizer", "vis_backends"): registry.VISBACKENDS,
+}
+_NUMBERS: Mapping[tuple[str, ...], Any] = {
+    ("optim_wrapper", "clip_grad", "max_norm"): Annotated[float, Range(0, above=True)] | None,
+    ("optim_wrapper", "accumulative_counts"): Annotated[int, Range(1)] | None,
+}
+
+
+def check_runner(cfg: Config) -> None:
+    """Check the config's settings in mmengine's vocabulary, and those of its stages.
+
+    Raises:
+        ConfigError: a type that is unknown, or a number out of its range.
+    """
+    places = {entry["name"]: entry.get("runner") for entry in cfg.stages}
+    own = {f"stages.{name}.runner.": settings for name, settings in places.items() if settings}
+    for prefix, settings in {"": cfg, **own}.items():
+        for path, kind in _TYPES.items():
+            for place, entry in _entries(_at(settings, path), ".".join(path)):
+                if "type" in entry:
+                    look_up(kind, entry["type"], f"{prefix}{place}")
+        for path, hint in _NUMBERS.items():
+            check_value(_at(settings, path), hint, f"{prefix}{'.'.join(path)}")
+
+
+def _at(settings: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401
+    for part in path:
+        settings = settings.get(part) if hasattr(settings, "get") else None
+    return settings
+
+
+def _entries(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401
+    """Yield the dicts that have a type, with their places: one, a list's, or hooks by name."""
+    if isinstance(value, Mapping) and place != "default_hooks":
+        yield place, value
+        return
+    listed = enumerate(value) if isinstance(value, list | tuple) else ()
+    inside = value.items() if isinstance(value, Mapping) else listed
+    yield from ((f"{place}.{key}", e) for key, e in inside if isinstance(e, Mapping))
