@@ -22,6 +22,7 @@ WRONG = [
     (ToVE, PARTS, "expert_dropout", -0.5, SHARE),
     (ToVE, PARTS, "expert_dropout", math.nan, SHARE),
     (ToVE, PARTS, "balance_weight", -0.01, "a number (0 or more)"),
+    (ToVE, PARTS, "balance_weight", math.inf, "a number (0 or more)"),
     (ToVE, PARTS, "gate.top_k", 0, "a whole number (1 or more) or None"),
     (ToVE, PARTS, "gate.temperature", 0, "a number (above 0)"),
     (ToVE, PARTS, "gate.noise", -1, "a number (0 or more)"),

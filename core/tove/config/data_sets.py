@@ -10,16 +10,33 @@ from tove.config.validation import accepted_arguments, check_value
 from tove.errors import ConfigError
 from tove.registry import DATA_SAMPLERS
 
-__all__ = ["by_use", "check_evaluation", "data_sets", "fill_in", "is_wrapper", "loaders_of"]
+__all__ = [
+    "by_use",
+    "check_evaluation",
+    "data_sets",
+    "fill_in",
+    "is_wrapper",
+    "loaders_by_split",
+    "loaders_of",
+]
 
 _SUFFIX = "_dataloader"
-_EVALUATED = ("val", "test")
 _BY_USE = ("test_dataloader", "val_dataloader", "train_dataloader")
 
 
 def loaders_of(cfg: Config) -> list[str]:
     """Return the names of a config's loaders: whatever ends in `_dataloader` is one."""
     return [name for name in cfg if name.endswith(_SUFFIX)]
+
+
+def loaders_by_split(cfg: Config) -> dict[str, set[str]]:
+    """Return the loaders of "train", "val" and "test": those of these names, and stages' others."""
+    found = {split: {f"{split}{_SUFFIX}"} for split in ("train", "val", "test")}
+    for entry in cfg.get("stages", ()):
+        data = entry.get("data") or {}
+        for split in found.keys() & data:
+            found[split].add(data[split])
+    return found
 
 
 def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
@@ -89,11 +106,9 @@ def check_evaluation(cfg: Config) -> None:
     Raises:
         ConfigError: a loader that is evaluated on has a sampler without end, or `drop_last`.
     """
-    chosen = [f"{split}{_SUFFIX}" for split in _EVALUATED]
-    for entry in cfg.get("stages", ()):
-        chosen += [(entry.get("data") or {}).get(split) for split in _EVALUATED]
+    chosen = loaders_by_split(cfg)
     for loader in loaders_of(cfg):
-        settings = cfg[loader] if loader in chosen else {}
+        settings = cfg[loader] if loader in chosen["val"] | chosen["test"] else {}
         if settings.get("drop_last"):
             raise ConfigError(
                 f"{loader}.drop_last would leave the last samples out of the evaluation, without "

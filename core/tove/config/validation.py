@@ -243,7 +243,7 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any config value, any
         return items and all(fits(item, inner[0]) for item in value)
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and value == value  # nan is no setting
+        return number and abs(value) < math.inf  # neither nan nor an infinity is a setting
     if origin in (dict, Mapping):
         return isinstance(value, Mapping) and all(fits(v, inner[1]) for v in value.values())
     if hint is Mapping:

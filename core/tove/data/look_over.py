@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tove.config.data_sets import data_sets, is_wrapper
+from tove.config.data_sets import data_sets, is_wrapper, loaders_by_split
 from tove.data.image_io import CorruptImage
 from tove.data.leaks import image_ids, leaks
 from tove.errors import ConfigError
@@ -22,7 +22,6 @@ __all__ = ["Findings", "look_over"]
 
 _DECODED = 16  # images of each data set
 _KNOWN = (ConfigError, OSError, ValueError, KeyError, TypeError)
-_SPLITS = ("train", "val", "test")
 
 
 class Findings(NamedTuple):
@@ -45,6 +44,7 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
     problems: list[str] = []
     remarks: list[str] = []
     splits: dict[str, set[str]] = {}
+    chosen = loaders_by_split(cfg)
     entries = [(loader, dict(entry)) for loader, entry in data_sets(cfg) if not is_wrapper(entry)]
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -60,9 +60,9 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
                 dataset = _build(entry)
                 remarks += _looked_for(dataset, loader)
                 remarks += _decode_some(dataset, loader)
-                split = loader.removesuffix("_dataloader")
-                if split in _SPLITS:
-                    splits.setdefault(split, set()).update(image_ids(dataset))
+                for split in [name for name, own in chosen.items() if loader in own]:
+                    name = "train" if split == "train" else loader.removesuffix("_dataloader")
+                    splits.setdefault(name, set()).update(image_ids(dataset))
             except _KNOWN as error:
                 problems.append(f"{loader}: {_sentence(error)}")
             progress.advance(task)

@@ -61,9 +61,9 @@ class Schedule:
     """
 
     steps: Annotated[int, Range(0)]
-    lr: Annotated[float, Range(0, above=True, below=True)] = 3e-4
+    lr: Annotated[float, Range(0, above=True)] = 3e-4
     warmup: Annotated[int, Range(0)] = 0
-    weight_decay: Annotated[float, Range(0, below=True)] = 0.05
+    weight_decay: Annotated[float, Range(0)] = 0.05
     clip: Annotated[float, Range(0, above=True)] | None = 1.0
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     checkpoint_interval: Annotated[int, Range(1)] = 100
@@ -175,7 +175,7 @@ class TrainableOnlyConstructor:
         return [group for group in groups if group["params"][0].requires_grad]
 
 
-def check_trains(model: nn.Module) -> None:
+def check_trains(model: Any) -> None:  # noqa: ANN401 - a method or what wraps it
     """Refuse a model of which nothing trains.
 
     Raises:

@@ -109,6 +109,8 @@ class Switches:
         (dict(scale="big"), "one of 'learned' or a number"),
         (dict(scale=None), "one of 'learned' or a number"),
         (dict(scale=float("nan")), "one of 'learned' or a number"),
+        (dict(scale=float("-inf")), "one of 'learned' or a number"),
+        (dict(wide=float("inf")), "a number (above 0)"),
         (dict(scale=True), "one of 'learned' or a number"),
         (dict(hidden=[3]), "a whole number or None"),
         (dict(zero_init=1), "True or False"),
@@ -140,7 +142,7 @@ def test_values_of_the_right_kind_pass():
         dict(scale=1),
         dict(scale="learned", hidden=None),
         dict(weights=nn.Identity(), sides=[1, 2]),
-        dict(names=["a"], rate=0, times=1, wide=float("inf")),
+        dict(names=["a"], rate=0, times=1, wide=1e300),
         dict(names=(), rate=0.99, times=None, wide=1e-9),
     ):
         check_arguments(Switches, {"width": 3, **setting}, "model")

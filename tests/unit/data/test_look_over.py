@@ -93,6 +93,20 @@ def test_a_split_that_is_trained_on_is_remarked(config):
     assert remark.startswith("5 of the 5 images of the test split are trained on as well")
 
 
+def test_a_loader_that_a_stage_names_is_held_against_what_is_trained_on(config):
+    config.stages = [dict(name="a", data=dict(test="more_dataloader"))]
+    config.more_dataloader = dict(dataset=dict(test_mode=True, **CAPTIONS))
+    fill_in(config)
+    (remark,) = look_over(config).remarks
+    assert remark.startswith("5 of the 5 images of the more split are trained on as well")
+    config.stages[0].data = dict(train="more_dataloader")
+    assert look_over(config) == ([], [])
+    config.val_dataloader.dataset.img_dir = "images"
+    config.train_dataloader.dataset = dict(img_dir="other", **STATEMENTS)
+    fill_in(config)
+    assert len(look_over(config).remarks) == 2
+
+
 def test_annotations_are_parsed_once_for_look_and_stages(config, monkeypatch):
     parsed = []
     real = coco_module.read_json

@@ -112,6 +112,14 @@ def stage_of(settings: Settings, name: str) -> dict[str, Any]:
             lambda s: stage_of(s, "detach").update(metric="vqa/accuracy"),
             r"metric is 'vqa/accuracy', .* is called vsr/\.\.\., caption/\.\.\.;",
         ),
+        (
+            lambda s: stage_of(s, "transfer").update(reference="base_line"),
+            r"stages\.transfer\.reference is 'base_line', .* mean 'baseline'",
+        ),
+        (
+            lambda s: stage_of(s, "merged").update(reference="plain"),
+            r"stages\.merged\.reference is 'plain', .* mean 'plain_clip'",
+        ),
         (lambda s: s.pop("val_dataloader"), "'detach' needs the setting `val_dataloader`"),
         (lambda s: s.pop("unlabelled_dataloader"), "'merge' needs .*`unlabelled_dataloader`"),
         (

@@ -26,7 +26,7 @@ from tove.engine.stages.context import StageContext, exported_encoder
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.llava_export import check_llava, write_llava
 from tove.engine.stages.model_card import write_model_card
-from tove.engine.stages.source import check_source
+from tove.engine.stages.source import check_reference, check_source
 from tove.errors import ConfigError
 from tove.protocols import Role, Row
 from tove.registry import ENCODERS, STAGES
@@ -71,6 +71,7 @@ class ExportStage:
         """Check that there is a model to export, in a form that the encoder's class can write."""
         context.require(self.name, "test_dataloader", "test_evaluator")
         check_source(context, self.name, self.source)
+        check_reference(context, self.name, self.reference)
         others = [entry for entry in context.cfg.stages if entry["name"] != self.name]
         taken = {name: "a stage" for name in (self.name, *(entry["name"] for entry in others))}
         # Tokens are kept by the folder that an encoder was read from.

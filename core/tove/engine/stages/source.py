@@ -1,10 +1,10 @@
-"""Which stage another one takes its model from."""
+"""Which stage another one takes its model from, or is held against."""
 
 from tove.engine.planning import left_overlay
 from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError, close_matches
 
-__all__ = ["check_detachable", "check_source"]
+__all__ = ["check_detachable", "check_reference", "check_source"]
 
 
 def check_source(context: StageContext, stage: str, source: str) -> None:
@@ -27,6 +27,29 @@ def check_source(context: StageContext, stage: str, source: str) -> None:
             f"Stage '{stage}' takes the model of stage '{source}', but none of that name comes "
             f"before it. {close_matches(source, earlier)}"
         )
+
+
+def check_reference(context: StageContext, stage: str, reference: str | None) -> None:
+    """Check that a stage before gives the row that another's gain is over.
+
+    Args:
+        context: the run.
+        stage: whose row has the gain.
+        reference: the name of the other row; None leaves it to the roles.
+
+    Raises:
+        ConfigError: no stage before it gives a row of that name: the gain would be missing.
+    """
+    names = [entry["name"] for entry in context.cfg.stages]
+    earlier = context.cfg.stages[: names.index(stage)]
+    rows = [entry.get("row") or entry["name"] for entry in earlier]
+    # A detachment's rows have the name of what they are of, and the slot that went.
+    if reference is None or any(f"{reference}-".startswith(f"{row}-") for row in rows):
+        return
+    raise ConfigError(
+        f"stages.{stage}.reference is '{reference}', but no stage before it gives a row of that "
+        f"name. {close_matches(reference, rows)}"
+    )
 
 
 def check_detachable(context: StageContext, stage: str, source: str) -> list[str] | None:

@@ -27,7 +27,7 @@ from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.resume import images_of, kept_slots, start_training, steps_of
-from tove.engine.stages.source import check_source
+from tove.engine.stages.source import check_reference, check_source
 from tove.engine.stages.text_checks import (
     check_lengths,
     check_texts,
@@ -105,6 +105,7 @@ class TrainStage:
                 )
         if self.source is not None:
             check_source(context, self.name, self.source)
+        check_reference(context, self.name, self.reference)
         schedule = context.schedule(self.name, self.schedule, self.runner)
         needed = [self.data["test"], *[self.data["train"]] * bool(schedule.steps)]
         needed += [self.data["val"]] * bool(schedule.val_interval)
