@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tove.data.annotations import Texts, is_text, join_by_id, read_json, refuse, warn
+from tove.data.annotations import Texts, is_text, read_json, refuse, warn
 from tove.data.image_dataset import ImageDataset
+from tove.data.joins import join_by_id
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tove.data.annotations import pair_by_id, read_json, text_of
+from tove.data.annotations import read_json, text_of
 from tove.data.benchmarks.files import Files, Question, listed, make_each
+from tove.data.joins import pair_by_id
 
 __all__ = ["gqa", "textvqa", "vizwiz", "vqa"]
 
