@@ -137,7 +137,7 @@ def test_a_text_tower_that_transformers_has_not_stays_with_open_clip(tmp_path):
 def test_siglips_export_retrieves_as_its_source(scenes, tmp_path):
     images, captions = scenes[0][:32], scenes[1][:32]
     size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
-    tokenizer = tiny_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(locate(TINY))
     text = dict(size, vocab_size=len(tokenizer), max_position_embeddings=24)
     vision = dict(size, image_size=64, patch_size=16)
     torch.manual_seed(0)
