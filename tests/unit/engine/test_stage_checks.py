@@ -72,7 +72,11 @@ def test_an_export_s_folder_that_holds_something_else(settings: Settings, tmp_pa
 
 @pytest.mark.parametrize(
     ("folder", "words"),
-    [("export", "the folder of the export of 'again'"), ("detach", "the folder of a stage")],
+    [
+        ("export", "the folder of the export of 'again'"),
+        ("detach", "the folder of a stage"),
+        ("../out", "outside the run's work folder"),
+    ],
 )
 def test_an_export_s_folder_is_its_own(settings: Settings, tmp_path: Path, folder: str, words: str):
     again = dict(type="ExportStage", name="again", source="merge", folder=folder)

@@ -76,6 +76,15 @@ class ExportStage:
         taken = {name: "a stage" for name in (self.name, *(entry["name"] for entry in others))}
         # Tokens are kept by the folder that an encoder was read from.
         taken |= {e["folder"]: f"the export of '{e['name']}'" for e in others if e.get("folder")}
+        if (
+            not (context.work_dir / self.folder)
+            .resolve()
+            .is_relative_to(context.work_dir.resolve())
+        ):
+            raise ConfigError(
+                f"stages.{self.name}.folder is '{self.folder}', which is outside the run's work "
+                "folder; name a path within it."
+            )
         if self.folder in taken:
             raise ConfigError(
                 f"stages.{self.name}.folder is '{self.folder}', which is the folder of "
