@@ -20,7 +20,7 @@ from tove.backbones.feature_cache.table import Table
 from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.config.overlay import plain_settings
 
-__all__ = ["Estimate", "estimate", "estimate_table", "verify"]
+__all__ = ["Estimate", "codec_of", "estimate", "estimate_table", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ def verify(folder: Path) -> Iterator[tuple[str, int, list[str]]]:
         if "codec" not in told:
             table = FileViews(folder).table
         else:
-            codec = _codec(told)
-            read_fitted(codec, place)
+            codec = codec_of(told)
             table = Table(place, told["key"], codec.layout).refresh()
+            read_fitted(codec, place)
         yield place.name, table.verify(), table.damaged
 
 
-def _codec(told: Mapping[str, Any]) -> Codec:
-    """Make the codec of a table's description."""
+def codec_of(told: Mapping[str, Any]) -> Codec:
+    """Return the codec of a table by its description."""
     tokens = told["source"]["spec"]["tokens"]
     is_map = tokens["kind"] == "map"
     source = Source(
