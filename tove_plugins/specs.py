@@ -42,11 +42,14 @@ class TokenSpec:
         width: Length of one token.
         grid: (rows, columns); an image has rows * columns tokens, row by row.
         kind: "features" for a backbone's features, "map" for a predicted map such as depth.
+        mirrors: Whether a mirrored image gives the mirrored grid, as trained networks rarely do;
+            the tokens of the one are then kept for the other as well.
     """
 
     width: int
     grid: tuple[int, int]
     kind: Kind = "features"
+    mirrors: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -60,6 +63,10 @@ class TokenSpec:
         require(
             self.kind in get_args(Kind),
             f"TokenSpec.kind is {self.kind!r}; give 'features' or 'map'.",
+        )
+        require(
+            isinstance(self.mirrors, bool),
+            f"TokenSpec.mirrors is {self.mirrors!r}; give True or False.",
         )
 
     @property

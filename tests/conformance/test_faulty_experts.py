@@ -5,6 +5,7 @@ import itertools
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,8 +22,10 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TOKENS, IMAGE = TokenSpec(WIDTH, GRID), ImageSpec((48, 64), (0.5,) * 3, (0.25,) * 3)
 
 
-def make_spec(factory: str = "nowhere:Nothing", image: ImageSpec = IMAGE) -> ExpertSpec:
-    return ExpertSpec("fixture", "test", factory, TOKENS, image)
+def make_spec(
+    factory: str = "nowhere:Nothing", image: ImageSpec = IMAGE, tokens: TokenSpec = TOKENS
+) -> ExpertSpec:
+    return ExpertSpec("fixture", "test", factory, tokens, image)
 
 
 class Right(nn.Module):
@@ -73,6 +76,12 @@ class ChannelsFirstReshaped(Right):
 class Transposed(Right):
     def forward(self, images: Tensor) -> Tensor:
         return self.grid(images).transpose(2, 3).flatten(2).transpose(1, 2)
+
+
+class TellsLeftFromRight(Right):
+    """Its kernels are not symmetric, and its spec says that it mirrors."""
+
+    tokens = replace(TOKENS, mirrors=True)
 
 
 class UpsideDown(Right):
@@ -482,6 +491,7 @@ FAULTS: list[tuple[type[nn.Module], str, str]] = [
     (ExpectsBytes, "normalisation", "value_range"),
     (OthersStatistics, "library_normalisation", "pretrained_cfg says mean (0.485, 0.456, 0.406)"),
     (StatisticsInBGR, "library_normalisation", "in the order BGR"),
+    (TellsLeftFromRight, "mirrors", "the spec must not say `mirrors`"),
     (DropoutAlways, "deterministic", "randomness"),
     (BatchStatistics, "batch_independence", "across the batch"),
     (InputBatchMax, "batch_independence", "extremes of the whole batch"),
@@ -526,7 +536,8 @@ def test_each_fault_is_named_by_the_right_check(
             make_spec(f"{__name__}:{fault.__name__}"), checks=[check], raise_on_failure=False
         )
     else:
-        spec = make_spec(image=getattr(fault, "image", IMAGE))
+        image, tokens = getattr(fault, "image", IMAGE), getattr(fault, "tokens", TOKENS)
+        spec = make_spec(image=image, tokens=tokens)
         results = check_expert(fault().eval(), spec, raise_on_failure=False)
     failed = {result.name: result.message for result in results if result.outcome == "failed"}
     assert words in failed.get(check, ""), failed

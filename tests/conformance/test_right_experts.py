@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -272,3 +273,21 @@ def test_random_weights_may_be_drawn_and_seeded_within_a_fork() -> None:
     for right in ("Right", "SeedsWithinFork"):
         (result,) = check_expert(make_spec(f"{__name__}:{right}"), checks=["global_state"])
         assert result.outcome == "passed"
+
+
+class Symmetric(Right):
+    """Symmetric kernels, and attention without positions: it does not tell left from right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch.weight.data += self.patch.weight.data.flip(3)
+
+
+def test_an_expert_that_mirrors_may_say_so() -> None:
+    torch.manual_seed(0)
+    spec, expert = make_spec(), Symmetric().eval()
+    (plain,) = check_expert(expert, spec, checks=["mirrors"])
+    assert plain.outcome == "skipped"
+    spec = replace(spec, tokens=replace(spec.tokens, mirrors=True))
+    (told,) = check_expert(expert, spec, checks=["mirrors"])
+    assert told.outcome == "passed"

@@ -10,12 +10,12 @@ from tove_plugins.testing._network import refused_network
 from tove_plugins.testing._registry import SkipCheck, expert_check, fail
 from tove_plugins.testing._subject import Subject, run_as_core
 
-__all__: list[str] = []
+__all__ = ["RELATIVE_TOLERANCE", "relative_difference"]
 
 RELATIVE_TOLERANCE = 1e-4  # of the largest token entry: batched kernels differ by rounding only
 
 
-def _difference(one_BND: Tensor, other_BND: Tensor) -> float:
+def relative_difference(one_BND: Tensor, other_BND: Tensor) -> float:
     """Give the largest difference, relative to the largest entry."""
     one_BND, other_BND = one_BND.detach(), other_BND.detach()
     scale = max(float(one_BND.abs().max()), 1e-12)
@@ -164,7 +164,7 @@ def check_eval_behaviour(subject: Subject) -> None:
     expert.train()
     state = {name: value.clone() for name, value in expert.state_dict().items()}
     after = run_as_core(expert, subject.images(2))  # as the hub: eval mode again
-    if _difference(before, after) > RELATIVE_TOLERANCE:
+    if relative_difference(before, after) > RELATIVE_TOLERANCE:
         fail("After .train() and .eval() it gives other tokens; a module does not follow .eval().")
     changed = [n for n, v in expert.state_dict().items() if n in state and not v.equal(state[n])]
     if changed:
@@ -189,7 +189,7 @@ def check_batch_independence(subject: Subject) -> None:
     apart = torch.cat([apart, apart[:3]])
     if together.shape != apart.shape:
         fail(f"A batch of 7 gives {tuple(together.shape)}, 7 of 1 give {tuple(apart.shape)}.")
-    difference = _difference(apart, together)
+    difference = relative_difference(apart, together)
     if not difference <= RELATIVE_TOLERANCE:
         fail(
             f"A batch of 7 and the same images one by one differ by {difference:.1e} of the "
@@ -256,7 +256,7 @@ def check_input_layout(subject: Subject) -> None:
         tokens = run_as_core(expert, view, copied=False)
         if not torch.equal(images, view):
             fail("Its forward changes the images in place; other experts get the same tensor.")
-        if _difference(before, tokens) > RELATIVE_TOLERANCE:
+        if relative_difference(before, tokens) > RELATIVE_TOLERANCE:
             fail(f"A {name} image gives other tokens; do not read its memory by .view().")
 
 

@@ -17,12 +17,13 @@ import random
 import torch
 from torch import Tensor
 
+from tove_plugins.testing._built import RELATIVE_TOLERANCE, relative_difference
 from tove_plugins.testing._registry import SkipCheck, expert_check, fail
 from tove_plugins.testing._spatial_borders import check_borders, lost_border
 from tove_plugins.testing._spatial_diagnosis import known_mistake
 from tove_plugins.testing._spatial_faults import find_fault, is_diffuse
 from tove_plugins.testing._spatial_probing import Cell, cell_region, differences, lengths
-from tove_plugins.testing._subject import SEED, Subject
+from tove_plugins.testing._subject import SEED, Subject, run_as_core
 
 __all__: list[str] = []
 
@@ -65,6 +66,29 @@ def check_spatial_order(subject: Subject) -> None:
         if fault is None:
             break
     _tell(fault, lost_border(expert, draws[:2], grid), cells, moved_PND, subject)
+
+
+@expert_check("built")
+def check_mirrors(subject: Subject) -> None:
+    """Where the spec says `mirrors`, a mirrored image's tokens are read from the other's.
+
+    The tokens of four mirrored images must be the mirrored grids of the images' own, up to
+    rounding. Skipped where the spec does not say it.
+
+    Mend: Leave `mirrors` out of the spec: position embeddings, learned kernels and strides that do
+    not divide the image all tell left from right.
+    """
+    if not subject.spec.tokens.mirrors:
+        raise SkipCheck("The spec does not say that a mirrored image gives the mirrored grid.")
+    expert, images = subject.fresh(), subject.unlike_images()
+    tokens = run_as_core(expert, images)
+    expected = tokens.unflatten(1, subject.spec.tokens.grid).flip(2).flatten(1, 2)
+    difference = relative_difference(expected, run_as_core(expert, images.flip(3)))
+    if not difference <= RELATIVE_TOLERANCE:
+        fail(
+            f"The tokens of mirrored images differ from the mirrored ones by {difference:.1e} of "
+            "the largest entry; the spec must not say `mirrors`."
+        )
 
 
 def _noise(subject: Subject, attempt: int) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,7 @@ class Source:
         grid: of the tokens, (rows, columns).
         is_map: whether they are a low-level map, which is not resampled.
         describe: says what the tokens depend on, but for the view and the codec.
+        mirrors: whether a mirrored image has the mirrored grid of tokens.
     """
 
     slot: str
@@ -57,6 +58,7 @@ class Source:
     grid: Grid
     is_map: bool
     describe: Callable[[], Mapping[str, Any]]
+    mirrors: bool = False
 
 
 def describe_expert(
@@ -69,8 +71,11 @@ def describe_expert(
         network: gives the built expert; asked where no digest of its weights is declared.
     """
     dtype = str(cfg.get("dtype") or "float32").removeprefix("torch.")
+    placed = {"dtype": dtype}
+    if cfg.get("resize", "float32") != "float32":
+        placed["resize"] = cfg["resize"]
     if is_stored(cfg):
-        return {**stored_of(cfg)[0], "dtype": dtype}  # its package is not here
+        return {**stored_of(cfg)[0], **placed}  # its package is not here
     found = expert_provenance(cfg)
     weights = found["sha256"]
     if weights is None and network is not None:
@@ -82,13 +87,15 @@ def describe_expert(
         "weights": weights,
         "options": found["options"],
         "spec": _spec(expert_spec(cfg).spec),
-        "dtype": dtype,
+        **placed,
     }
 
 
 def _spec(spec: ExpertSpec) -> dict[str, Any]:
     """Return what of a spec its tokens depend on; texts may be put better without a miss."""
     whole = spec.as_dict()
+    if not whole["tokens"]["mirrors"]:  # what no spec said when the first tokens were kept
+        del whole["tokens"]["mirrors"]
     return {key: whole[key] for key in ("task", "factory", "options", "tokens", "image")}
 
 

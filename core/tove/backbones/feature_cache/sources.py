@@ -45,7 +45,8 @@ def frozen_sources(
         cfg, tokens = experts[slot], spec.tokens
         settings, is_map = str(sorted(cfg.items(), key=str)), tokens.kind == "map"
         describe = partial(describe_expert, cfg, partial(_built, hub, slot))
-        sources[slot] = Source(slot, settings, tokens.width, tokens.grid, is_map, describe)
+        shape = tokens.width, tokens.grid, is_map
+        sources[slot] = Source(slot, settings, *shape, describe, tokens.mirrors)
         if cache is not None:  # a codec may keep them on the encoder's grid
             hub.grids[slot] = cache.grid_of(sources[slot], encoder.grid)
     return sources
