@@ -9,12 +9,18 @@ Shapes: B batch, C = 3 channels, H x W the shared view, h x w the network's own 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Preprocess", "keep_dtype", "to_unit_range"]
+from tove.errors import ConfigError
+
+__all__ = ["Preprocess", "Resize", "keep_dtype", "to_unit_range"]
+
+Resize = Literal["float32", "uint8"]
+"""Numbers that an image is resized in; those of uint8 are rounded twice, to 1/255 each time."""
 
 
 def to_unit_range(images_BCHW: Tensor) -> Tensor:
@@ -43,6 +49,7 @@ class Preprocess(nn.Module):
         std: of each channel, in units of `value_range`.
         value_range: what black and white are before normalisation, such as (0, 255).
         interpolation: `bicubic` or `bilinear`, both antialiased.
+        resize: see `Resize`; "uint8" takes images of 8 bits, and the CPU.
     """
 
     mean: Tensor
@@ -55,11 +62,12 @@ class Preprocess(nn.Module):
         std: Sequence[float],
         value_range: tuple[float, float] = (0.0, 1.0),
         interpolation: str = "bicubic",
+        resize: Resize = "float32",
     ) -> None:
         super().__init__()
         self.size = (int(size[0]), int(size[1]))
         self.low, self.high = value_range
-        self.interpolation = interpolation
+        self.interpolation, self.resize = interpolation, resize
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
 
@@ -71,16 +79,22 @@ class Preprocess(nn.Module):
         """Map images in [0, 1], [B, 3, H, W], to the network's input, [B, 3, h, w]."""
         x_BCHW = images_BCHW
         if x_BCHW.shape[-2:] != self.size:
-            x_BCHW = F.interpolate(
-                x_BCHW.float(),
-                size=self.size,
-                mode=self.interpolation,
-                antialias=True,
-                align_corners=False,
-            )
-            # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
-            x_BCHW.clamp_(0, 1)
+            x_BCHW = self._resized(x_BCHW)
         mean, std = self.mean.to(x_BCHW.dtype), self.std.to(x_BCHW.dtype)
         if (self.low, self.high) != (0, 1):
             x_BCHW = x_BCHW * (self.high - self.low) + self.low
         return (x_BCHW - mean).div_(std)
+
+    def _resized(self, images_BCHW: Tensor) -> Tensor:
+        x_BCHW, options = images_BCHW.float(), {"mode": self.interpolation, "antialias": True}
+        if self.resize == "float32":
+            x_BCHW = F.interpolate(x_BCHW, size=self.size, **options)
+            # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
+            return x_BCHW.clamp_(0, 1)
+        if x_BCHW.device.type != "cpu":
+            raise ConfigError(
+                f"An expert's resize='uint8' is for the CPU alone, and its images are on "
+                f"{x_BCHW.device}, where it would give other tokens; take it out of model.experts."
+            )
+        pixels_BCHW = x_BCHW.mul(255).round_().to(torch.uint8)
+        return F.interpolate(pixels_BCHW, size=self.size, **options).float().div_(255)

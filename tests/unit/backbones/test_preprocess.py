@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from tove.backbones.preprocess import Preprocess, keep_dtype, to_unit_range
+from tove.errors import ConfigError
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
 
@@ -56,3 +57,25 @@ def test_what_changes_the_dtype_alone_leaves_a_kept_tensor_alone():
     tensor = torch.rand(3)
     assert keep_dtype(lambda t: t.double())(tensor).dtype == torch.float32
     assert keep_dtype(lambda t: t.to("meta").double())(tensor).is_meta
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizing_in_8_bits_is_off_by_what_is_rounded(interpolation):
+    def resized(resize):
+        return Preprocess((24, 20), MEAN, STD, (-1.0, 1.0), interpolation, resize)(images)
+
+    # Greys of which no cubic kernel makes less than black: that is cut off between the passes.
+    pixels = torch.randint(80, 176, (2, 3, 16, 12), generator=torch.Generator().manual_seed(0))
+    images = pixels.float() / 255
+    difference = (resized("uint8") - resized("float32")).abs().amax((0, 2, 3))
+    steps = difference * torch.tensor(STD) / 2 * 255  # of 256 levels
+    assert (steps > 0.4).all()
+    assert (steps < 2.5).all()
+    same = Preprocess((16, 12), MEAN, STD, resize="uint8")(images)
+    assert torch.equal(same, Preprocess((16, 12), MEAN, STD)(images))  # nothing is resized
+
+
+def test_resizing_in_8_bits_is_the_cpu_s_alone():
+    preprocess = Preprocess((24, 20), MEAN, STD, resize="uint8").to("meta")
+    with pytest.raises(ConfigError, match="for the CPU alone, and its images are on meta"):
+        preprocess(torch.empty(2, 3, 16, 12, device="meta"))

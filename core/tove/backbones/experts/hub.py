@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tove.backbones.experts.provenance import expert_provenance
 from tove.backbones.experts.registration import expert_options, expert_spec, is_stored
-from tove.backbones.preprocess import Preprocess, keep_dtype
+from tove.backbones.preprocess import Preprocess, Resize, keep_dtype
 from tove.backbones.shapes import building_shapes, untrained_expert
 from tove.errors import ConfigError
 from tove.modules.collectives import num_ranks, sum_over_ranks
@@ -64,6 +64,7 @@ class FrozenExpert(nn.Module):
         dtype: of its weights, which stays as well, under autocast too; None is float32, or what
             autocast makes of it.
         token_norm: what is done to the tokens' scale.
+        resize: numbers that the view is resized in, see `tove.backbones.preprocess.Resize`.
 
     Attributes:
         norm: the module that does it, on the device of what reads the tokens.
@@ -77,6 +78,7 @@ class FrozenExpert(nn.Module):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         token_norm: TokenNorm = "none",
+        resize: Resize = "float32",
     ) -> None:
         super().__init__()
         self.slot, self.spec, self.checked = slot, spec, False
@@ -86,7 +88,7 @@ class FrozenExpert(nn.Module):
         self._first_weight: tuple[nn.Parameter] | None = None
         image = spec.image
         self.preprocess = Preprocess(
-            image.size, image.mean, image.std, image.value_range, image.interpolation
+            image.size, image.mean, image.std, image.value_range, image.interpolation, resize
         ).to(self.device)
         self.norm = make_token_norm(token_norm, spec.tokens.width)
         if expert is not None:
@@ -181,8 +183,8 @@ class ExpertHub(nn.Module):
     """Experts by slot.
 
     Args:
-        experts: by slot, dict(type=NAME, device=None, dtype=None, token_norm=None, **options of
-            the factory).
+        experts: by slot, dict(type=NAME, device=None, dtype=None, token_norm=None,
+            resize="float32", **options of the factory).
         detached: slots that are not looked up, built or run.
         token_norm: of the slots whose own is None.
         unbuilt: slots whose experts are built when they first run: their tokens are kept elsewhere.
@@ -224,6 +226,7 @@ class ExpertHub(nn.Module):
                     self._cfgs[slot].get("device"),
                     self._cfgs[slot].get("dtype"),
                     self._norms[slot],
+                    self._cfgs[slot].get("resize", "float32"),
                 )
                 for slot, spec in self.specs.items()
             }

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 RESEARCH = "research code"
-PLACEMENT = ("device", "dtype", "token_norm", "licence", "_scope_")
+PLACEMENT = ("device", "dtype", "resize", "token_norm", "licence", "_scope_")
 """What a slot's config says to the hub and not to the expert."""
 
 
