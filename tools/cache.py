@@ -18,6 +18,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument("--verify", action="store_true", help="check every byte that is there")
     parser.add_argument(
+        "--copy-to", metavar="ADDRESS", help="such as s3://bucket/tokens, afterwards"
+    )
+    parser.add_argument(
         "--experts", nargs="+", metavar="SLOT", help="these only; clip is the encoder"
     )
     parser.add_argument("--images", type=int, help="with --dry-run: so many, the data is not there")

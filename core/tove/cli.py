@@ -238,16 +238,17 @@ def score(args: argparse.Namespace) -> None:
 @_command
 def cache(args: argparse.Namespace) -> None:
     """Keep the tokens of frozen networks on disk; see `tools/cache.py` for the arguments."""
+    from tove.backbones.feature_cache.remote import copy_to, local_folder
     from tove.data.prepare import prepare_data
     from tove.engine.preflight import check_config
-    from tove.engine.token_extraction import Extraction, cache_of, chosen_slots
+    from tove.engine.token_extraction import Extraction, cache_of, chosen_slots, folder_of
 
     cfg = load_config(args.config, args.cfg_options)
     distributed = init_processes(args.launcher, args.local_rank)
-    known, slots = cache_of(cfg), chosen_slots(cfg, args.experts)
     console = make_console(quiet=distributed and not is_main_process())
     if args.verify:
-        return _verify(known.folder, console)
+        return _verify(local_folder(folder_of(cfg)), console)
+    known, slots = cache_of(cfg), chosen_slots(cfg, args.experts)
     unused = [slot for slot in cfg.model.get("experts", {}) if slot not in slots]
     check_config(cfg, without=cfg.model.get("experts", ()) if args.dry_run else unused)
     if args.dry_run:
@@ -255,6 +256,8 @@ def cache(args: argparse.Namespace) -> None:
     prepare_data(cfg)
     done = Extraction(cfg, slots, console, args.data_licence, args.batch_size).run()
     console.print(f"{known.folder}: {done:,} entries written by this process; README.md tells")
+    if args.copy_to and is_main_process():
+        console.print(f"{args.copy_to}: {copy_to(known.folder, args.copy_to):,} files copied")
 
 
 def _verify(folder: Path, console: Console) -> None:
@@ -279,9 +282,10 @@ def _estimate(
     from tove.engine.cache_tools import estimate, estimate_table
     from tove.engine.distinct_views import distinct_views
 
-    count = images if images is not None else sum(map(len, distinct_views(cfg)))
+    if images is None:
+        images = sum(len(part) * part.views for part in distinct_views(cfg))
     free = free_bytes(known.folder)
-    console.print(estimate_table(estimate(cfg, known, slots), count, free))
+    console.print(estimate_table(estimate(cfg, known, slots), images, free))
 
 
 @_command

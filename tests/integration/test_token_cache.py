@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from tove.config.loading import load_config
 
@@ -47,7 +48,7 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
 ):
     from tove.backbones.clip.encoder import TransformersCLIP
     from tove.backbones.experts.hub import ExpertHub
-    from tove.data import image_dataset
+    from tove.data import known_views
 
     cached = write_config(only_transfer, "cached.py")
     only_transfer["model"]["token_cache"] = None
@@ -59,7 +60,6 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
         raise AssertionError("a cached step runs no frozen network and decodes no image")
 
     trained = []
-    real = image_dataset.load_image
     from mmengine.runner import Runner
 
     whole_training = Runner.train
@@ -68,7 +68,7 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
         with monkeypatch.context() as patch:
             patch.setattr(ExpertHub, "run", refuse)
             patch.setattr(TransformersCLIP, "forward", refuse)
-            patch.setattr(image_dataset, "shared_view", refuse)
+            patch.setattr(known_views, "shared_view", refuse)
             trained.append(True)
             return whole_training(self)
 
@@ -76,7 +76,6 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
     options = ("--cfg-options", "model.token_cache.mode=read")
     assert run_tool("train", cached, "--work-dir", str(tmp_path / "cached"), *options) == 0
     assert trained
-    assert image_dataset.load_image is real
     assert losses(tmp_path / "cached") == losses(tmp_path / "live")
     first, second = (row_of(tmp_path / name) for name in ("live", "cached"))
     assert first["metrics"] == second["metrics"]
@@ -84,3 +83,40 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
     for key in ("flops", "total_parameters", "trainable_parameters"):
         assert first[key] == second[key]
     assert load_config(str(cached)).model.token_cache.codec == "fp32"
+
+
+def test_two_processes_fill_a_cache_and_train_from_it_as_they_do_live(
+    only_transfer: dict[str, Any],
+    write_config: Callable,
+    launch: Callable,
+    tmp_path: Path,
+):
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+    def run(tool: str, config: Path, *arguments: object) -> None:
+        done = launch(*two, f"tools/{tool}.py", config, *arguments, "--launcher", "pytorch")
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    only_transfer["schedule"].update(steps=4)
+    augmented = only_transfer["train_dataloader"]["dataset"]["datasets"][1]
+    augmented["augment"] = dict(views=2, flip=0.5, scale=(0.5, 1.0))
+    only_transfer["model"]["token_cache"]["experts"] = dict(dino=dict(codec="pca4+fp32"))
+    run("cache", write_config(only_transfer, "whole.py"))
+    folders = {path.name.rpartition("-")[0]: path for path in (tmp_path / "cache").glob("*-*")}
+    # Captions' 12 photos have two views each, 10 are unlabelled; other splits' are the same.
+    for name in ("TransformersCLIP", "tiny_depth", "tiny_dino"):
+        shards = sorted(folders[name].glob("*-*.safetensors"))
+        assert len({path.name.split("-")[0] for path in shards}) == 2  # both have written
+        keys = [key.tobytes() for path in shards for key in load_file(path)["keys"]]
+        assert len(keys) == len(set(keys)) == 34
+
+    del only_transfer["model"]["experts"]["dino"]
+    del only_transfer["model"]["token_cache"]["experts"]
+    only_transfer["model"]["token_cache"]["mode"] = "read"
+    cached = write_config(only_transfer, "cached.py")
+    only_transfer["model"]["token_cache"] = None
+    live = write_config(only_transfer, "live.py")
+    for name, config in (("cached", cached), ("live", live)):
+        run("train", config, "--work-dir", tmp_path / name)
+    assert losses(tmp_path / "cached") == losses(tmp_path / "live")
+    assert row_of(tmp_path / "cached")["metrics"] == row_of(tmp_path / "live")["metrics"]

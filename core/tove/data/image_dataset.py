@@ -9,22 +9,23 @@ Shapes: S side of the square view, in pixels.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from torch import Tensor
 
 from tove.config.validation import Range, check_arguments
 from tove.data.annotations import Texts, warn
+from tove.data.augmentation import Augmentation, augmentation_of
 from tove.data.image_files import check_inside, real_paths
-from tove.data.image_io import CorruptImage, TooManyCorruptImages
-from tove.data.known_views import KnownViews, load_view
+from tove.data.image_io import CorruptImage, TooManyCorruptImages, ViewName
+from tove.data.known_views import KnownViews, load_view, view_key
 from tove.data.view_cache import CorruptLog, ViewStore
 from tove.errors import ConfigError
-from tove.modules.view_key import ViewKey, view_digest
 
 __all__ = ["ImageDataset", "existing_root"]
 
@@ -37,7 +38,9 @@ class ImageDataset(BaseDataset):
         ann_file: annotation file, relative to `data_root` or absolute; "" where there is none.
         img_dir: folder of the images, relative to `data_root` or absolute.
         image_size: side S of the shared view.
-        view: "crop" or "pad", see `tove.data.image_io.shared_view`.
+        view: "crop" or "pad", see `tove.data.image_io.ViewName`.
+        augment: options of `tove.data.augmentation.Augmentation`, for training: as many samples as
+            there are views, of each the one after the other; in evaluation it changes nothing.
         corrupt_limit: how many images may be missing or unreadable.
         max_samples: keep the first that many samples; None keeps all.
         images_anywhere: let the annotations name images outside `data_root` and `img_dir`.
@@ -65,6 +68,7 @@ class ImageDataset(BaseDataset):
         img_dir: str = "images",
         image_size: Annotated[int, Range(1, 8192)] = 224,
         view: Literal["crop", "pad"] = "crop",
+        augment: Mapping[str, Any] | None = None,
         corrupt_limit: Annotated[int, Range(0)] = 16,
         max_samples: Annotated[int, Range(1)] | None = None,
         images_anywhere: bool = False,
@@ -81,6 +85,8 @@ class ImageDataset(BaseDataset):
             keep_decoded_gb=keep_decoded_gb,
         )
         check_arguments(ImageDataset, own, type(self).__name__)
+        drawn = augmentation_of(augment, type(self).__name__)
+        self.augment = Augmentation() if test_mode else drawn
         self.image_size, self.view, self.max_samples = image_size, view, max_samples
         self.images_anywhere = images_anywhere
         self.corrupt_limit, self.keep_decoded_gb = corrupt_limit, keep_decoded_gb
@@ -91,6 +97,10 @@ class ImageDataset(BaseDataset):
             test_mode=test_mode,
             lazy_init=lazy_init,
         )
+
+    def __len__(self) -> int:
+        """Return the number of samples, each view of an image one."""
+        return super().__len__() * self.augment.views
 
     def read_samples(self) -> Sequence[dict[str, Any]]:
         """Read the annotations into sample dicts with `image_path`; for subclasses.
@@ -134,13 +144,21 @@ class ImageDataset(BaseDataset):
     def _count_images(self, number: int) -> None:
         self.num_images = number
         self._failures = CorruptLog(number)
-        self._views = ViewStore(number, self.image_size, self.keep_decoded_gb)
+        views = number * self.augment.views
+        self._views = ViewStore(views, self.image_size, self.keep_decoded_gb)
+
+    def _place(self, idx: int) -> tuple[int, int]:
+        """Return where sample `idx` is in the annotations, and the number of its view."""
+        number, place = divmod(range(len(self))[idx], super().__len__())
+        return place, number
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return a sample without its image."""
-        sample: dict[str, Any] = super().get_data_info(idx)
+        place, number = self._place(idx)
+        sample: dict[str, Any] = super().get_data_info(place)
         index = sample["image_index"]
-        sample["image_path"], sample["view"] = self._paths[index], self.view
+        sample["image_path"], sample["view_number"] = self._paths[index], number
+        sample["view"] = self._view_name(index, number)
         sample["image_id"] = self._ids[index]  # a linked image is the same image
         return sample
 
@@ -152,9 +170,9 @@ class ImageDataset(BaseDataset):
         """
         for step in range(len(self)):
             sample = self.get_data_info((idx + step) % len(self))
-            index = sample.pop("image_index")
+            index, number = sample.pop("image_index"), sample.pop("view_number")
             try:
-                image = self._image(index, sample)
+                image = self._image(index, number, sample)
             except CorruptImage as error:
                 self._note_failure(index, error)
                 continue
@@ -188,38 +206,48 @@ class ImageDataset(BaseDataset):
         """Return the real path of an image by its number: what tells two apart."""
         return self._ids[index]
 
+    def view_names(self, index: int) -> list[ViewName]:
+        """Return what the views of an image are, by its number."""
+        return [self._view_name(index, number) for number in range(self.augment.views)]
+
     def image_views(self, index: int) -> tuple[str, Tensor]:
         """Return the path and the distinct views, uint8 [V, 3, S, S], of an image by its number.
 
         Raises:
             CorruptImage: it cannot be read.
         """
-        return self._paths[index], self._view(index, self._paths[index])[None]
+        path = self.image_path(index)
+        names = enumerate(self.view_names(index))
+        return path, torch.stack([self._view(index, k, path, name) for k, name in names])
 
-    def _image(self, index: int, sample: dict[str, Any]) -> Tensor | None:
+    def _view_name(self, index: int, number: int) -> ViewName:
+        name = os.path.relpath(self.image_path(index), self.data_prefix["img"])
+        return self.augment.crop(name, number) if number else self.view
+
+    def _image(self, index: int, number: int, sample: dict[str, Any]) -> Tensor | None:
         """Return a sample's view, uint8 [3, S, S]; None where it is known."""
-        path = sample["image_path"]
+        path, name = sample["image_path"], sample["view"]
         if not self.names_views:
-            return self._view(index, path)
-        known = self.known_views and self.known_views.find(path, self.image_size, self.view)
-        if known:
+            return self._view(index, number, path, name)
+        if known := self.known_views and self.known_views.find(path, self.image_size, name):
             sample["view_key"] = known
             return None
-        view = self._view(index, path)
-        again = self._loader(index, path)
-        sample["view_key"] = ViewKey(view_digest(view), self.image_size, again)
-        return view
+        pixels = self._view(index, number, path, name)
+        again = self._loader(index, path, name)
+        sample["view_key"] = view_key(pixels, self.image_size, name, again)
+        return pixels
 
-    def _loader(self, index: int, path: str) -> Callable[[], Tensor]:
+    def _loader(self, index: int, path: str, name: ViewName) -> Callable[[], Tensor]:
         """Return what makes an image's view anew, small enough to go along with a sample."""
-        return partial(load_view, path, self.image_size, self.view)
+        return partial(load_view, path, self.image_size, name)
 
-    def _view(self, index: int, path: str) -> Tensor:
-        view = self._views.get(index)
-        if view is None:
-            view = self._loader(index, path)()
-            self._views.put(index, view)
-        return view
+    def _view(self, index: int, number: int, path: str, name: ViewName) -> Tensor:
+        place = index * self.augment.views + number
+        pixels = self._views.get(place)
+        if pixels is None:
+            pixels = self._loader(index, path, name)()
+            self._views.put(place, pixels)
+        return pixels
 
     def _note_failure(self, index: int, error: CorruptImage) -> None:
         if not self._failures.add(index):

@@ -7,9 +7,11 @@ Shapes: S side of the square view, in pixels.
 """
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from tove.errors import ConfigError
 
 __all__ = [
     "CorruptImage",
+    "Crop",
     "TooManyCorruptImages",
+    "ViewName",
     "decode_image",
+    "decoded_side",
     "image_of",
     "image_suffixes",
     "load_image",
@@ -36,6 +41,36 @@ _REFUSED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 MAX_PIXELS = 500_000_000  # decoded: 1.5 GB. JPEG files are decoded smaller, so photographs pass
 _WHITES = {"I;16": (4095, 65535), "I": (255, 65535, 2**31 - 1), "F": (1, 255, 65535)}
 _PAD_COLOUR = (122, 116, 104)  # CLIP's mean pixel: the padding is near zero once normalised
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of an image, in measures that do not depend on the size it is decoded at.
+
+    Args:
+        area: its share of the image's, above 0 to 1.
+        ratio: its width over its height; it becomes as wide or high as the image where it is more.
+        x: where it lies between the left border, 0, and the right one, 1.
+        y: the same from the upper border to the lower one.
+        mirrored: left and right exchanged.
+    """
+
+    area: float
+    ratio: float
+    x: float
+    y: float
+    mirrored: bool = False
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom in an image of that size, in pixels."""
+        inner = self.area * width * height
+        w, h = min(math.sqrt(inner * self.ratio), width), min(math.sqrt(inner / self.ratio), height)
+        left, top = self.x * (width - w), self.y * (height - h)
+        return left, top, min(left + w, width), min(top + h, height)
+
+
+ViewName = str | Crop
+"""How an image becomes a square: "crop", its central square; "pad", all of it; or a part of it."""
 
 
 class CorruptImage(OSError):
@@ -121,19 +156,30 @@ def image_of(source: Any, min_side: int | None = None) -> Image.Image:  # noqa: 
     return Image.fromarray(source.to("cpu", torch.uint8).permute(1, 2, 0).contiguous().numpy())
 
 
-def shared_view(image: Image.Image, size: int, view: str = "crop") -> Tensor:
+def decoded_side(size: int, view: ViewName) -> int:
+    """Return the least shorter side at which an image need be decoded for a view of side `size`."""
+    if isinstance(view, str):
+        return size
+    return math.ceil(size / math.sqrt(view.area * min(view.ratio, 1 / view.ratio)))
+
+
+def shared_view(image: Image.Image, size: int, view: ViewName = "crop") -> Tensor:
     """Cut or pad an RGB image to a square and resize it, bicubic and antialiased.
 
     Args:
         image: of any size.
         size: side S of the square.
-        view: "crop" keeps the central square; "pad" keeps all and fills with CLIP's mean colour.
+        view: see `ViewName`; "pad" fills with CLIP's mean colour.
 
     Returns:
         uint8 tensor [3, S, S].
     """
     width, height = image.size
-    if view == "crop":
+    if isinstance(view, Crop):
+        square = image.resize((size, size), Image.Resampling.BICUBIC, box=view.box(width, height))
+        if view.mirrored:
+            square = ImageOps.mirror(square)
+    elif view == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         box = (left, top, left + side, top + side)

@@ -5,7 +5,8 @@ decodes it; what the views' pixels are was written down when tokens were extract
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,49 +14,72 @@ from typing import Any
 import PIL
 from torch import Tensor
 
-from tove.data.image_io import load_image, shared_view
+from tove.data.image_io import Crop, ViewName, decoded_side, load_image, shared_view
 from tove.data.wrappers import inner_data_sets
-from tove.modules.view_key import ViewKey
+from tove.modules.view_key import ViewKey, view_digest
 
-__all__ = ["KnownViews", "each_image_dataset", "file_key", "load_view"]
+__all__ = ["KnownViews", "each_image_dataset", "file_views", "load_view", "view_key"]
 
 
-def file_key(path: str, size: int, view: str) -> bytes | None:
-    """Return 16 bytes that tell a file's content and its view; None if it cannot be read."""
+def load_view(path: str, size: int, view: ViewName) -> Tensor:
+    """Return a file's view, uint8 [3, S, S]."""
+    return shared_view(load_image(path, decoded_side(size, view)), size, view)
+
+
+def view_key(
+    pixels: Tensor, size: int, view: ViewName, load: Callable[[], Tensor] | None = None
+) -> ViewKey:
+    """Return the key of a view, uint8 [3, S, S], which `load` gives again."""
+    mirrored = isinstance(view, Crop) and view.mirrored
+    other = view_digest(pixels.flip(-1)) if mirrored else ""
+    return ViewKey(view_digest(pixels), size, load, other)
+
+
+def file_views(key: ViewKey, path: str, size: int, view: ViewName) -> list[tuple[bytes, str]]:
+    """Return what is to be known of a file's view: 16 bytes of file and view, and its digest.
+
+    Of a mirrored view also those of the one that it mirrors; of what cannot be read nothing.
+    """
+    files = _file_keys(path, size, view)
+    return [*zip(files, (str(key), key.mirror_of), strict=False)]
+
+
+def _file_keys(path: str, size: int, view: ViewName) -> Iterator[bytes]:
+    """Yield the key of a file's view, then that of the view that it mirrors, if it does."""
     try:
         content = Path(path).read_bytes()
     except OSError:
-        return None
-    digest = hashlib.sha256(f"{size} {view} Pillow {PIL.__version__} ".encode())
-    digest.update(content)
-    return digest.digest()[:16]
-
-
-def load_view(path: str, size: int, view: str) -> Tensor:
-    """Return a file's view, uint8 [3, S, S]."""
-    return shared_view(load_image(path, size), size, view)
+        return
+    views = [view]
+    if isinstance(view, Crop) and view.mirrored:
+        views.append(replace(view, mirrored=False))
+    for one in views:
+        digest = hashlib.sha256(f"{size} {one} Pillow {PIL.__version__} ".encode())
+        digest.update(content)
+        yield digest.digest()[:16]
 
 
 class KnownViews:
     """Finds the views whose tokens are all kept.
 
     Args:
-        view_of: gives the digest of a file's view by `file_key`, or None.
+        view_of: gives the digest of a file's view by the key of `file_views`, or None.
         is_known: tells whether all tokens of a view are kept.
     """
 
     def __init__(
-        self, view_of: Callable[[bytes], str | None], is_known: Callable[[str], bool]
+        self, view_of: Callable[[bytes], str | None], is_known: Callable[[ViewKey], bool]
     ) -> None:
         self.view_of, self.is_known = view_of, is_known
 
-    def find(self, path: str, size: int, view: str) -> ViewKey | None:
+    def find(self, path: str, size: int, view: ViewName) -> ViewKey | None:
         """Return the key of a file's view; None if its tokens are not all known."""
-        key = file_key(path, size, view)
-        digest = None if key is None else self.view_of(key)
-        if digest is None or not self.is_known(digest):
+        digests = [self.view_of(key) for key in _file_keys(path, size, view)]
+        known = [digest for digest in digests if digest is not None]
+        if not known or len(known) < len(digests):
             return None
-        return ViewKey(digest, size, partial(load_view, path, size, view))
+        key = ViewKey(known[0], size, partial(load_view, path, size, view), "".join(known[1:]))
+        return key if self.is_known(key) else None
 
 
 def each_image_dataset(dataset: Any) -> list[Any]:  # noqa: ANN401 - any data set

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from tove.config.data_sets import data_sets, is_wrapper
 from tove.data.image_io import CorruptImage
-from tove.data.known_views import KnownViews, file_key
+from tove.data.known_views import KnownViews, file_views, view_key
 from tove.errors import ConfigError
-from tove.modules.view_key import view_digest
+from tove.modules.view_key import ViewKey, view_digest
 from tove.registry import DATASETS
 
 __all__ = ["DistinctViews", "Views", "collate_views", "distinct_views"]
@@ -25,12 +25,12 @@ class Views(NamedTuple):
     """The views of some images.
 
     Attributes:
-        digests: of the V views.
+        keys: of the V views.
         pixels_V3SS: uint8.
-        files: key of the file and digest of the view, for images with one view.
+        files: what `tove.data.known_views.file_views` says of each, where views have names.
     """
 
-    digests: list[str]
+    keys: list[ViewKey]
     pixels_V3SS: Tensor
     files: list[tuple[bytes, str]]
 
@@ -48,6 +48,12 @@ class DistinctViews(Dataset):
         self.dataset, self.numbers, self.known = dataset, numbers, known
 
     @property
+    def views(self) -> int:
+        """How many views an image has at least."""
+        augment = getattr(self.dataset, "augment", None)
+        return 1 if augment is None else int(augment.views)
+
+    @property
     def size(self) -> int:
         """Side S of the views."""
         side: int = self.dataset.image_size
@@ -60,24 +66,29 @@ class DistinctViews(Dataset):
         """Return the views of an image; none where it is known or cannot be read."""
         number, size = self.numbers[index], self.size
         nothing = Views([], torch.empty(0, 3, size, size, dtype=torch.uint8), [])
-        kind = getattr(self.dataset, "view", None)
-        if self.known and isinstance(kind, str):
+        names = self.dataset.view_names(number) if hasattr(self.dataset, "view_names") else []
+        if self.known and names:
             path = self.dataset.image_path(number)
-            if self.known.find(path, size, kind):
+            if all(self.known.find(path, size, name) for name in names):
                 return nothing
         try:
             path, pixels_V3SS = self.dataset.image_views(number)
         except CorruptImage:
             return nothing
-        digests = [view_digest(view) for view in pixels_V3SS]
-        key = file_key(path, size, kind) if isinstance(kind, str) and len(digests) == 1 else None
-        return Views(digests, pixels_V3SS, [(key, digests[0])] if key else [])
+        if not names:
+            return Views([ViewKey(view_digest(view)) for view in pixels_V3SS], pixels_V3SS, [])
+        hows = [(path, size, name) for name in names]
+        keys = [view_key(v, size, name) for v, name in zip(pixels_V3SS, names, strict=True)]
+        files = [
+            file for key, how in zip(keys, hows, strict=True) for file in file_views(key, *how)
+        ]
+        return Views(keys, pixels_V3SS, files)
 
 
 def collate_views(batch: Sequence[Views]) -> Views:
     """Put the views of several images behind each other."""
     return Views(
-        [digest for views in batch for digest in views.digests],
+        [key for views in batch for key in views.keys],
         torch.cat([views.pixels_V3SS for views in batch]),
         [file for views in batch for file in views.files],
     )
@@ -108,9 +119,9 @@ def distinct_views(cfg: Config, known: KnownViews | None = None) -> list[Distinc
                 "model.token_cache.mode='read-through'."
             )
         dataset.full_init()
-        numbers = []
+        numbers, augment = [], getattr(dataset, "augment", None)
         for number in range(dataset.num_images):
-            how = dataset.image_id(number), dataset.image_size, str(entry.get("view"))
+            how = dataset.image_id(number), dataset.image_size, str(entry.get("view")), augment
             if how not in seen:
                 seen.add(how)
                 numbers.append(number)

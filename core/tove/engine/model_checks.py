@@ -15,6 +15,7 @@ from mmengine.registry import Registry
 from tove import registry
 from tove.backbones.experts.licences import check_licences
 from tove.backbones.experts.registration import expert_options, expert_spec
+from tove.backbones.preprocess import Resize
 from tove.backbones.vit import check_image_size
 from tove.config.validation import (
     check_arguments,
@@ -162,11 +163,12 @@ def _check_token_norm(where: str, expert: Settings, model: Settings) -> None:
 
 
 def check_placement(where: str, settings: Settings) -> None:
-    """Check that there is such a `dtype`, and that the `device` can be used here.
+    """Check that there is such a `dtype` and `resize`, and that the `device` can be used here.
 
     Raises:
         ConfigError: there is not, or it cannot.
     """
+    check_value(settings.get("resize", "float32"), Resize, f"{where}.resize")
     dtype, device = settings.get("dtype"), settings.get("device")
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):

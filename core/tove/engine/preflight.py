@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from tove import registry
 from tove.backbones.feature_cache.card import register_card
+from tove.backbones.feature_cache.remote import local_folder
 from tove.config import environment
 from tove.config.data_sets import check_evaluation, data_sets, fill_in, loaders_of
 from tove.config.keys import check_names, check_settings
@@ -85,7 +86,6 @@ def check_config(
         _check_loader(cfg[loader], loader)
     for loader, dataset in data_sets(cfg):
         check_part(registry.DATASETS, dataset, f"{loader}.dataset")
-        _check_still(cfg, loader, dataset)
     metrics = cfg.get("test_evaluator", [])
     for metric in metrics if isinstance(metrics, list) else [metrics]:
         check_part(registry.METRICS, metric, "test_evaluator")
@@ -131,25 +131,7 @@ def _know_stored_experts(cfg: Config) -> None:
     """Make experts known whose tokens are kept and whose packages are not here."""
     settings = cfg.model.get("token_cache") or {}
     if settings.get("dir") and settings.get("mode") == "read":
-        register_card(Path(settings["dir"]).expanduser())
-
-
-def _check_still(cfg: Config, loader: str, dataset: Mapping[str, Any]) -> None:
-    """Refuse random views where frozen tokens are kept by image: they would be another view's."""
-    cache = cfg.model.get("token_cache") or {}
-    kinds = [str(step.get("type")) for step in dataset.get("pipeline", ()) or ()]
-    random = [kind for kind in kinds if "random" in kind.lower()]
-    if random and cache.get("max_gb") is not None:
-        raise ConfigError(
-            f"{loader}.dataset has {random[0]} in its pipeline, so an image is another view each "
-            "time, while model.token_cache.max_gb keeps one view's tokens an image; take one out."
-        )
-    if random and cache.get("dir") and cache.get("mode", "read-through") != "off":
-        raise ConfigError(
-            f"{loader}.dataset has {random[0]} in its pipeline, so no view comes twice and the "
-            "token cache would grow without end; take the step out, or set "
-            "model.token_cache.mode='off'."
-        )
+        register_card(local_folder(settings["dir"]))
 
 
 def _check_loader(loader: Mapping[str, Any], where: str) -> None:

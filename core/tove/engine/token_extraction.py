@@ -26,8 +26,7 @@ from tove.backbones.experts.registration import expert_spec
 from tove.backbones.feature_cache.card import NOT_TOLD, write_card
 from tove.backbones.feature_cache.disk import OpenTable
 from tove.backbones.feature_cache.files import AllKnown, FileViews
-from tove.backbones.feature_cache.fitted import ERRORS, fit
-from tove.backbones.feature_cache.key import entry_key
+from tove.backbones.feature_cache.fitted import ERRORS, fit, read_fitted
 from tove.backbones.feature_cache.sources import frozen_sources
 from tove.backbones.feature_cache.token_cache import TokenCache
 from tove.backbones.feature_cache.writer import TableWriter, free_bytes, remove_abandoned
@@ -39,24 +38,34 @@ from tove.engine.progress import passing
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
-__all__ = ["Extraction", "cache_of", "chosen_slots"]
+__all__ = ["Extraction", "cache_of", "chosen_slots", "folder_of"]
 
 _FITTED, _HELD_OUT = 256, 64  # images that a codec is fitted to, and judged on
 _MAX_ROWS = 50_000  # tokens of each of the two: enough for 1,024 directions
 
 
-def cache_of(cfg: Config) -> TokenCache:
-    """Return the cache that a config's model has on disk.
+def folder_of(cfg: Config) -> str:
+    """Return the folder, or the address, of the cache that a config's model has on disk.
 
     Raises:
         ConfigError: it has none.
     """
-    settings = plain_settings(cfg.model.get("token_cache") or {})
-    if not settings.get("dir"):
+    place: str | None = (cfg.model.get("token_cache") or {}).get("dir")
+    if not place:
         raise ConfigError(
             "model.token_cache of the config names no folder; give it one, such as "
             "--cfg-options \"model.token_cache={'dir': 'cache'}\"."
         )
+    return place
+
+
+def cache_of(cfg: Config) -> TokenCache:
+    """Return the cache that a config's model has on disk, to be filled.
+
+    Raises:
+        ConfigError: it has none, or has it at an address.
+    """
+    settings = plain_settings({**(cfg.model.get("token_cache") or {}), "dir": folder_of(cfg)})
     settings.pop("max_gb", None)
     own = {s: {**o, "mode": "read-through"} for s, o in settings.get("experts", {}).items()}
     return TokenCache(**{**settings, "mode": "read-through", "experts": own})
@@ -131,13 +140,13 @@ class Extraction:
         with passing("extraction", total, self.console, unit="images") as advance:
             for part in parts:
                 tables = self._tables(part.size)
-                self._commit(tables, files)  # the next part finds what this one has
+                self._commit(tables, files)  # finds what all processes have of the part before
                 loader = self._loader(part, self._share(part))
                 for batch in loader:
                     self._extract(batch, tables, files)
                     advance(loader.batch_size or 1)
                 self._commit(tables, files)
-        barrier()
+                barrier()
         if is_main_process():
             self._write_card(parts)
         return self.written
@@ -167,11 +176,12 @@ class Extraction:
 
     def _extract(self, batch: Views, tables: Mapping[str, OpenTable], files: TableWriter) -> None:
         for slot, opened in tables.items():
-            keys = [entry_key(opened.table.key, digest) for digest in batch.digests]
+            keys = [opened.key_of(key) for key in batch.keys]
             rows = [row for row, key in enumerate(keys) if key not in opened.table]
             rows = [*{keys[row]: row for row in rows}.values()]
             if rows and opened.writer is not None:
-                fresh = opened.codec.encode(self._tokens(slot, batch.pixels_V3SS[rows]))
+                tokens_BMD = self._tokens(slot, batch.pixels_V3SS[rows])
+                fresh = opened.encode(tokens_BMD, [batch.keys[row] for row in rows])
                 opened.writer.add([keys[row] for row in rows], fresh)
                 self.written += len(rows)
         if batch.files:
@@ -186,17 +196,15 @@ class Extraction:
 
     def _fit(self, parts: Sequence[DistinctViews]) -> None:
         """Fit and judge the codecs of tables that are new, on the largest data set's images."""
+        largest = {part.size: part for part in sorted(parts, key=len)}
+        opened = [(s, t, p) for p in largest.values() for s, t in self._tables(p.size).items()]
         if is_main_process():
-            part = max(parts, key=len)
-            new = {
-                slot: opened
-                for slot, opened in self._tables(part.size).items()
-                if not (opened.table.folder / ERRORS).exists()
-            }
-            if new:
-                for slot in new:
-                    self._fit_one(slot, new[slot], part)
+            for slot, table, part in opened:
+                if not (table.table.folder / ERRORS).exists():
+                    self._fit_one(slot, table, part)
         barrier()
+        for _, table, _ in opened:  # what another process has fitted
+            read_fitted(table.codec, table.table.folder)
 
     def _fit_one(self, slot: str, opened: OpenTable, part: DistinctViews) -> None:
         source = self.sources[slot]
@@ -208,7 +216,7 @@ class Extraction:
         tokens = [
             self._tokens(slot, batch.pixels_V3SS).float().cpu()
             for batch in self._loader(whole, numbers)
-            if len(batch.digests)
+            if len(batch.keys)
         ]
         if not tokens:
             raise ConfigError(
@@ -232,7 +240,7 @@ class Extraction:
         needed = 0
         for part in parts:
             for opened in self._tables(part.size).values():
-                missing = max(0, len(part) - len(opened.table))
+                missing = max(0, len(part) * part.views - len(opened.table))
                 needed += missing * opened.codec.entry_bytes
         check_room(self.folder, needed)
 

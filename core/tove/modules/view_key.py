@@ -19,21 +19,27 @@ class ViewKey(str):
         digest: of the pixels, see `view_digest`.
         size: side S of the view, in pixels.
         load: gives the view, uint8 [3, S, S]; None where nobody can.
+        mirror_of: the digest of the view that this one is the mirror image of; "" for others.
     """
 
     size: int
     load: Callable[[], Tensor] | None
+    mirror_of: str
 
     def __new__(
-        cls, digest: str, size: int = 0, load: Callable[[], Tensor] | None = None
+        cls,
+        digest: str,
+        size: int = 0,
+        load: Callable[[], Tensor] | None = None,
+        mirror_of: str = "",
     ) -> "ViewKey":
-        """Make a text that has the two others beside it."""
+        """Make a text that has the others beside it."""
         key = super().__new__(cls, digest)
-        key.size, key.load = size, load
+        key.size, key.load, key.mirror_of = size, load, mirror_of
         return key
 
-    def __reduce__(self) -> tuple[type, tuple[str, int, Callable[[], Tensor] | None]]:
-        return ViewKey, (str(self), self.size, self.load)
+    def __reduce__(self) -> tuple[type, tuple[str, int, Callable[[], Tensor] | None, str]]:
+        return ViewKey, (str(self), self.size, self.load, self.mirror_of)
 
 
 def view_digest(view: Tensor) -> str:

@@ -147,6 +147,34 @@ def test_one_other_pixel_is_a_miss(filled):
     assert torch.equal(found[:2], tokens[:2])
 
 
+@pytest.mark.parametrize("codec", ["fp32", "pool+pca8+fp32"])
+def test_a_network_that_mirrors_keeps_one_entry_for_a_view_and_its_mirror_image(tmp_path, codec):
+    def network(images):
+        count.append(len(images))
+        return torch.nn.functional.avg_pool2d(images, 2).flatten(2).mT.repeat(1, 1, 3)[..., :8]
+
+    def look(cache, rows):
+        return look_up(cache, [keys[row] for row in rows], both[rows], network, mirroring)
+
+    count, mirroring = [], replace(source(), mirrors=True)
+    ids, images = views(3)
+    both = torch.cat([images, images.flip(3)])
+    flipped = view_digests(images.flip(3))
+    keys = ids + [ViewKey(a, mirror_of=b) for a, b in zip(flipped, ids, strict=True)]
+    cache = make(tmp_path, codec=codec)
+    opened = cache.open(mirroring, GRID, 8)
+    opened.codec.fit(network(images))
+    for rows in ([0, 4], [2, 5, 3, 1]):  # images, mirrored ones of others, and both of one
+        expected = opened.codec.decode(opened.codec.encode(network(both[rows])))
+        count.clear()
+        torch.testing.assert_close(look(cache, rows), expected)
+        assert count == ([2] if rows == [0, 4] else [1])
+    assert len(opened.table.pending) == 3
+    off = make(tmp_path / "other", codec="fp32")
+    look_up(off, keys, both, network)  # one that does not mirror
+    assert len(off.open(source(), GRID, 8).table.pending) == 6
+
+
 def test_ids_of_paths_are_looked_up_by_their_pixels(filled):
     folder, _, images, tokens = filled
     network = Network()
@@ -393,16 +421,3 @@ def test_published_tokens_need_no_package(tmp_path, make_model, expert_types, ba
         assert reader.hub.experts["other"].expert is None
     finally:
         EXPERTS.module_dict.pop("fine", None)
-
-
-def test_random_views_with_kept_tokens_are_refused(settings):
-    from mmengine.config import Config
-
-    from tove.engine.preflight import _check_still
-
-    dataset = {"pipeline": [{"type": "Resize"}, {"type": "RandomFlip"}]}
-    for cache, words in ((dict(max_gb=1.0), "one view's"), (dict(dir="x"), "without end")):
-        cfg = Config({"model": {"token_cache": cache}})
-        with pytest.raises(ConfigError, match=words):
-            _check_still(cfg, "train_dataloader", dataset)
-        _check_still(cfg, "train_dataloader", {"pipeline": [{"type": "Resize"}]})

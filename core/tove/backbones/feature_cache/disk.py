@@ -6,6 +6,8 @@ read-through   read, and what is not there is computed and kept
 off            computed
 
 A model reads the same tokens whichever way they came: fresh ones go through the codec as well.
+Of a network that mirrors (see `tove_plugins.TokenSpec`) a mirrored view's tokens are the mirrored
+ones of the view that it mirrors, and kept as these.
 
 Shapes: B batch, M tokens, D width.
 """
@@ -24,6 +26,7 @@ from torch import Tensor
 from tove.backbones.feature_cache.codecs import Codec
 from tove.backbones.feature_cache.fitted import read_fitted
 from tove.backbones.feature_cache.key import Source, entry_key, table_key
+from tove.backbones.feature_cache.remote import is_copy
 from tove.backbones.feature_cache.table import Table
 from tove.backbones.feature_cache.writer import TableWriter
 from tove.errors import ConfigError
@@ -55,7 +58,32 @@ class OpenTable:
     mode: str
     writer: TableWriter | None
     description: Mapping[str, Any]
+    mirrors: bool = False
     told: int = 0  # of the damages
+
+    def key_of(self, view: str) -> bytes:
+        """Return the key of a view's entry."""
+        mirrored = self.mirrors and isinstance(view, ViewKey) and view.mirror_of
+        return entry_key(self.table.key, mirrored or view)
+
+    def encode(self, tokens_BMD: Tensor, views: Sequence[str | None]) -> dict[str, Tensor]:
+        """Return the arrays of the entries of views."""
+        return self.codec.encode(self._turn(tokens_BMD, self.codec.own_grid, views))
+
+    def decode(self, arrays: Mapping[str, Tensor], views: Sequence[str | None]) -> Tensor:
+        """Return the tokens of views, float32 [B, N, D], of their entries."""
+        return self._turn(self.codec.decode(arrays), self.codec.grid, views)
+
+    def _turned(self, view: str | None) -> bool:
+        return self.mirrors and isinstance(view, ViewKey) and bool(view.mirror_of)
+
+    def _turn(self, tokens_BMD: Tensor, grid: Grid, views: Sequence[str | None]) -> Tensor:
+        rows = [row for row, view in enumerate(views) if self._turned(view)]
+        if not rows:
+            return tokens_BMD
+        tokens_BMD = tokens_BMD.clone()
+        tokens_BMD[rows] = tokens_BMD[rows].unflatten(1, grid).flip(2).flatten(1, 2)
+        return tokens_BMD
 
     def through_codec(self, tokens_BMD: Tensor) -> Tensor:
         """Return tokens as they would be read."""
@@ -83,12 +111,13 @@ class DiskStore:
             description = describe(source, codec, view)
             key = table_key(description)
             folder = self.folder / f"{description['source']['name']}-{key[:16]}"
-            table, writer = Table(folder, key, codec.layout), None
+            table, writer = Table(folder, key, codec.layout).refresh(), None
             if mode != "read":
                 table.describe(description)
                 writer = TableWriter(table, self.shard_mb)
             read_fitted(codec, folder)
-            self._open[known] = OpenTable(table.refresh(), codec, mode, writer, description)
+            told = mode, writer, description, source.mirrors
+            self._open[known] = OpenTable(table, codec, *told)
         return self._open[known]
 
     def get_or_compute(
@@ -112,7 +141,7 @@ class DiskStore:
         """
         table, codec = opened.table, opened.codec
         views = _views(ids, images_BCHW)
-        keys = [entry_key(table.key, view) if view else b"" for view in views]
+        keys = [opened.key_of(view) if view else b"" for view in views]
         device = images_BCHW.device
         if opened.mode == "write":
             arrays: dict[str, Tensor] = {}
@@ -122,25 +151,26 @@ class DiskStore:
             arrays, missing = table.read(keys, not on_cpu, reuse=on_cpu and codec.copies)
         self._tell_damage(opened, [ids[row] for row in missing])
         if not missing:
-            return codec.decode(_moved(arrays, device))
+            return opened.decode(_moved(arrays, device), views)
         _check_fitted(opened)
         first = {keys[row] or row: row for row in reversed(missing)}  # twice in a batch, run once
         rows = sorted(first.values())
-        fresh = codec.encode(_compute(compute, ids, images_BCHW, rows))
+        tokens_BMD = _compute(compute, ids, images_BCHW, rows)
+        fresh = opened.encode(tokens_BMD, [views[row] for row in rows])
         place = {row: number for number, row in enumerate(rows)}
         if opened.writer is not None:
             kept = [row for row in rows if keys[row]]
             picked = {n: a[[place[row] for row in kept]] for n, a in fresh.items()}
             opened.writer.add([keys[row] for row in kept], picked)
         if len(rows) == len(keys):
-            return codec.decode(fresh)
+            return opened.decode(fresh, views)
         of = [place[first[keys[row] or row]] for row in missing]
         whole = _moved(arrays, device) if arrays else {}
         for name, array in fresh.items():
             if name not in whole:
                 whole[name] = array.new_empty((len(keys), *array.shape[1:]))
             whole[name][missing] = array[of]
-        return codec.decode(whole)
+        return opened.decode(whole, views)
 
     def commit(self) -> None:
         """Write what the writers have gathered."""
@@ -183,6 +213,11 @@ def _refusal(opened: OpenTable, missing: Sequence[str], damaged: Sequence[str]) 
         )
     else:
         why = f" {folder} has {len(opened.table)} others."
+    if is_copy(folder.parent):
+        return (
+            f"{what}.{why} The folder is a copy: once it is removed it is fetched again. What the "
+            "address lacks is extracted where its own folder is, and copied there."
+        )
     return (
         f"{what}.{why} Run `mim run tove_plugins cache CONFIG`, or set "
         "model.token_cache.mode='read-through'."
@@ -201,7 +236,7 @@ def _check_fitted(opened: OpenTable) -> None:
 def _views(ids: Sequence[str], images_BCHW: Tensor) -> list[str | None]:
     """Return the digest of each view, told by its id or taken of its pixels."""
     if all(isinstance(view, ViewKey) for view in ids):
-        return [str(view) for view in ids]
+        return list(ids)
     return view_digests(images_BCHW)
 
 

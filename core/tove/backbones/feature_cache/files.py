@@ -11,9 +11,10 @@ import torch
 
 from tove.backbones.feature_cache.codecs import Layout
 from tove.backbones.feature_cache.disk import OpenTable
-from tove.backbones.feature_cache.key import entry_key, table_key
+from tove.backbones.feature_cache.key import table_key
 from tove.backbones.feature_cache.table import Table
 from tove.backbones.feature_cache.writer import TableWriter
+from tove.modules.view_key import ViewKey
 
 __all__ = ["AllKnown", "FileViews"]
 
@@ -53,8 +54,8 @@ class AllKnown:
     """Tells whether all of some tables have a view's tokens."""
 
     def __init__(self, tables: Sequence[OpenTable]) -> None:
-        self.tables = [opened.table for opened in tables]
+        self.tables = [(opened.table, opened.key_of) for opened in tables]
 
-    def __call__(self, view: str) -> bool:
+    def __call__(self, view: ViewKey) -> bool:
         """Tell whether they do."""
-        return all(entry_key(table.key, view) in table for table in self.tables)
+        return all(key_of(view) in table for table, key_of in self.tables)

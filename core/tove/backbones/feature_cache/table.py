@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tove.atomic_io import write_text
 from tove.backbones.feature_cache.codecs import Layout
+from tove.backbones.feature_cache.remote import fetch_new
 from tove.backbones.feature_cache.shards import SUFFIX, DamagedShard, Shard, bits_of
 
 __all__ = ["FITTED", "Table", "first_to_write"]
@@ -89,6 +90,7 @@ class Table:
 
     def refresh(self) -> "Table":
         """Look for shards that have come, from whichever process."""
+        fetch_new(self.folder)
         found = sorted(p for p in self.folder.glob(f"*-*{SUFFIX}") if p.name[0] != ".")
         new = [path for path in found if path.name not in self._names]
         state = self.state if new else ""

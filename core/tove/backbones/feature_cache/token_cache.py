@@ -19,12 +19,14 @@ from tove.backbones.feature_cache.codecs import DEFAULT, Codec
 from tove.backbones.feature_cache.disk import DiskStore, OpenTable
 from tove.backbones.feature_cache.key import Source
 from tove.backbones.feature_cache.memory import MemoryStore
+from tove.backbones.feature_cache.remote import is_url, local_folder
 from tove.config.validation import Range, check_arguments
 from tove.errors import ConfigError
 
 __all__ = ["Mode", "TokenCache"]
 
 Mode = Literal["off", "read", "write", "read-through"]
+_READING = {"off", "read"}
 
 
 class TokenCache:
@@ -32,14 +34,16 @@ class TokenCache:
 
     Args:
         max_gb: budget in memory, in units of 10^9 bytes; None keeps nothing there.
-        dir: folder on disk; None keeps nothing there.
+        dir: folder on disk, or an address that fsspec knows (s3://...), which is read alone; None
+            keeps nothing there.
         mode: of the folder, see `tove.backbones.feature_cache.disk`.
         codec: how tokens are stored there, see `tove.backbones.feature_cache.codecs`.
         experts: dict(mode=..., codec=...) by slot where one has its own; "clip" is the encoder.
         shard_mb: size of a file, in units of 10^6 bytes.
 
     Raises:
-        ConfigError: a mode or codec that there is not, or a mode without a folder.
+        ConfigError: a mode or codec that there is not, a mode without a folder, or one that writes
+            to an address.
     """
 
     def __init__(
@@ -57,7 +61,14 @@ class TokenCache:
         for slot, own in self.experts.items():
             check_arguments(_own, own, f"model.token_cache.experts.{slot}")
         self.memory = None if max_gb is None else MemoryStore(max_gb)
-        self.disk = None if dir is None else DiskStore(Path(dir).expanduser(), shard_mb)
+        writing = {mode, *(own.get("mode", mode) for own in self.experts.values())} - _READING
+        if dir is not None and is_url(dir) and writing:
+            raise ConfigError(
+                f"model.token_cache.dir is the address {dir!r}, which is read alone, and the mode "
+                f"is {min(writing)!r}; set mode='read', or extract into a folder here and copy it "
+                "there with `cache CONFIG --copy-to ADDRESS`."
+            )
+        self.disk = None if dir is None else DiskStore(local_folder(dir), shard_mb)
         if self.disk is None and (self.experts or mode != "read-through"):
             raise ConfigError(
                 "model.token_cache has a mode or experts of its own, but no dir; name the folder "

@@ -51,7 +51,7 @@ class TableWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is gathered as one shard.
+        """Write what is gathered as one shard, and look for what others have written.
 
         Raises:
             CheckpointError: it cannot be written; shards that were committed stay.
@@ -59,6 +59,7 @@ class TableWriter:
         self._since = time.monotonic()
         pending = self.table.pending
         if not pending:
+            self.table.refresh()
             return
         keys = np.frombuffer(b"".join(pending), np.uint8).reshape(-1, 16).copy()
         arrays = {n: torch.stack([e[n] for e in pending.values()]) for n in self.table.layout}

@@ -19,7 +19,13 @@ from torch import Tensor
 from tove.data.annotations import warn
 from tove.data.benchmarks.shard_index import ABSENT, open_index
 from tove.data.image_dataset import ImageDataset
-from tove.data.image_io import CorruptImage, decode_image, shared_view
+from tove.data.image_io import (
+    CorruptImage,
+    ViewName,
+    decode_image,
+    decoded_side,
+    shared_view,
+)
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 
@@ -68,9 +74,10 @@ class ImageTextShards(ImageDataset):
 
     @property
     def shard_bounds(self) -> np.ndarray:
-        """Where each tar's samples begin, and the last ones end."""
+        """Where each tar's samples begin, and the last ones end; once for each view."""
         self.full_init()
-        return self._pairs.bounds
+        starts = [self._pairs.bounds[:-1] + k * len(self._pairs) for k in range(self.augment.views)]
+        return np.concatenate([*starts, [len(self)]])
 
     @property
     def image_ids(self) -> Sequence[str]:
@@ -79,7 +86,7 @@ class ImageTextShards(ImageDataset):
 
     def images_of(self, idx: int) -> list[str]:
         """Return the id of a sample's image."""
-        return [self._pairs.place(idx)]
+        return [self._pairs.place(self._place(idx)[0])]
 
     def image_path(self, index: int) -> str:
         """Return the tar of an image and its number in there."""
@@ -87,34 +94,25 @@ class ImageTextShards(ImageDataset):
 
     image_id = image_path
 
-    def image_views(self, index: int) -> tuple[str, Tensor]:
-        """Return the place and the view, uint8 [1, 3, S, S], of an image by its number.
-
-        Raises:
-            CorruptImage: it cannot be read.
-        """
-        place = self._pairs.place(index)
-        return place, self._view(index, place)[None]
-
     def is_corrupt(self, idx: int) -> bool:
         """Tell whether a sample has been found unreadable, by any worker."""
-        return idx in self._failures
+        return self._place(idx)[0] in self._failures
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return a sample without its image."""
-        idx = range(len(self))[idx]
-        place = self._pairs.place(idx)
-        about = dict(sample_idx=idx, image_path=place, image_id=place, view=self.view)
-        return self._pairs[idx] | about
+        index, number = self._place(idx)
+        place, view = self._pairs.place(index), self._view_name(index, number)
+        about = dict(image_path=place, image_id=place, view=view, view_number=number)
+        return self._pairs[index] | dict(sample_idx=index) | about
 
-    def _image(self, index: int, sample: dict[str, Any]) -> Tensor | None:
+    def _image(self, index: int, number: int, sample: dict[str, Any]) -> Tensor | None:
         if not sample["target"]:
             raise CorruptImage(f"{sample['image_path']} has no caption")
-        return super()._image(index, sample)
+        return super()._image(index, number, sample)
 
-    def _loader(self, index: int, path: str) -> Callable[[], Tensor]:
+    def _loader(self, index: int, path: str, name: ViewName) -> Callable[[], Tensor]:
         where = self._pairs.where(index, "image")
-        return partial(_view_in, *where, path, self.image_size, self.view)
+        return partial(_view_in, *where, path, self.image_size, name)
 
     def _found(self, pattern: str) -> list[str]:
         found = sorted(glob(os.path.join(escape(self.data_root), pattern)))
@@ -197,10 +195,10 @@ def _bytes_of(tar: str, begin: int, size: int) -> bytes:
         os.close(file)
 
 
-def _view_in(tar: str, begin: int, size: int, name: str, side: int, view: str) -> Tensor:
+def _view_in(tar: str, begin: int, size: int, name: str, side: int, view: ViewName) -> Tensor:
     """Return the view, uint8 [3, S, S], of an image in a tar."""
     try:
         content = _bytes_of(tar, begin, size)
     except OSError as error:
         raise CorruptImage(f"{name} cannot be read ({error})") from error
-    return shared_view(decode_image(content, name, side), side, view)
+    return shared_view(decode_image(content, name, decoded_side(side, view)), side, view)

@@ -17,6 +17,7 @@ from tove.config.keys import TRAINING_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.validation import check_model, look_up
 from tove.engine.checkpoint import write_checkpoint
+from tove.engine.known_tokens import check_still
 from tove.engine.loop import RunPlan, build_stage_runner, images_seen
 from tove.engine.optimizer import Schedule
 from tove.engine.plan.training import PlannedTraining
@@ -146,6 +147,7 @@ class MergeStage:
                 settings=context.runner_settings(self.runner),
             )
         )
+        check_still(runner.train_dataloader.dataset, model.teacher)
         runner.train()
         return images_seen(runner, schedule.steps)
 
