@@ -23,6 +23,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = [str(ROOT), str(ROOT / "core"), str(ROOT / "expert_plugins")]
 sys.path[:0] = [path for path in PATHS if path not in sys.path]
+
+from tove.command_line import keep_freed_memory  # noqa: E402 - found on the paths above
+
+keep_freed_memory()  # as our commands do
 OUT = Path(os.environ.get("OUT") or Path(__file__).parent / "out")
 
 Work = Callable[[], object]

@@ -4,8 +4,9 @@
 """
 
 import argparse
-import os
 import sys
+
+from tove.command_line import prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,8 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, extract."""
     args = parse_args()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see tools/train.py
+    prepare_process()
     from tove.cli import cache
 
     sys.exit(cache(args))

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import add_model_options, spare_cores
+from tove.command_line import add_model_options, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, describe."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import caption
 
     sys.exit(caption(args))

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import add_model_options, spare_cores
+from tove.command_line import add_model_options, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, talk."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import chat
 
     sys.exit(chat(args))

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import spare_cores
+from tove.command_line import prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, export."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import export
 
     sys.exit(export(args))

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import spare_cores
+from tove.command_line import prepare_process
 
 _HERE = Path(__file__).resolve().parent
 
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, run."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import reproduce
 
     sys.exit(reproduce(args))

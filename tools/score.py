@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import spare_cores
+from tove.command_line import prepare_process
 
 _HERE = Path(__file__).resolve().parent
 
@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, run."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import score
 
     sys.exit(score(args))

@@ -6,7 +6,7 @@ Slim checkpoints are evaluated without the packages of the experts that were det
 import argparse
 import sys
 
-from tove.command_line import spare_cores
+from tove.command_line import prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, evaluate."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import test
 
     sys.exit(test(args))

@@ -7,7 +7,7 @@ are read.
 import argparse
 import sys
 
-from tove.command_line import spare_cores
+from tove.command_line import prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, run."""
     args = parse_args()
-    spare_cores()
+    prepare_process()
     from tove.cli import train
 
     sys.exit(train(args))

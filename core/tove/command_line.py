@@ -1,19 +1,46 @@
 """What the scripts in `tools` share before anything heavy is imported."""
 
 import argparse
+import ctypes
 import os
+import sys
 
-__all__ = ["add_model_options", "spare_cores"]
+__all__ = ["add_model_options", "keep_freed_memory", "prepare_process"]
 
 
-def spare_cores() -> None:
-    """Let threads that wait spin for a short while only; call it before torch is imported.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, <malloc.h>
+_MOST_FROM_HEAP = 32 * 2**20  # bytes of a block; glibc takes no more
+_KEPT = 512 * 2**20  # bytes that are free
+
+
+def prepare_process() -> None:
+    """Settle how the process uses cores and memory; call it before torch is imported."""
+    _spare_cores()
+    keep_freed_memory()
+
+
+def _spare_cores() -> None:
+    """Let threads that wait spin for a short while only.
 
     Threads that spin long take the cores of what else runs on the machine, and of each other:
     without this a busy one is several times as slow, while an idle one is as fast.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed rather than give it back to the system, where it is glibc.
+
+    Every step frees its activations and asks for as much again: given back, each page is a fault
+    and is filled with zeros anew. What is set in the environment stays.
+    """
+    if any(f"MALLOC_{name}_THRESHOLD_" in os.environ for name in ("TRIM", "MMAP")):
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(_MMAP_THRESHOLD, _MOST_FROM_HEAP)
+        set_option(_TRIM_THRESHOLD, _KEPT)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

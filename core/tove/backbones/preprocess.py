@@ -9,7 +9,7 @@ Shapes: B batch, C = 3 channels, H x W the shared view, h x w the network's own 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +86,10 @@ class Preprocess(nn.Module):
         return (x_BCHW - mean).div_(std)
 
     def _resized(self, images_BCHW: Tensor) -> Tensor:
-        x_BCHW, options = images_BCHW.float(), {"mode": self.interpolation, "antialias": True}
+        x_BCHW = images_BCHW.float()
+        options: Any = {"size": self.size, "mode": self.interpolation, "antialias": True}
         if self.resize == "float32":
-            x_BCHW = F.interpolate(x_BCHW, size=self.size, **options)
+            x_BCHW = F.interpolate(x_BCHW, **options)
             # A bicubic kernel overshoots at edges; pixels stay pixels, as they do in Pillow.
             return x_BCHW.clamp_(0, 1)
         if x_BCHW.device.type != "cpu":
@@ -97,4 +98,4 @@ class Preprocess(nn.Module):
                 f"{x_BCHW.device}, where it would give other tokens; take it out of model.experts."
             )
         pixels_BCHW = x_BCHW.mul(255).round_().to(torch.uint8)
-        return F.interpolate(pixels_BCHW, size=self.size, **options).float().div_(255)
+        return F.interpolate(pixels_BCHW, **options).float().div_(255)

@@ -170,7 +170,7 @@ def test_options_are_dicts_and_lists_to_all_that_read_them() -> None:
     told = spec.as_dict()
     told["options"]["config"]["depths"].append(3)
     assert spec.options == CONFIG
-    assert told["tokens"] == {"width": 8, "grid": (2, 3), "kind": "features"}
+    assert told["tokens"] == {"width": 8, "grid": (2, 3), "kind": "features", "mirrors": False}
     assert told["name"] == "x"
 
 

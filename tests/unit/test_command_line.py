@@ -1,0 +1,43 @@
+"""What our commands settle before torch is imported: a process of its own tells."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import ctypes, resource, sys
+from tove.command_line import prepare_process
+prepare_process()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    block = libc.malloc(24 << 20)
+    ctypes.memset(block, 1, 24 << 20)
+    libc.free(block)
+step()
+before = faults()
+for _ in range(5):
+    step()
+print(faults() - before)
+"""
+PAGES = (24 << 20) // os.sysconf("SC_PAGE_SIZE")
+
+
+def faults_of_five_steps(**environment: str) -> int:
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    command = [sys.executable, "-c", COUNT]
+    done = subprocess.run(
+        command, env=own | environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_that_is_freed_is_used_again_without_a_page_fault():
+    assert faults_of_five_steps() < PAGES / 10
+    assert faults_of_five_steps(MALLOC_MMAP_THRESHOLD_="131072") > 4 * PAGES  # as the user says
