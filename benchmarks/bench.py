@@ -40,8 +40,9 @@ HEAD = """# Speed, in ratios
 `make bench` measures it on your machine in about ten minutes and writes this page; the numbers are
 in `benchmarks/out/` as well. A ratio is that of two works that took turns in one run, by the
 processor's time on one thread; told are the median of the rounds and, in brackets, their quartiles.
-What has no goal is there to be watched. On a GPU `make gpu-check PYTHON=python3` measures, at the
-paper's size; `make gpu-wheels` puts into `wheels/` what such a machine may lack.
+What has no goal is there to be watched. glibc keeps what is freed, as it does in our commands. On a
+GPU `make gpu-check PYTHON=python3` measures, at the paper's size; `make gpu-wheels` puts into
+`wheels/` what such a machine may lack.
 
 {where}
 """

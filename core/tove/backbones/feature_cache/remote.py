@@ -99,6 +99,7 @@ def _fetch(folder: Path, place: str, *patterns: str) -> None:
     """Copy files here that are not, each whole or not at all; hidden ones are being written."""
     store, base = _store(place)
     try:
+        store.invalidate_cache()  # what was listed before may have grown
         files = [name for pattern in patterns for name in store.glob(f"{base}/{pattern}")]
         random.Random(os.urandom(8)).shuffle(files)  # processes that begin together share the work
         for name in files:
