@@ -66,7 +66,7 @@ def run(folder: Path, seed: int, codec: str, given: Sequence[str]) -> dict[str, 
 
 def scores(row: dict[str, Any]) -> dict[str, float]:
     """Return the scores of a row of results."""
-    return {name: row["metrics"][name] for name in SCORES}
+    return {name: row["metrics"][name]["value"] for name in SCORES}
 
 
 def kept(folder: Path, codec: str) -> dict[str, float]:

@@ -44,3 +44,9 @@ def test_what_a_codec_takes_and_loses_is_the_card_s(tool: dict[str, Any], tmp_pa
     (tmp_path / "card.json").write_text(json.dumps(card))
     found = tool["kept"](tmp_path, "bf16")
     assert found == {"bytes": 64 * 160 * 2, "fitted": 0.1, "held_out": pytest.approx(0.3)}
+
+
+def test_scores_are_those_of_a_row_of_results(tool: dict[str, Any]):
+    scores = {"vsr/accuracy": 0.7, "caption/CIDEr": 4.1}
+    metrics = {name: {"value": score, "low": 0.0, "n": 8} for name, score in scores.items()}
+    assert tool["scores"]({"metrics": {**metrics, "caption/BLEU_4": {"value": 0.1}}}) == scores
