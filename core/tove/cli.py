@@ -24,7 +24,7 @@ from mmengine.dist import is_main_process
 from rich.console import Console
 
 from tove.config.loading import load_config
-from tove.engine.distributed import init_processes
+from tove.engine.distributed import init_processes, is_lost_process, timeout_of
 from tove.engine.rows import make_console
 from tove.errors import ConfigError, Preempted
 
@@ -47,6 +47,11 @@ __all__ = [
 ]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
+_A_LOST_PROCESS = (
+    "Another process of this run did not answer in time: it was stopped or killed, or its machine "
+    "cannot be reached. End what is left of the run and go on with --resume; how long processes "
+    "wait for each other is env_cfg.dist_cfg.timeout, in seconds."
+)
 _A_FAULT = (
     "error: this is a fault of tove_plugins, or of code that a config or a plugin brings; if the "
     "lines above name none of yours, please report them."
@@ -88,6 +93,8 @@ def _sentence(error: Exception) -> str | None:
     """Return what a user can do about an error; None for one that is nobody's but a program's."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if is_lost_process(error):
+        return _A_LOST_PROCESS
     if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
         return None
     text = str(error)
@@ -105,7 +112,7 @@ def train(args: argparse.Namespace) -> None:
     from tove.engine.preflight import check_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
     check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
     runner = StagedRunner(
@@ -158,7 +165,7 @@ def test(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg = with_model_of(cfg, Path(args.checkpoint))
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     check_config(cfg, checkpoint=Path(args.checkpoint))
     prepare_data(cfg)
     row = evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
@@ -244,7 +251,7 @@ def cache(args: argparse.Namespace) -> None:
     from tove.engine.token_extraction import Extraction, cache_of, chosen_slots, folder_of
 
     cfg = load_config(args.config, args.cfg_options)
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     console = make_console(quiet=distributed and not is_main_process())
     if args.verify:
         return _verify(local_folder(folder_of(cfg)), console)

@@ -161,6 +161,11 @@ def kill(pid: int, seconds: float) -> bool:
     return wait(pid) == -signal.SIGKILL
 
 
+def leftovers(work: Path) -> list[str]:
+    """Return what a run that has ended left of itself or of a killed one before it."""
+    return [str(path.relative_to(work)) for path in work.rglob(".*")]
+
+
 def outcome(work: Path) -> dict[str, Any]:
     """Return what a run has found: its rows without times and places, and every loss."""
     rows = json.loads((work / "results.json").read_text())

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint, shard_of
+from tove.engine.distributed import timeout_of
 from tove.engine.hooks import LossCurveHook, PreemptionHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.progress import ProgressHook
@@ -288,7 +289,7 @@ def _custom_hooks(plan: RunPlan) -> list[Any]:
     own = list(plan.settings.get("custom_hooks", ()))
     provenance = ProvenanceHook(plan.meta, plan.amp)
     hooks_of_ours = [ReseedHook(plan.seed), curve, provenance, ProgressHook()]
-    return [*hooks_of_ours, PreemptionHook(curve), *own]
+    return [*hooks_of_ours, PreemptionHook(curve, timeout_of(plan.settings)), *own]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
