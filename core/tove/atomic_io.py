@@ -73,7 +73,12 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.NamedTemporaryFile(
-                mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+                mode,
+                dir=path.parent,
+                prefix=f".{path.name}.",
+                suffix=".tmp",
+                delete=False,
+                encoding=None if "b" in mode else "utf-8",
             ) as stream:
                 temporary = Path(stream.name)
                 yield stream

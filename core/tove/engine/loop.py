@@ -9,8 +9,10 @@ import functools
 import itertools
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,13 @@ class _Notices(logging.Filter):
         return not (scores or message.startswith(self.prefixes))
 
 
+def _handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """End with the reader of the console: logging would tell of it at every line, and go on."""
+    if isinstance(sys.exc_info()[1], BrokenPipeError):
+        raise  # logging calls this while it handles the error
+    logging.Handler.handleError(handler, record)
+
+
 class StageRunner(Runner):
     """mmengine's Runner, quiet while it is built: the log file has what the console does not.
 
@@ -118,6 +127,7 @@ class StageRunner(Runner):
             is_console = isinstance(handler, logging.StreamHandler)
             if is_console and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_Notices())
+                handler.handleError = partial(_handle_error, handler)  # type: ignore[method-assign]
                 if handler.level <= logging.INFO:
                     self._console.append(handler)
                     handler.setLevel(logging.WARNING)

@@ -85,7 +85,7 @@ def write_llava_folder(
                 ("Language model from", parts.language.pretrained),
             ],
         )
-        (new / "README.md").write_text(card)
+        (new / "README.md").write_text(card, "utf-8")
         if check:
             every = (parts.encoder, parts.projector, parts.language)
             kinds = {p.dtype for part in every for p in part.parameters()} | {written}
@@ -209,7 +209,7 @@ def _write_processor(parts: LlavaParts, tokenizer: Any, folder: Path) -> None:  
             "vision_feature_select_strategy": "default",
         },
     )
-    (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template, "utf-8")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
