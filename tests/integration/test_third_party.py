@@ -195,4 +195,5 @@ def test_what_still_has_it_asks_for_it(without_it: Any, run_folder: Path, tmp_pa
     done = evaluate(without_it, run_folder, "transfer/model.pth", tmp_path)
     assert done.returncode == 2
     assert "error: No expert is called 'edges'" in done.stderr
+    assert "was trained with it: pip install tove-edges==0.1.0" in done.stderr
     assert "Traceback" not in done.stderr
