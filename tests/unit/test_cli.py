@@ -73,6 +73,34 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
+def in_the_c_locale(code: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    plain = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, *options, "-c", code, "Bäume"]
+    return subprocess.run(command, env=plain, capture_output=True, encoding="utf-8", check=False)
+
+
+def test_a_command_speaks_utf_8_in_any_locale():
+    code = "from tove.command_line import prepare_process as p; p(); import sys; print(sys.argv[1])"
+    assert in_the_c_locale(code).stdout == "Bäume\n"
+    asked = in_the_c_locale(code.replace("argv[1]", "flags.utf8_mode"), "-X", "utf8=0")
+    assert asked.stdout == "0\n"  # as was asked for, and not anew without end
+
+
+def test_files_are_utf_8_in_any_locale(tmp_path: Path):
+    file = tmp_path / "report.html"
+    done = in_the_c_locale(
+        "from pathlib import Path; from tove.atomic_io import write_text; "
+        f"write_text(Path({str(file)!r}), 'Gr\\xf6\\xdfe \\xb1')"
+    )
+    assert done.returncode == 0, done.stderr
+    assert file.read_text("utf-8") == "Größe ±"
+
+
 def test_what_a_run_keeps_from_garbage_collection_is_collected_again_after_it() -> None:
     def run() -> None:
         with _libraries_out_of_collections():
