@@ -61,7 +61,7 @@ def write(settings: Settings, file: Path) -> Path:
 
 def sentence(said: str) -> bool:
     """Tell whether what was printed has no traceback and one line of an error."""
-    lines = said.splitlines()
+    lines = said.strip().splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     return "Traceback" not in said and len(errors) == 1 and errors == lines[-1:]
 
