@@ -54,7 +54,7 @@ def _first_dangerous(stream: IO[bytes]) -> str | None:
 def _globals(stream: IO[bytes]) -> Iterator[str]:
     """Yield what a pickle names of modules, as "posix.system"."""
     texts: list[str] = []
-    memo: dict[int, str] = {}
+    memo: dict[object, str] = {}
     last = ""  # what is on top of the stack, where it is a text
     for code, argument, _ in pickletools.genops(stream):
         if code.name in ("GLOBAL", "INST"):
@@ -64,8 +64,8 @@ def _globals(stream: IO[bytes]) -> Iterator[str]:
         elif code.name == "MEMOIZE":
             memo[len(memo)] = last
         elif "PUT" in code.name:
-            memo[int(argument)] = last
+            memo[argument] = last
         else:
-            value = memo.get(int(argument)) if "GET" in code.name else argument
+            value = memo.get(argument) if "GET" in code.name else argument
             last = value if isinstance(value, str) else ""
             texts += [last] if last else []

@@ -127,7 +127,7 @@ class StageRunner(Runner):
             is_console = isinstance(handler, logging.StreamHandler)
             if is_console and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_Notices())
-                handler.handleError = partial(_handle_error, handler)  # type: ignore[method-assign]
+                handler.handleError = partial(_handle_error, handler)
                 if handler.level <= logging.INFO:
                     self._console.append(handler)
                     handler.setLevel(logging.WARNING)
