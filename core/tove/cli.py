@@ -70,12 +70,13 @@ def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
             print(ended, file=sys.stderr)
             return ended.exit_status
         except KeyboardInterrupt:
-            print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
-            return 128 + signal.SIGINT
+            return _interrupted()
         except BrokenPipeError:  # `... | head`: whoever read has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except Exception as error:
+            if _hides_an_interrupt(error):
+                return _interrupted()
             told = _sentence(error)
             if told is None or os.environ.get("TOVE_TRACEBACK") == "1":
                 traceback.print_exc()
@@ -87,6 +88,18 @@ def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
         return 0
 
     return command
+
+
+def _interrupted() -> int:
+    print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
+    return 128 + signal.SIGINT
+
+
+def _hides_an_interrupt(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C was caught by a library that raised its own error for it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _sentence(error: Exception) -> str | None:

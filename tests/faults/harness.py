@@ -95,6 +95,9 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
         with open(log or os.devnull, "a") as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
+        # pytest has put others in their place.
+        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
         try:
             code = work() or 0
         except ConfigError as error:

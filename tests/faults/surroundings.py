@@ -92,7 +92,6 @@ def with_reader_gone(work: Callable[[], int], lines: int, log: Path) -> tuple[in
     def piped() -> int:
         os.close(reading)
         os.dup2(writing, 1)
-        sys.stdout = open(1, "w", closefd=False)
         return work()
 
     pid = start(piped, log)

@@ -46,6 +46,20 @@ def test_what_a_user_can_mend_is_a_sentence(
     assert capsys.readouterr().err == told
 
 
+def test_ctrl_c_that_a_library_took_for_an_error_of_its_own(capsys: pytest.CaptureFixture):
+    """mmengine's pretty_text does, which writes the config into every checkpoint."""
+
+    @_command
+    def fail(args: argparse.Namespace) -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError("Failed to format the config file")  # noqa: B904
+
+    assert fail(argparse.Namespace()) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
+
+
 def test_a_fault_is_a_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture):
     assert end(ZeroDivisionError("division by zero")) == 1
     told = capsys.readouterr().err
