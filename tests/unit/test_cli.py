@@ -47,7 +47,7 @@ def test_what_a_user_can_mend_is_a_sentence(
 
 
 def test_ctrl_c_that_a_library_took_for_an_error_of_its_own(capsys: pytest.CaptureFixture):
-    """mmengine's pretty_text does, which writes the config into every checkpoint."""
+    """As mmengine's pretty_text does, which writes the config into every checkpoint."""
 
     @_command
     def fail(args: argparse.Namespace) -> None:
