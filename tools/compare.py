@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tove.command_line import prepare_process
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -36,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, compare."""
     args = parse_args()
+    prepare_process()
     from tove.cli import compare
 
     sys.exit(compare(args))

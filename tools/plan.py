@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tove.command_line import prepare_process
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -49,6 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Parse, import the engine, plan."""
     args = parse_args()
+    prepare_process()
     from tove.cli import plan
 
     sys.exit(plan(args))

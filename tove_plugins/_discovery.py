@@ -30,6 +30,7 @@ BLOCK = "TOVE_BLOCK_PLUGINS"
 LOAD = "TOVE_LOAD_PLUGINS"
 TIMEOUT = "TOVE_PLUGIN_TIMEOUT"
 DEFAULT_SECONDS = 20.0
+_UNKNOWN = "unknown"  # a distribution whose metadata does not tell
 MOST_SECONDS = 86_400.0  # the system's timers take no number of any size
 
 _catalogs: dict[tuple[object, ...], object] = {}
@@ -82,7 +83,7 @@ def _load(source: PluginSource, seconds: float) -> LoadedPlugin:
 
 def _find_sources(kind: Kind[Any], notes: list[str]) -> list[PluginSource]:
     found = _entry_points(kind.group, notes)
-    sources = [PluginSource(kind, e, *_distribution(e)) for e in found]
+    sources = _newest([PluginSource(kind, e, *_distribution(e)) for e in found], notes)
     sources.sort(key=lambda s: (s.distribution, s.name, s.entry_point.value))
     builtin = kind.builtin
     if builtin is None or importlib.util.find_spec(builtin.module.partition(".")[0]) is None:
@@ -91,6 +92,39 @@ def _find_sources(kind: Kind[Any], notes: list[str]) -> list[PluginSource]:
     installed = (builtin.name, SDK_DISTRIBUTION)  # another form of the same plugin
     others = [s for s in sources if (s.name, _normal(s.distribution)) != installed]
     return [own, *others]
+
+
+def _newest(sources: list[PluginSource], notes: list[str]) -> list[PluginSource]:
+    """Leave out what metadata that an upgrade left behind says; else a plugin would meet itself."""
+    versions: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        versions[_normal(source.distribution)].add(source.version)
+    doubled = {name: v for name, v in versions.items() if len(v) > 1 and name != _UNKNOWN}
+    newest = {name: max(found, key=_as_version) for name, found in doubled.items()}
+    for source in sources:
+        name = _normal(source.distribution)
+        if name in doubled and source.version != newest[name]:
+            notes.append(
+                f"{source.distribution} {source.version} was left behind by {newest[name]} and is "
+                f"not looked at; delete its .dist-info folder in {_place(source.entry_point)}."
+            )
+    kept = [s for s in sources if s.version == newest.get(_normal(s.distribution), s.version)]
+    # One version may be told twice, by folders whose names are written otherwise.
+    once = {(_normal(s.distribution), s.name, s.entry_point.value): s for s in kept}
+    return list(once.values())
+
+
+def _as_version(text: str) -> Any:  # noqa: ANN401 - packaging's, which is seldom needed here
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return Version("0")
+
+
+def _place(entry_point: EntryPoint) -> str:
+    return str(entry_point.dist.locate_file("")) if entry_point.dist else "site-packages"
 
 
 def _entry_points(group: str, notes: list[str]) -> list[EntryPoint]:
@@ -201,9 +235,9 @@ def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
     """Give the name and version of the distribution, its metadata being parsed once only."""
     try:
         told: Any = entry_point.dist.metadata if entry_point.dist else {}
-        return told["Name"] or "unknown", told["Version"] or "unknown"
+        return told["Name"] or _UNKNOWN, told["Version"] or _UNKNOWN
     except Exception:  # a stranger's metadata, without a name perhaps
-        return "unknown", "unknown"
+        return _UNKNOWN, _UNKNOWN
 
 
 def _own_version() -> str:

@@ -1,7 +1,7 @@
 """Tell from the heads of weights files that they are whole; no tensor is read, torch not imported.
 
 What stands in their place most often: a Git LFS pointer, the page of a site that wanted a login, a
-download that broke off, another program's format.
+download that broke off, another program's format, a pickle that runs something.
 """
 
 from __future__ import annotations
@@ -64,7 +64,17 @@ def _problem(file: Path) -> str | None:
         return _safetensors_problem(file, size)
     if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(file):  # as torch writes
         return f"{file} is cut off: its end is missing; fetch it again."
-    return None
+    return _code_problem(file)
+
+
+def _code_problem(file: Path) -> str | None:
+    from tove_plugins._pickled_code import pickled_code
+
+    code = pickled_code(file)
+    return code and (
+        f"{file} is a pickle that would run {code} when it is read, so it is not read: weights are "
+        "data. Ask whoever made it for safetensors."
+    )
 
 
 def _json_problem(file: Path) -> str | None:
@@ -87,7 +97,8 @@ def _safetensors_problem(file: Path, size: int) -> str | None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
         whole = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        return f"{file} is no safetensors file, or cut off within its header; fetch it again."
+        cut = f"{file} is no safetensors file, or cut off within its header; fetch it again."
+        return _code_problem(file) or cut
     if size < whole:
         return f"{file} is cut off: {size:,} of {whole:,} bytes are there; fetch it again."
     return None

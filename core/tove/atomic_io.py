@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all; a full disk is one sentence, whoever hits it."""
+"""Files and folders that are written whole or not at all; a full disk is one sentence.
+
+What is being written lies beside its place as `.NAME.abcd1234.tmp`; SIGKILL alone leaves it there.
+"""
 
 import errno
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,13 +23,13 @@ __all__ = [
     "atomic_writer",
     "is_full_disk",
     "remove_unfinished",
+    "temporary_folder",
     "unwritable",
     "write_text",
     "writing",
 ]
 
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # see `atomic_writer`
-
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")  # see `atomic_writer`
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -69,7 +73,12 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.NamedTemporaryFile(
-                mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+                mode,
+                dir=path.parent,
+                prefix=f".{path.name}.",
+                suffix=".tmp",
+                delete=False,
+                encoding=None if "b" in mode else "utf-8",
             ) as stream:
                 temporary = Path(stream.name)
                 yield stream
@@ -82,10 +91,44 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of `atomic_writer` that a killed process left under a folder."""
-    for path in folder.rglob(".*.*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside `path`, to be filled and renamed to it; it goes with the block.
+
+    What a killed process left of an earlier one goes first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_of(path.parent.iterdir(), path.name)
+    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def remove_unfinished(work_dir: Path, stages: Iterable[str]) -> None:
+    """Remove what a killed run left half written in a work folder, whose lock the caller holds.
+
+    Other folders in it, a token cache say, may be written to by somebody else.
+
+    Args:
+        work_dir: looked at without its folders.
+        stages: names of its folders that are looked at with all that is in them.
+    """
+    _remove_of(work_dir.iterdir())
+    for stage in stages:
+        _remove_of((work_dir / stage).rglob(".*.tmp"))
+
+
+def _remove_of(paths: Iterable[Path], name: str | None = None) -> None:
+    """Remove what lies under a temporary name, if `name` is given under one of its own."""
+    for path in list(paths):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or name not in (None, found["name"]):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

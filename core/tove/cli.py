@@ -24,7 +24,7 @@ from mmengine.dist import is_main_process
 from rich.console import Console
 
 from tove.config.loading import load_config
-from tove.engine.distributed import init_processes
+from tove.engine.distributed import init_processes, is_lost_process, timeout_of
 from tove.engine.rows import make_console
 from tove.errors import ConfigError, Preempted
 
@@ -47,6 +47,11 @@ __all__ = [
 ]
 
 _OWN_PACKAGES = ("tove", "tove_plugins")
+_A_LOST_PROCESS = (
+    "Another process of this run did not answer in time: it was stopped or killed, or its machine "
+    "cannot be reached. End what is left of the run and go on with --resume; how long processes "
+    "wait for each other is env_cfg.dist_cfg.timeout, in seconds."
+)
 _A_FAULT = (
     "error: this is a fault of tove_plugins, or of code that a config or a plugin brings; if the "
     "lines above name none of yours, please report them."
@@ -65,12 +70,13 @@ def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
             print(ended, file=sys.stderr)
             return ended.exit_status
         except KeyboardInterrupt:
-            print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
-            return 128 + signal.SIGINT
+            return _interrupted()
         except BrokenPipeError:  # `... | head`: whoever read has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except Exception as error:
+            if _hides_an_interrupt(error):
+                return _interrupted()
             told = _sentence(error)
             if told is None or os.environ.get("TOVE_TRACEBACK") == "1":
                 traceback.print_exc()
@@ -84,10 +90,24 @@ def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.N
     return command
 
 
+def _interrupted() -> int:
+    print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
+    return 128 + signal.SIGINT
+
+
+def _hides_an_interrupt(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C was caught by a library that raised its own error for it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 def _sentence(error: Exception) -> str | None:
     """Return what a user can do about an error; None for one that is nobody's but a program's."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if is_lost_process(error):
+        return _A_LOST_PROCESS
     if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
         return None
     text = str(error)
@@ -105,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
     from tove.engine.preflight import check_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
     check_config(cfg, amp=args.amp, checkpoint=checkpoint, only=args.stage)
     runner = StagedRunner(
@@ -158,7 +178,7 @@ def test(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg = with_model_of(cfg, Path(args.checkpoint))
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     check_config(cfg, checkpoint=Path(args.checkpoint))
     prepare_data(cfg)
     row = evaluate_checkpoint(cfg, Path(args.checkpoint), args.split, distributed)
@@ -244,7 +264,7 @@ def cache(args: argparse.Namespace) -> None:
     from tove.engine.token_extraction import Extraction, cache_of, chosen_slots, folder_of
 
     cfg = load_config(args.config, args.cfg_options)
-    distributed = init_processes(args.launcher, args.local_rank)
+    distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     console = make_console(quiet=distributed and not is_main_process())
     if args.verify:
         return _verify(local_folder(folder_of(cfg)), console)

@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import locale
 import os
 import sys
 
@@ -14,9 +15,20 @@ _KEPT = 512 * 2**20  # bytes that are free
 
 
 def prepare_process() -> None:
-    """Settle how the process uses cores and memory; call it before torch is imported."""
+    """Settle encoding, cores and memory of the process; call it before torch is imported."""
+    _speak_utf8()
     _spare_cores()
     keep_freed_memory()
+
+
+def _speak_utf8() -> None:
+    """Begin anew in UTF-8 where the locale is another.
+
+    Names of images could not be read in it, and a report not be written.
+    """
+    chosen = sys.flags.utf8_mode or "utf8" in sys._xoptions
+    if not chosen and locale.getencoding().lower() not in ("utf-8", "utf8"):
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _spare_cores() -> None:

@@ -7,6 +7,7 @@ It goes when its holder ends, by an error or SIGTERM too. What a killed holder l
 the next one on the same machine; another machine cannot tell, and says so.
 """
 
+import glob
 import json
 import os
 import signal
@@ -63,6 +64,7 @@ def _take(path: Path, mine: Holder, what: str) -> None:
             _remove_stale(path, other, draft.with_name(f"{draft.name}.stale"))
     finally:
         draft.unlink(missing_ok=True)
+    _remove_drafts(path, mine["host"])
 
 
 def _claim(draft: Path, path: Path) -> bool:
@@ -88,6 +90,14 @@ def _remove_stale(path: Path, seen: Holder, aside: Path) -> None:
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink()
+
+
+def _remove_drafts(path: Path, host: str) -> None:
+    """Remove what processes of this machine left that were killed while they took the lock."""
+    for draft in path.parent.glob(f"{glob.escape(f'{path.name}.{host}')}.*"):
+        pid = draft.name.removeprefix(f"{path.name}.{host}.").removesuffix(".stale")
+        if pid.isdecimal() and _is_over(int(pid)):
+            draft.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Holder | None:
@@ -117,13 +127,18 @@ def _born(pid: int) -> str:
 def _is_gone(holder: Holder) -> bool:
     if holder.get("host") != socket.gethostname():
         return False
+    pid = holder["pid"]
+    return _is_over(pid) or holder.get("born") != _born(pid)
+
+
+def _is_over(pid: int) -> bool:
     try:
-        os.kill(holder["pid"], 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
-    return holder.get("born") != _born(holder["pid"])
+        pass
+    return False
 
 
 def _refusal(path: Path, other: Holder, what: str) -> str:

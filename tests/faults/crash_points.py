@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import Result, Settings, do, main, miniature, outcome, parse_args, run
+from harness import Result, Settings, do, leftovers, main, miniature, outcome, parse_args, run
 
 CALLS = ("replace", "rename", "unlink", "link")
 KILLED = 9
@@ -75,8 +75,10 @@ def measure(folder: Path, num: int, seed: int) -> Result:
             assert code == KILLED, said
             hollow = _is_hollow(work / "transfer")
             code, said = do(partial(run, changed, work))
-            held = not hollow and code == 0 and outcome(work) == outcome(whole)
-            case = f"{way}, point {point} of {len(points)}: hollow {hollow}, exit {code}, {said}"
+            left = leftovers(work)
+            held = not hollow and code == 0 and outcome(work) == outcome(whole) and not left
+            case = f"{way}, point {point} of {len(points)}: hollow {hollow}, left {left}, "
+            case += f"exit {code}, {said}"
             result.count(held, case, way)
     return result
 

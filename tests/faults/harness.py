@@ -95,6 +95,9 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
         with open(log or os.devnull, "a") as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
+        # pytest has put others in their place.
+        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
         try:
             code = work() or 0
         except ConfigError as error:
@@ -159,6 +162,11 @@ def kill(pid: int, seconds: float) -> bool:
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     return wait(pid) == -signal.SIGKILL
+
+
+def leftovers(work: Path) -> list[str]:
+    """Return what a run that has ended left of itself or of a killed one before it."""
+    return [str(path.relative_to(work)) for path in work.rglob(".*")]
 
 
 def outcome(work: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import Result, do, kill, main, miniature, outcome, parse_args, run, start
+from harness import Result, do, kill, leftovers, main, miniature, outcome, parse_args, run, start
 
 STAGES = ("transfer", "detach", "merge", "merged")
 
@@ -22,8 +22,9 @@ def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -
         moment = moments.uniform(0.02, 0.95) * seconds
         killed = kill(start(lambda work=work: run(settings, work)), moment)
         code, said = do(lambda work=work: run(settings, work))
-        held = code == 0 and outcome(work) == expected
-        case = f"killed after {moment:.2f} of {seconds:.2f} s: exit {code}, {said}"
+        left = leftovers(work)
+        held = code == 0 and outcome(work) == expected and not left
+        case = f"killed after {moment:.2f} of {seconds:.2f} s: exit {code}, left {left}, {said}"
         result.count(held, case, "killed in time" if killed else "ended before")
     return result
 

@@ -16,6 +16,7 @@ SHORT = {
     "late": dict(num=4),
     "ids": dict(num=6),
     "settings": dict(num=4),
+    "surroundings": dict(num=1, kinds=3),  # the C locale is a test of the tools
     "bad_inputs": dict(num=20, tables=["configs", "annotations", "images", "weights"]),
 }
 

@@ -5,6 +5,7 @@ A fenced block of Python runs, unless the line above it says otherwise:
     <!-- after the package -->   runs once that package is built and on the path
     <!-- after a run -->         runs beside a finished run and a photo
     <!-- after the method -->    the same, for the package of the method
+    <!-- resolve -->             to be added to the package's plugin, as the page tells
     <!-- fragment -->            an excerpt; it has to be Python, no more
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -35,7 +37,13 @@ from tove.engine.method_packages import import_named_methods
 from tove.engine.pipeline import StagedRunner
 from tove.engine.preflight import check_config as check_run
 from tove.registry import MODELS, SECTIONS
-from tove_plugins import discover, discover_methods, resolve_expert
+from tove_plugins import (
+    ExpertBuildError,
+    build_expert,
+    discover,
+    discover_methods,
+    resolve_expert,
+)
 from tove_plugins._cli import COMMANDS as COMMANDS_OF_THE_SDK
 from tove_plugins._cli import build_parser
 
@@ -536,8 +544,9 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     """A page's package, built as a wheel and laid out as pip would."""
     from hatchling.build import build_wheel
 
-    def build(page: Path) -> Path:
+    def build(page: Path, edit: Callable[[Path], None] = lambda package: None) -> Path:
         shutil.copytree(TEMPLATES[page], tmp_path / "project")
+        edit(next((tmp_path / "project/src").iterdir()))
         monkeypatch.chdir(tmp_path / "project")
         wheel = tmp_path / build_wheel(str(tmp_path))
         with zipfile.ZipFile(wheel) as archive:
@@ -563,6 +572,33 @@ def test_the_page_s_wheel_is_discovered_and_its_snippets_run(packaged: Callable[
     for block in BLOCKS:
         if block.note == "after the package":
             exec(compile(block.text, block.place, "exec"), {})
+
+
+def replace_once(file: Path, old: str, new: str) -> None:
+    assert file.read_text().count(old) == 1
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_an_option_that_changes_the_grid_is_added_as_the_page_tells(
+    packaged: Callable[..., Path],
+):
+    def edit(package: Path) -> None:
+        plugin = package / "plugin.py"
+        resolve = 'resolve="tove_my_expert.plugin:resolve"'
+        options = 'options={"spacing": 1, "rows": 8}'
+        assert {options, resolve} <= set(re.findall(r"`([^`]*)`", PUBLISH.read_text()))
+        replace_once(plugin, 'options={"spacing": 1}', f"{options}, {resolve}")
+        replace_once(package / "expert.py", "spacing: int = 1", "spacing: int = 1, rows: int = 8")
+        function = next(b.text for b in PYTHON if b.note == "resolve")
+        plugin.write_text(plugin.read_text() + "\n\n" + function)
+
+    packaged(PUBLISH, edit)
+    assert resolve_expert(PAGE_EXPERT, rows=4).tokens.num_tokens == 16
+    images = torch.zeros(2, 3, 64, 64)
+    assert build_expert(PAGE_EXPERT, rows=4)(images).shape == (2, 16, 16)
+    assert build_expert(PAGE_EXPERT)(images).shape == (2, 64, 16)
+    with pytest.raises(ExpertBuildError, match="rows is 0; give as many"):
+        build_expert(PAGE_EXPERT, rows=0)
 
 
 def test_the_method_s_wheel_is_discovered_and_its_snippets_run(packaged: Callable[[Path], Path]):

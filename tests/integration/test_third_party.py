@@ -74,6 +74,19 @@ def test_the_package_s_own_tests_pass_as_they_were_written(user: Stranger, proje
     tested = user("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
     assert tested.returncode == 0, tested.stdout
     assert " passed" in tested.stdout
+    assert "README.md is still the template's: rewrite it" in tested.stdout
+
+
+def test_its_tests_tell_whether_the_readme_was_rewritten(user: Stranger, project: Path):
+    ask = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "readme")
+    readme = project / "README.md"
+    written = readme.read_text()
+    try:
+        for text, told in (("`edges` sees edges.", "1 passed"), ("Nothing of it.", "1 failed")):
+            readme.write_text(text)
+            assert told in user(*ask, cwd=project).stdout
+    finally:
+        readme.write_text(written)
 
 
 def listed_experts(user: Stranger) -> dict[str, dict[str, Any]]:
@@ -182,4 +195,5 @@ def test_what_still_has_it_asks_for_it(without_it: Any, run_folder: Path, tmp_pa
     done = evaluate(without_it, run_folder, "transfer/model.pth", tmp_path)
     assert done.returncode == 2
     assert "error: No expert is called 'edges'" in done.stderr
+    assert "was trained with it: pip install tove-edges==0.1.0" in done.stderr
     assert "Traceback" not in done.stderr

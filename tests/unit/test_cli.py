@@ -46,6 +46,20 @@ def test_what_a_user_can_mend_is_a_sentence(
     assert capsys.readouterr().err == told
 
 
+def test_ctrl_c_that_a_library_took_for_an_error_of_its_own(capsys: pytest.CaptureFixture):
+    """As mmengine's pretty_text does, which writes the config into every checkpoint."""
+
+    @_command
+    def fail(args: argparse.Namespace) -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError("Failed to format the config file")  # noqa: B904
+
+    assert fail(argparse.Namespace()) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
+
+
 def test_a_fault_is_a_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture):
     assert end(ZeroDivisionError("division by zero")) == 1
     told = capsys.readouterr().err
@@ -71,6 +85,34 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["line 0", "141"]
     assert "Traceback" not in done.stderr
+
+
+def in_the_c_locale(code: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    plain = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, *options, "-c", code, "Bäume"]
+    return subprocess.run(command, env=plain, capture_output=True, encoding="utf-8", check=False)
+
+
+def test_a_command_speaks_utf_8_in_any_locale():
+    code = "from tove.command_line import prepare_process as p; p(); import sys; print(sys.argv[1])"
+    assert in_the_c_locale(code).stdout == "Bäume\n"
+    asked = in_the_c_locale(code.replace("argv[1]", "flags.utf8_mode"), "-X", "utf8=0")
+    assert asked.stdout == "0\n"  # as was asked for, and not anew without end
+
+
+def test_files_are_utf_8_in_any_locale(tmp_path: Path):
+    file = tmp_path / "report.html"
+    done = in_the_c_locale(
+        "from pathlib import Path; from tove.atomic_io import write_text; "
+        f"write_text(Path({str(file)!r}), 'Gr\\xf6\\xdfe \\xb1')"
+    )
+    assert done.returncode == 0, done.stderr
+    assert file.read_text("utf-8") == "Größe ±"
 
 
 def test_what_a_run_keeps_from_garbage_collection_is_collected_again_after_it() -> None:

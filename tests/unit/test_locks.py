@@ -55,6 +55,24 @@ def test_the_second_is_told_who_writes_and_the_first_leaves_nothing(lock: Path):
         pass
 
 
+def test_what_a_process_left_that_was_killed_while_it_took_the_lock_goes(lock: Path):
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def take() -> None:
+        os.link = die
+        with locked(lock, "The folder"):
+            pass
+
+    pid = forked(take)
+    assert code_of(pid) == -signal.SIGKILL
+    assert [path.name for path in lock.parent.iterdir()] == [f".lock.{socket.gethostname()}.{pid}"]
+    others = lock.with_name(f".lock.elsewhere.{pid}")
+    others.touch()
+    with locked(lock, "The folder"):
+        assert sorted(lock.parent.iterdir()) == sorted([lock, others])
+
+
 def test_an_error_gives_the_lock_back(lock: Path):
     with pytest.raises(ZeroDivisionError), locked(lock, "The folder"):
         1 / 0  # noqa: B018

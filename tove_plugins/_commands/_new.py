@@ -156,7 +156,7 @@ def run(parsed: argparse.Namespace) -> int:
         "  pip install -e '.[test]'\n"
         "  pytest\n"
         f"Then make it yours: src/{names.package}/{file} is the {what}, plugin.py beside it says "
-        f"{template.role}."
+        f"{template.role}. README.md is yours to rewrite before you publish."
     )
     return 0
 

@@ -9,9 +9,6 @@ terms the experts may be used that the encoder has learned from.
 
 import json
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -21,7 +18,7 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
-from tove.atomic_io import writing
+from tove.atomic_io import temporary_folder, writing
 from tove.errors import ConfigError
 
 __all__ = [
@@ -39,7 +36,6 @@ MARK = "export.json"
 CARD = "README.md"
 """The model card: its publisher's to edit, so no digest is kept of it."""
 _TOLERANCE = 1e-4
-_TEMPORARY = re.compile(r"(old\.)?[a-z0-9_]{8}")  # as mkdtemp ends a name
 
 
 def write_whole(
@@ -63,21 +59,13 @@ def write_whole(
     """
     folder = Path(folder).absolute()
     _check(encoder, folder)
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
-            if _TEMPORARY.fullmatch(left.name.removeprefix(f".{folder.name}.")):
-                shutil.rmtree(left)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}
-            about |= {"image_size": encoder.image_size, "grid": encoder.grid}
-            about |= {"width": encoder.width, "teachers": encoder.teachers}
-            (new / MARK).write_text(json.dumps(about, indent=2) + "\n")
-            _share(new)
-            _replace(folder, new)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+    with writing(folder), temporary_folder(folder) as new:
+        about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}
+        about |= {"image_size": encoder.image_size, "grid": encoder.grid}
+        about |= {"width": encoder.width, "teachers": encoder.teachers}
+        (new / MARK).write_text(json.dumps(about, indent=2) + "\n")
+        _share(new)
+        _replace(folder, new)
     return folder
 
 
@@ -121,13 +109,16 @@ def _share(folder: Path) -> None:
 
 def _replace(folder: Path, new: Path) -> None:
     """Put the new folder where the old one is; at no moment is there half a folder."""
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+    if not folder.exists():
+        new.rename(folder)
+        return
+    with temporary_folder(folder.with_name(f"{folder.name}.old")) as old:
         folder.rename(old / "export")
-        new.rename(folder)
-        shutil.rmtree(old)
-    else:
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        finally:
+            if not folder.exists():
+                (old / "export").rename(folder)
 
 
 @torch.no_grad()

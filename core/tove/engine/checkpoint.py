@@ -16,6 +16,7 @@ together.
 
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from tove.atomic_io import atomic_writer
 from tove.engine.sharding import gathered, joined
 from tove.errors import CheckpointError
+from tove_plugins import weights_problem
 
 __all__ = [
     "attached_slots",
@@ -102,9 +104,10 @@ def _read(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for damaged and for foreign files
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        if problem := weights_problem(path):
+            raise CheckpointError(f"{path} cannot be read as a checkpoint. {problem}") from error
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({cause}); it is damaged "
+            f"{path} cannot be read as a checkpoint ({_cause(error)}); it is damaged "
             "or was not written by this framework. Delete it and train again, or name another."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -113,6 +116,14 @@ def _read(path: Path) -> dict[str, Any]:
         )
     checkpoint.setdefault("meta", {})
     return checkpoint
+
+
+def _cause(error: Exception) -> str:
+    """Return an error's first line, or what torch refused to call, which its long message hides."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return f"it holds {refused[1]}, which is code and no data, and was not read"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _check_archive(path: Path) -> None:

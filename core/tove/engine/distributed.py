@@ -2,13 +2,24 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
 
+from tove.config.validation import Range, check_value
 from tove.errors import ConfigError
 
-__all__ = ["init_processes"]
+__all__ = ["init_processes", "is_lost_process", "timeout_of"]
+
+_TIMEOUT = {
+    "env_cfg": dict | None,
+    "env_cfg.dist_cfg": dict | None,
+    "env_cfg.dist_cfg.timeout": Annotated[float, Range(1, 1e6)] | None,
+}
+_LOST = ("Timed out waiting", "Connection closed by peer", "Connection reset by peer")
 
 _FROM_SLURM = {
     "RANK": "SLURM_PROCID",
@@ -17,7 +28,30 @@ _FROM_SLURM = {
 }
 
 
-def init_processes(launcher: str, local_rank: int) -> bool:
+def timeout_of(settings: Mapping[str, Any]) -> timedelta | None:
+    """Return how long processes wait for each other, None for torch's time of the backend.
+
+    Args:
+        settings: with mmengine's `env_cfg.dist_cfg.timeout`, in seconds, if there is one.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    found: Any = settings
+    for key, kind in _TIMEOUT.items():
+        found = (found or {}).get(key.rpartition(".")[2])
+        check_value(found, kind, key)
+    return None if found is None else timedelta(seconds=found)
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Tell whether an error says that another process does not answer any more."""
+    if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST)
+
+
+def init_processes(launcher: str, local_rank: int, timeout: timedelta | None = None) -> bool:
     """Join the process group where a launcher started several processes.
 
     mmengine's own set-up calls `torch.cuda.set_device` whatever the backend, which fails on a
@@ -27,6 +61,7 @@ def init_processes(launcher: str, local_rank: int) -> bool:
         launcher: "none"; "pytorch" reads the environment that torchrun sets, "slurm"
             that of a task of srun.
         local_rank: of this process on its machine, where the environment does not say.
+        timeout: see `timeout_of`.
 
     Returns:
         Whether this run is distributed.
@@ -48,7 +83,8 @@ def init_processes(launcher: str, local_rank: int) -> bool:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timeout)
     return True
 
 

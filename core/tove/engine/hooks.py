@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -266,13 +267,14 @@ class PreemptionHook(Hook):
 
     Args:
         curve: whose lines are written first.
+        timeout: that the processes of a run wait for each other; None is torch's.
     """
 
     priority = "LOWEST"  # after the schedulers' step and the checkpoint that may be due
     signals = (signal.SIGTERM, signal.SIGUSR1)
 
-    def __init__(self, curve: LossCurveHook) -> None:
-        self.curve = curve
+    def __init__(self, curve: LossCurveHook, timeout: timedelta | None = None) -> None:
+        self.curve, self.timeout = curve, timeout
         self._received = 0
         self._before: dict[int, Any] = {}
         self._group: Any = None
@@ -282,7 +284,7 @@ class PreemptionHook(Hook):
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self.signals}
         if runner.world_size > 1:
-            self._group = torch.distributed.new_group(backend="gloo")
+            self._group = torch.distributed.new_group(timeout=self.timeout, backend="gloo")
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         """Save and end if any process was told to.

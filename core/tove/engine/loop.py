@@ -9,8 +9,10 @@ import functools
 import itertools
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint, shard_of
+from tove.engine.distributed import timeout_of
 from tove.engine.hooks import LossCurveHook, PreemptionHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.progress import ProgressHook
@@ -93,6 +96,13 @@ class _Notices(logging.Filter):
         return not (scores or message.startswith(self.prefixes))
 
 
+def _handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """End with the reader of the console: logging would tell of it at every line, and go on."""
+    if isinstance(sys.exc_info()[1], BrokenPipeError):
+        raise  # logging calls this while it handles the error
+    logging.Handler.handleError(handler, record)
+
+
 class StageRunner(Runner):
     """mmengine's Runner, quiet while it is built: the log file has what the console does not.
 
@@ -117,6 +127,7 @@ class StageRunner(Runner):
             is_console = isinstance(handler, logging.StreamHandler)
             if is_console and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_Notices())
+                handler.handleError = partial(_handle_error, handler)
                 if handler.level <= logging.INFO:
                     self._console.append(handler)
                     handler.setLevel(logging.WARNING)
@@ -288,7 +299,7 @@ def _custom_hooks(plan: RunPlan) -> list[Any]:
     own = list(plan.settings.get("custom_hooks", ()))
     provenance = ProvenanceHook(plan.meta, plan.amp)
     hooks_of_ours = [ReseedHook(plan.seed), curve, provenance, ProgressHook()]
-    return [*hooks_of_ours, PreemptionHook(curve), *own]
+    return [*hooks_of_ours, PreemptionHook(curve, timeout_of(plan.settings)), *own]
 
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import init_default_scope
 
-from tove.atomic_io import is_full_disk, unwritable, write_text, writing
+from tove.atomic_io import is_full_disk, remove_unfinished, unwritable, write_text, writing
 from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
 from tove.engine.planning import needed_slots, run_experts, run_overlay, source_of
@@ -100,10 +100,11 @@ class StagedRunner:
             return self._run(stages)
 
     def _lock(self, held: ExitStack) -> None:
-        """Keep other runs out of the work folder."""
+        """Keep other runs out of the work folder, and remove what a killed one left in it."""
         path = self.work_dir / LOCK
         with writing(path):
             held.enter_context(locked(path, f"The work folder {self.work_dir}"))
+            remove_unfinished(self.work_dir, [entry["name"] for entry in self.entries])
 
     def _run(self, stages: Sequence[Stage], shows_only: bool = False) -> list[Row]:
         records = [self._record(*pair) for pair in zip(stages, self.entries, strict=True)]

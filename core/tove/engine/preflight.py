@@ -35,8 +35,10 @@ from tove.config.validation import (
 from tove.engine.method_packages import import_named_methods
 from tove.engine.model_checks import check_models, check_part
 from tove.engine.planning import needed_slots
+from tove.engine.provenance import packages_of
 from tove.engine.runner_checks import check_runner
 from tove.errors import ConfigError
+from tove_plugins import ExpertNotAvailable
 
 __all__ = ["check_config"]
 
@@ -81,7 +83,10 @@ def check_config(
     check_evaluation(cfg)
     check_runner(cfg)
     needed = needed_slots(cfg, checkpoint, only) - set(without)
-    check_models(cfg, needed, only, stages=checkpoint is None or only is not None)
+    try:
+        check_models(cfg, needed, only, stages=checkpoint is None or only is not None)
+    except ExpertNotAvailable as error:
+        raise ExpertNotAvailable(f"{error}{packages_of(checkpoint)}") from error
     for loader in loaders_of(cfg):
         _check_loader(cfg[loader], loader)
     for loader, dataset in data_sets(cfg):

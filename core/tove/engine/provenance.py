@@ -1,11 +1,14 @@
 """Which experts a checkpoint was trained with, held against those of the model that loads it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tove.engine.checkpoint import read_checkpoint
 from tove.errors import CheckpointError
+from tove_plugins import discover
 
-__all__ = ["check_provenance", "expert_difference"]
+__all__ = ["check_provenance", "expert_difference", "packages_of"]
 
 
 def check_provenance(
@@ -71,6 +74,19 @@ def expert_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if before != after:
         return f"the tokens of '{now.get('name')}' had token_norm='{before}' and have '{after}'"
     return ""
+
+
+def packages_of(checkpoint: Path | None) -> str:
+    """Say which packages brought the experts of a checkpoint that are not here."""
+    saved = read_checkpoint(checkpoint)["meta"].get("experts", {}) if checkpoint else {}
+    here = discover().experts
+    sources = {
+        f"{then['distribution']}=={then['version']}"
+        for then in saved.values()
+        if then["name"] not in here and then.get("version", "unversioned") != "unversioned"
+    }
+    mend = " ".join(sorted(sources))
+    return f" {checkpoint} was trained with it: pip install {mend}" if sources else ""
 
 
 def _token_norm(then: Mapping[str, Any], now: Mapping[str, Any]) -> Any:  # noqa: ANN401

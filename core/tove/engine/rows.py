@@ -137,14 +137,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return read_json(str(path), WRITTEN, hint=list[dict]) if path.exists() else []
 
 
+class _Console(Console):
+    """Leaves it to the command what becomes of a reader that has read enough."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error on; rich would end the process."""
+        raise
+
+
 def make_console(quiet: bool = False) -> Console:
     """Make the console for lines and tables, which prints brackets in names as they are.
 
     A log file or pipe is taken to be wide enough for the tables.
     """
     options: dict[str, Any] = dict(quiet=quiet, soft_wrap=True, markup=False, highlight=False)
-    console = Console(**options)
-    return console if console.is_terminal else Console(**options, width=140)
+    console = _Console(**options)
+    return console if console.is_terminal else _Console(**options, width=140)
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str]) -> Table:

@@ -200,7 +200,8 @@ def _read_initial(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ConfigError(
-            f"{path} (model.init_from) is damaged or was replaced ({error}); put it back."
+            f"{path} (model.init_from) is no safetensors file, or a damaged or another one "
+            f"({error}); put it back, or write its tensors by safetensors.torch.save_file."
         ) from error
 
 

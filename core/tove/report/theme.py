@@ -67,6 +67,7 @@ class Picture:
         caption: what one sees.
         light: PNG.
         dark: PNG.
+        inches: its width; pages show all pictures at one scale, so that their type is of one size.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Picture:
     caption: str
     light: bytes
     dark: bytes
+    inches: float = 5.0
 
 
 def slot_colours(slots: Sequence[str]) -> dict[str, str]:
@@ -92,7 +94,9 @@ def slot_colours(slots: Sequence[str]) -> dict[str, str]:
 
 def draw(name: str, alt: str, caption: str, figure: Callable[[Theme], "Figure"]) -> Picture:
     """Draw a figure in both dresses; a figure is made for one theme by `figure`."""
-    return Picture(name, alt, caption, png(figure, LIGHT), png(figure, DARK))
+    light, dark = png(figure, LIGHT), png(figure, DARK)
+    pixels = int.from_bytes(light[16:20], "big")  # of its header
+    return Picture(name, alt, caption, light, dark, pixels / _DPI)
 
 
 def png(figure: Callable[[Theme], "Figure"], theme: Theme) -> bytes:

@@ -1,7 +1,12 @@
 """The method keeps tove's contract, and computes its equation."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from tove.testing import parametrize_with_method_checks, small_model
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 @parametrize_with_method_checks(["my_method"])
@@ -30,3 +35,10 @@ def test_each_channel_has_a_gate_of_its_own():
         fused = model.fuse(images)
     changed = (fused.t_fuse - fused.v).abs().amax(dim=(0, 1)) > 0
     assert changed.nonzero().flatten().tolist() == [3]
+
+
+def test_the_readme_tells_of_this_method():
+    text = README.read_text()
+    if "<!-- Rewrite this file" in text:
+        pytest.skip("README.md is still the template's: rewrite it before you publish.")
+    assert "my_method" in text

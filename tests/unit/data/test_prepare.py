@@ -1,5 +1,10 @@
 """The tiny world is written where it is asked for, and nothing of a user's is lost for it."""
 
+import contextlib
+import itertools
+import os
+import shutil
+
 import pytest
 from mmengine.config import Config
 
@@ -35,7 +40,47 @@ def test_the_leftovers_of_a_killed_try_are_removed(tmp_path, monkeypatch):
     assert (tmp_path / "world.partial").is_dir()
     prepare_data(world(tmp_path / "world"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
-    assert not (tmp_path / "world" / ".unfinished").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_kill_before_any_change_of_names_is_made_good(tmp_path, monkeypatch):
+    """A try of before is there as well, which is removed first."""
+    from tove.data.tiny_world import write
+
+    root = tmp_path / "world"
+
+    def paint(partial, split, *_):
+        for folder in ("images", "unlabelled", "annotations"):
+            (partial / folder / split).write_text("")
+
+    monkeypatch.setattr(write, "_write_split", paint)
+    for point in itertools.count(1):
+        (tmp_path / "world.partial/images").mkdir(parents=True)
+        (tmp_path / "world.partial/scenes.json").touch()
+        seen = itertools.count(1)
+
+        def dying(real, seen=seen, point=point):
+            def call(*args, **kwargs):
+                if next(seen) >= point:
+                    raise Killed  # now, and whatever would clean up
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("mkdir", "replace", "rmdir", "unlink"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            with contextlib.suppress(Killed):
+                write_scenes(root, **COUNTS)
+        if next(seen) <= point:
+            break
+        write_scenes(root, **COUNTS)
+        assert [path.name for path in tmp_path.iterdir()] == ["world"]
+        shutil.rmtree(root)
+    assert point > 8
 
 
 def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path):

@@ -1,4 +1,6 @@
+import argparse
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -87,9 +89,18 @@ class Bomb:
 def test_no_code_runs_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
     torch.save({"state_dict": {}, "meta": Bomb()}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(tmp_path / "x.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Bomb()))
+    for name in ("x.pth", "raw.pth"):
+        with pytest.raises(CheckpointError, match=r"would run posix\.mkdir") as refusal:
+            read_checkpoint(tmp_path / name)
+        assert "damaged" not in str(refusal.value)
     assert not (tmp_path / "bomb").exists()
+
+
+def test_a_class_in_a_checkpoint_is_named(tmp_path: Path):
+    torch.save({"state_dict": {}, "meta": argparse.Namespace(a=1)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"holds argparse\.Namespace, which is code"):
+        read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 """What a launcher says of a process reaches torch."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
-from tove.engine.distributed import init_processes
+from tove.cli import _command
+from tove.engine.distributed import init_processes, timeout_of
 from tove.errors import ConfigError
 
 # Each task of a job of two adds its rank + 1 to the others'.
@@ -30,6 +36,56 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
+
+
+def waits_for_a_stopped_one(rank: int, said: Path) -> int:
+    """Join a group of two, of which the second stops after the first collective."""
+    os.environ.update(RANK=str(rank))
+
+    @_command
+    def work(args: None) -> None:
+        init_processes("pytorch", rank, timeout_of({"env_cfg": {"dist_cfg": {"timeout": 4}}}))
+        dist.barrier()
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        dist.all_reduce(torch.ones(1))
+
+    with said.open("w") as stream, contextlib.redirect_stderr(stream):
+        return work(None)
+
+
+def test_a_process_that_was_stopped_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = dict(MASTER_ADDR="localhost", MASTER_PORT=str(free_port()), WORLD_SIZE="2")
+    for name, value in {**place, "LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(name, value)
+    pids = []
+    for rank in range(2):
+        pids.append(os.fork())
+        if not pids[-1]:
+            code = 1
+            try:
+                code = waits_for_a_stopped_one(rank, tmp_path / f"said{rank}")
+            finally:
+                os._exit(code)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 2
+    finally:
+        os.kill(pids[1], signal.SIGKILL)
+        os.waitpid(pids[1], 0)
+    told = (tmp_path / "said0").read_text()
+    assert told.startswith("error: Another process of this run did not answer in time")
+    assert len(told.splitlines()) == 1
+
+
+def test_a_time_to_wait_that_is_none_is_refused():
+    assert timeout_of({}) is None
+    assert timeout_of({"env_cfg": {"dist_cfg": {"timeout": 90}}}) == timedelta(seconds=90)
+    with pytest.raises(ConfigError, match=r"dist_cfg\.timeout is 0, but it must be .*1 or"):
+        timeout_of({"env_cfg": {"dist_cfg": {"timeout": 0}}})
+    with pytest.raises(ConfigError, match=r"env_cfg\.dist_cfg is 90, but"):
+        timeout_of({"env_cfg": {"dist_cfg": 90}})
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for slurm's command")

@@ -451,6 +451,20 @@ def test_a_stage_on_a_slim_checkpoint_needs_what_that_has(settings, write_config
         check_config(cfg, only="merge")
 
 
+def test_an_expert_that_a_checkpoint_had_is_asked_for_by_its_package(
+    settings, write_config, tmp_path
+):
+    settings["model"]["experts"]["depth"] = dict(type="not_installed")
+    slim = tmp_path / "slim_1.pth"
+    gone = dict(name="not_installed", distribution="tove-gone", version="0.3")
+    there = dict(name="tiny_dino", distribution="tove_plugins", version="0.1")
+    meta = {"attached": ["depth", "dino"], "experts": {"depth": gone, "dino": there}}
+    torch.save({"state_dict": {}, "meta": meta}, slim)
+    cfg = load_config(str(write_config(settings)))
+    with pytest.raises(ExpertNotAvailable, match=r"pip install tove-gone==0\.3$"):
+        check_config(cfg, checkpoint=slim)
+
+
 def test_the_command_line_may_put_a_dict_in_a_word_s_place(settings, write_config):
     settings["merging"]["model"]["student"] = "full"
     options = ["merging.model.student.type=lora", "merging.model.student.r=4"]

@@ -1,11 +1,12 @@
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from tove.atomic_io import atomic_writer
+from tove.atomic_io import atomic_writer, remove_unfinished, temporary_folder
 from tove.config.overlay import flatten
 from tove.engine.rows import make_console, nested_metrics, read_rows, results_table, write_rows
 from tove.engine.stages.state import StageRecord
@@ -116,21 +117,39 @@ def _die_while_writing(path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("afresh", [True, False])
-def test_what_a_killed_process_had_half_written_goes_when_its_stage_starts(
-    afresh: bool, tmp_path: Path
-):
-    folder = tmp_path / "transfer"
-    for name in ("iter_3.pth", "items/tove.json"):
-        killed = get_context("fork").Process(target=_die_while_writing, args=(folder / name,))
-        killed.start()
-        killed.join()
-    (folder / ".notes.tmp").write_text("the user's own")
-    (tmp_path / ".other.pth.abcdefgh.tmp").touch()
-    assert len(list(folder.rglob(".*.tmp"))) == 3
-    record(tmp_path, lr=0.1).begin(afresh)
-    assert [path.name for path in folder.rglob(".*.tmp")] == [".notes.tmp"]
-    assert (tmp_path / ".other.pth.abcdefgh.tmp").exists()
+def _die_while_filling(path: Path) -> None:
+    with temporary_folder(path) as folder:
+        (folder / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed(work: Callable[[Path], None], path: Path) -> None:
+    process = get_context("fork").Process(target=work, args=(path,))
+    process.start()
+    process.join()
+
+
+def test_what_a_killed_run_had_half_written_goes(tmp_path: Path):
+    for name in ("config.py", "transfer/iter_3.pth", "transfer/items/tove.json", "cache/0.shard"):
+        _killed(_die_while_writing, tmp_path / name)
+    for name in ("rehearsal", "transfer/export"):
+        _killed(_die_while_filling, tmp_path / name)
+    (tmp_path / "transfer/.notes.tmp").write_text("the user's own")
+    assert len(list(tmp_path.rglob(".*.tmp"))) == 7
+    remove_unfinished(tmp_path, ["transfer", "not_begun"])
+    left = [path.name for path in tmp_path.rglob(".*.tmp")]
+    assert ".notes.tmp" in left
+    assert {name.partition(".shard")[0] for name in left} == {".notes.tmp", ".0"}  # another's
+
+
+def test_a_folder_begun_again_removes_its_own_leftovers_only(tmp_path: Path):
+    for name in ("export", "export[1]", "export.old"):
+        _killed(_die_while_filling, tmp_path / name)
+    with temporary_folder(tmp_path / "export[1]") as folder:
+        folder.rename(tmp_path / "export[1]")
+    names = sorted(path.name.rpartition(".")[0][:-9] for path in tmp_path.glob(".*"))
+    assert names == [".export", ".export.old"]
+    assert (tmp_path / "export[1]").is_dir()
 
 
 def test_a_stage_knows_when_the_model_it_took_has_been_replaced(tmp_path):

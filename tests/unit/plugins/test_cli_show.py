@@ -1,5 +1,7 @@
 """`python -m tove_plugins show`."""
 
+import io
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -113,3 +115,13 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert all(word in told for word in words)
+
+
+def test_what_a_locale_cannot_print_is_told_otherwise(
+    install: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("ascii-dist", PLUGIN.replace("Sees things.", "Sees B\u00e4ume."))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["show", "e"]) == 0
+    assert b"Sees B\\xe4ume." in out.buffer.getvalue()

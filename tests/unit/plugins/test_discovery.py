@@ -1,9 +1,11 @@
 """Each plugin is contained: whatever one does, the others work and it is named."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +176,29 @@ def test_nothing_is_first_wins(install: Install) -> None:
         assert "first-dist 1.0" in claimant.reason
     with pytest.raises(ExpertNotAvailable, match=r"first-dist 1\.0.*TOVE_BLOCK_PLUGINS="):
         catalog.get("tiny_depth")
+
+
+def test_what_an_upgrade_left_behind_does_not_conflict_with_the_plugin(
+    install: Install, tmp_path: Path
+) -> None:
+    """Its folder is not named as pip names them now, so importlib takes it for another one."""
+    for version, form in (("1.9", "Upgraded-Dist"), ("1.10", "upgraded_dist")):
+        install("upgraded-dist", GOOD, version=version)
+        written = tmp_path / f"site/upgraded_dist-{version}.dist-info"
+        written.rename(written.with_name(f"{form}-{version}.dist-info"))
+    catalog = discover()
+    assert catalog.get("good_one").version == "1.10"
+    assert [r.status for r in catalog.plugins if r.distribution == "upgraded-dist"] == ["active"]
+    (note,) = [note for note in catalog.notes if "upgraded-dist" in note]
+    assert "upgraded-dist 1.9 was left behind by 1.10" in note
+    assert f"delete its .dist-info folder in {tmp_path / 'site'}" in note
+
+
+def test_one_version_that_is_told_twice_is_one_plugin(install: Install, tmp_path: Path) -> None:
+    install("told-twice", GOOD)
+    info = tmp_path / "site/told_twice-1.0.dist-info"
+    shutil.copytree(info, info.with_name("Told-Twice-1.0.dist-info"))
+    assert discover().get("good_one").distribution == "told-twice"
 
 
 def test_blocking_settles_a_conflict(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """What stands in the place of weights is told from its head, and whole files pass."""
 
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,33 @@ def test_torch_files(tmp_path: Path, zipped: bool):
         file.write_bytes(whole[:-40])
         assert "cut off" in str(weights_problem(file))
     file.write_bytes(b"a plugin's own format")
+    assert weights_problem(file) is None
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (os.system, ("touch bomb",))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_would_run_something(tmp_path: Path, protocol: int):
+    content = {"a": [1, "posix", "posix"], "b": Bomb(), "c": Bomb()}
+    raw, archive = tmp_path / "raw.bin", tmp_path / "archive.pth"
+    raw.write_bytes(pickle.dumps(content, protocol))
+    torch.save(content, archive, pickle_protocol=protocol)
+    found = [weights_problem(file) for file in (archive, raw)]
+    named = tmp_path / "named.safetensors"
+    named.write_bytes(raw.read_bytes())
+    found.append(weights_problem(named))
+    for said in found:
+        assert "is a pickle that would run posix.system" in str(said)
+
+
+def test_a_name_that_was_used_before_is_seen(tmp_path: Path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(pickle.dumps(["posix", "system", Bomb()], 4))
+    assert "posix.system" in str(weights_problem(file))
+    file.write_bytes(pickle.dumps({"posix": "system", "os": torch.Size([1])}, 4))
     assert weights_problem(file) is None
 
 

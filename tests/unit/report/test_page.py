@@ -1,8 +1,12 @@
 import re
+from functools import partial
 from html.parser import HTMLParser
 
+import pytest
+from matplotlib.figure import Figure
+
 from tove.report.page import Card, Page, Section, Table, render_page
-from tove.report.theme import Picture
+from tove.report.theme import Picture, draw
 
 NASTY = "<script>alert('x')</script> & \"q\""
 VOID = {"meta", "img", "source", "br", "link"}
@@ -52,6 +56,18 @@ def test_names_from_users_and_plugins_are_escaped_everywhere():
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 15
     assert NASTY in parsed(html).text
+
+
+def test_type_is_of_one_size_in_pictures_of_all_widths():
+    def figure(theme, width):
+        return Figure(figsize=(width, 1.0))
+
+    drawn = [draw("p", "p", "p", partial(figure, width=width)) for width in (2.5, 5.0, 6.2)]
+    html = render_page(Page("t", "s", "h", sections=[Section("p", "p", pictures=drawn)]))
+    shown = re.findall(r'<figure style="max-width: ([\d.]+)rem">', html)
+    assert [float(width) / picture.inches for width, picture in zip(shown, drawn, strict=True)] == [
+        pytest.approx(8.0, abs=0.05)
+    ] * 3
 
 
 def test_the_page_fetches_nothing():

@@ -11,8 +11,6 @@ a conversation must give the same token ids, and an image and a question the sam
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -23,7 +21,7 @@ import transformers
 from huggingface_hub import save_torch_state_dict
 from transformers import GenerationConfig
 
-from tove.atomic_io import writing
+from tove.atomic_io import temporary_folder, writing
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.backbones.experts.licences import Terms
 from tove.backbones.language.chat_formats import IMAGE
@@ -71,36 +69,31 @@ def write_llava_folder(
     check_parts(parts)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty; name another folder for the model.")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            tokenizer = folder_tokenizer(parts.language)
-            _write_processor(parts, tokenizer, new)
-            written = dtype or parts.language.lm.dtype
-            _write_model(parts, tokenizer, new, written)
-            card = model_card(
-                title,
-                f"{parts.name}ForConditionalGeneration",
-                parts.encoder.layer,
-                licence,
-                teachers,
-                [
-                    ("Vision encoder from", parts.encoder.pretrained),
-                    ("Language model from", parts.language.pretrained),
-                ],
-            )
-            (new / "README.md").write_text(card)
-            if check:
-                every = (parts.encoder, parts.projector, parts.language)
-                kinds = {p.dtype for part in every for p in part.parameters()} | {written}
-                compare_with_stock(parts, new, exact=kinds == {torch.float32})
-            new.chmod(0o777 & ~_umask())  # mkdtemp lets none but the owner in
-            if folder.exists():
-                folder.rmdir()
-            new.rename(folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+    with writing(folder), temporary_folder(folder) as new:
+        tokenizer = folder_tokenizer(parts.language)
+        _write_processor(parts, tokenizer, new)
+        written = dtype or parts.language.lm.dtype
+        _write_model(parts, tokenizer, new, written)
+        card = model_card(
+            title,
+            f"{parts.name}ForConditionalGeneration",
+            parts.encoder.layer,
+            licence,
+            teachers,
+            [
+                ("Vision encoder from", parts.encoder.pretrained),
+                ("Language model from", parts.language.pretrained),
+            ],
+        )
+        (new / "README.md").write_text(card, "utf-8")
+        if check:
+            every = (parts.encoder, parts.projector, parts.language)
+            kinds = {p.dtype for part in every for p in part.parameters()} | {written}
+            compare_with_stock(parts, new, exact=kinds == {torch.float32})
+        new.chmod(0o777 & ~_umask())  # mkdtemp lets none but the owner in
+        if folder.exists():
+            folder.rmdir()
+        new.rename(folder)
     return folder
 
 
@@ -216,7 +209,7 @@ def _write_processor(parts: LlavaParts, tokenizer: Any, folder: Path) -> None:  
             "vision_feature_select_strategy": "default",
         },
     )
-    (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template, "utf-8")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -51,7 +51,8 @@ SPLITS = ("train", "val", "test", "unlabelled")
 _CHUNK = 256
 _DIALOGUE = 1  # names the random numbers of conversations
 _SCENES_PER_TEXT = 4
-_MARK = ".unfinished"  # tells our leftovers from a folder of the user's
+_SETTINGS = "scenes.json"  # there first and gone last: tells our leftovers from a user's folder
+_FOLDERS = ("images", "unlabelled", "annotations")
 
 
 def stream_of(split: str, seed: int) -> int:
@@ -86,30 +87,34 @@ def write_scenes(
     """
     counts = {"train": train, "unlabelled": unlabelled, "val": val, "test": test}
     partial = root.with_name(root.name + ".partial")
-    if partial.exists() and not (partial / _MARK).is_file():
+    if partial.exists() and not (partial / _SETTINGS).is_file() and any(partial.iterdir()):
         raise ConfigError(
             f"The tiny world is written to {partial} first, but there is such a folder already, "
             "and it is not of an earlier try; move it away."
         )
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir(parents=True)
-    (partial / _MARK).touch()
-    for folder in ("images", "unlabelled", "annotations"):
-        (partial / folder).mkdir(parents=True)
+    settings = {**counts, "seed": seed, "statements": statements}
+    (partial / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    for folder in _FOLDERS:
+        (partial / folder).mkdir()
     try:
         with _one_thread(), _Progress(sum(counts.values())) as advance:
             for split, count in counts.items():
                 _write_split(partial, split, count, seed, statements, advance)
-        settings = {**counts, "seed": seed, "statements": statements}
-        (partial / _MARK).unlink()
-        (partial / "scenes.json").write_text(json.dumps(settings, indent=2) + "\n")
         root.parent.mkdir(parents=True, exist_ok=True)
         if root.is_dir():  # a folder without annotations, e.g. made by hand
             root.rmdir()
         os.replace(partial, root)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise
+
+
+def _remove(partial: Path) -> None:
+    for folder in _FOLDERS:
+        shutil.rmtree(partial / folder, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

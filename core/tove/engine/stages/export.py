@@ -6,7 +6,6 @@ the folder, read anew, in front of the projection and adapters of that state. On
 images is written as a whole as well, beside it (`llava_export`).
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 
+from tove.atomic_io import temporary_folder
 from tove.backbones.clip.retrieval import Encoder, retrieval_of_export
 from tove.backbones.experts.licences import Terms
 from tove.backbones.export_folder import check_free
@@ -200,9 +200,8 @@ def rehearse_exports(context: StageContext, stage: str, model: Any) -> None:  # 
     if not list(_exports_of(context, stage)):
         return
     if is_main_process():
-        context.work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=context.work_dir, prefix=".rehearsal.") as folder:
-            encoder = _write(model, _deployed(model, stage), Path(folder) / "export")
+        with temporary_folder(context.work_dir / "rehearsal") as folder:
+            encoder = _write(model, _deployed(model, stage), folder / "export")
             check_llava(context, getattr(model, "teacher", model), encoder)
     barrier()
 

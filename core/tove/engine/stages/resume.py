@@ -77,4 +77,4 @@ def images_of(earlier: Meta) -> set[str]:
     if not earlier:
         return set()
     listed = earlier["path"].parent / "images_seen.txt"
-    return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
+    return set(listed.read_text("utf-8").split("\n")) - {""} if listed.exists() else set()

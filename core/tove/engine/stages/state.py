@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tove.atomic_io import remove_unfinished, write_text
+from tove.atomic_io import write_text
 from tove.config.overlay import flatten
 from tove.data.annotations import read_json
 from tove.engine.checkpoint import resumable_checkpoint, shard_of, write_checkpoint
@@ -175,13 +175,10 @@ class StageRecord:
     def begin(self, afresh: bool, source: Path | None = None) -> None:
         """Note the settings; a fresh start removes what an earlier run of the stage left.
 
-        Either start removes what a killed process had half written.
-
         Args:
             afresh: whether it starts anew.
             source: the model of another stage that it takes, if it does.
         """
-        remove_unfinished(self.folder)
         if afresh:
             self.clear()
         noted = dict(self.settings)

@@ -153,7 +153,7 @@ class MergeStage:
 
     def _seen_by_teacher(self, context: StageContext) -> set[str]:
         listed = context.model_path(self.source).parent / "images_seen.txt"
-        return set(listed.read_text().split("\n")) - {""} if listed.exists() else set()
+        return set(listed.read_text("utf-8").split("\n")) - {""} if listed.exists() else set()
 
 
 def _last_loss(folder: Path) -> dict[str, float]:
