@@ -53,7 +53,13 @@ def _child(parent: Registry, *locations: str) -> Registry:
 RUNNERS = _child(root.RUNNERS)
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
 LOOPS = _child(root.LOOPS)
-HOOKS = _child(root.HOOKS, "tove.engine.hooks", "tove.engine.averaging", "tove.engine.part_times")
+HOOKS = _child(
+    root.HOOKS,
+    "tove.engine.hooks",
+    "tove.engine.averaging",
+    "tove.engine.part_times",
+    "tove.engine.preemption",
+)
 STRATEGIES = _child(root.STRATEGIES)
 DATASETS = _child(root.DATASETS, "tove.data")
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "tove.data.samplers", "tove.data.shard_sampler")

@@ -340,7 +340,7 @@ def test_a_relation_may_be_missing_or_null(root) -> None:
 def test_images_that_could_not_be_read_were_not_seen(root) -> None:
     from types import SimpleNamespace
 
-    from tove.engine.loop import images_seen
+    from tove.engine.images_seen import images_seen
 
     spoil(root, 1, 3)
     options = dict(data_root=str(root), image_size=16, _scope_="tove")

@@ -18,7 +18,7 @@ from tove.data import CorruptImage, TooManyCorruptImages, shard_sampler, tove_co
 from tove.data.benchmarks import shard_index
 from tove.data.look_over import look_over
 from tove.data.shard_sampler import ShardSampler
-from tove.engine.loop import images_seen
+from tove.engine.images_seen import images_seen
 from tove.errors import ConfigError
 from tove.registry import DATASETS
 

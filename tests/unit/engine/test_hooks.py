@@ -15,10 +15,10 @@ import torch
 from tove.engine.hooks import (
     AtomicCheckpointHook,
     LossCurveHook,
-    PreemptionHook,
     ProvenanceHook,
     ReseedHook,
 )
+from tove.engine.preemption import PreemptionHook
 from tove.engine.seeding import agreed_generator, end_step
 from tove.errors import CheckpointError, Preempted, TrainingError
 

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from tove.atomic_io import write_text
 from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
+from tove.engine.images_seen import images_seen
 from tove.engine.known_tokens import skip_known_views
-from tove.engine.loop import RunPlan, StageRunner, build_stage_runner, images_seen
+from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
 from tove.engine.optimizer import Schedule, check_trains
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay

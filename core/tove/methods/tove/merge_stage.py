@@ -17,8 +17,9 @@ from tove.config.keys import TRAINING_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.validation import check_model, look_up
 from tove.engine.checkpoint import write_checkpoint
+from tove.engine.images_seen import images_seen
 from tove.engine.known_tokens import check_still
-from tove.engine.loop import RunPlan, build_stage_runner, images_seen
+from tove.engine.loop import RunPlan, build_stage_runner
 from tove.engine.optimizer import Schedule
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay
