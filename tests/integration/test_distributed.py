@@ -153,3 +153,36 @@ def test_two_sharded_processes_train_as_one_and_what_they_leave_loads_in_one(
     assert tested.returncode == 0, tested.stderr[-3000:]
     (row,) = json.loads((tmp_path / "tested/test-test/rows.json").read_text())
     assert row["metrics"] == rows[1]["metrics"]
+
+
+@pytest.mark.heavy
+def test_two_sharded_processes_average_as_one(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    settings["schedule"].update(steps=4, checkpoint_interval=2)
+    settings["train_dataloader"]["batch_size"] = 2
+    settings["custom_hooks"] = [dict(type="EMAHook", momentum=0.2)]
+    settings["stages"] = [dict(type="TrainStage", name="transfer", row="tove")]
+    one = launch("tools/train.py", write_config(settings), "--work-dir", tmp_path / "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    settings["model_wrapper_cfg"] = dict(type="FullyShard", min_parameters=1000)
+    config, folder = write_config(settings, "sharded.py"), tmp_path / "two/transfer"
+    two = launch(*TWO, config, "--work-dir", folder.parent, *HALVES)
+    assert two.returncode == 0, two.stderr[-3000:]
+
+    def compare(rtol: float) -> None:
+        alone, sharded = (
+            read_checkpoint(tmp_path / name / "transfer/model.pth")["state_dict"]
+            for name in ("one", "two")
+        )
+        for name, tensor in alone.items():
+            torch.testing.assert_close(sharded[name], tensor, rtol=rtol, atol=1e-5)
+
+    compare(1e-3)
+    for path in (*folder.glob("iter_4.*"), *folder.glob("*.json"), folder / "model.pth"):
+        if path.name != "config.json":
+            path.unlink()
+    (folder / "last_checkpoint").write_text("iter_2.pth")
+    again = launch(*TWO, config, "--work-dir", folder.parent, "--resume", *HALVES)
+    assert again.returncode == 0, again.stderr[-3000:]
+    compare(1e-3)
