@@ -83,8 +83,8 @@ def read_checkpoint(path: str | Path, part: int | None = None) -> dict[str, Any]
         CheckpointError: there is none, it is damaged, or it holds more than data.
     """
     checkpoint = _read(Path(path))
-    shards = checkpoint.get("shards", 1)
-    if shards == 1 or part == 0:
+    shards = checkpoint.get("shards")  # 1 of a single process, whose tensors are parts as well
+    if shards is None or part == 0:
         return checkpoint
     if part is not None:
         return _read(shard_of(Path(path), part))

@@ -152,3 +152,11 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(tmp_path
     (tmp_path / "iter_8.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="can be resumed from; run without --resume"):
         resumable_checkpoint(tmp_path)
+
+
+def test_what_a_single_process_keeps_of_a_sharded_training_is_whole(tmp_path):
+    part = {"part of a sharded tensor": torch.ones(6), "shape": [3, 2]}
+    path = tmp_path / "iter_2.pth"
+    write_checkpoint(path, {"state_dict": {"weight": part}, "meta": {}, "shards": 1})
+    assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], torch.ones(3, 2))
+    assert read_checkpoint(path, part=0)["state_dict"]["weight"]["shape"] == [3, 2]
