@@ -2,6 +2,7 @@
 
 import os
 from copy import deepcopy
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -332,9 +333,15 @@ class Harmful:
 def test_a_checkpoint_that_would_run_code_is_not_loaded(narrow_weights, tmp_path):
     harm = tmp_path / "harm"
     torch.save({"state_dict": {}, "meta": Harmful(str(harm))}, tmp_path / "bad.pth")
-    with pytest.raises(ExpertBuildError, match=r"not plain data \(\w+\.mkdir\)"):
+    with pytest.raises(ExpertBuildError, match=r"a pickle that would run \w+\.mkdir"):
         build_expert("mmdet", **narrow_weights | {"weights": tmp_path / "bad.pth"})
     assert not harm.exists()
+
+
+def test_a_checkpoint_of_objects_that_run_nothing_known_is_not_loaded(narrow_weights, tmp_path):
+    torch.save({"state_dict": {}, "meta": Fraction(1, 2)}, tmp_path / "bad.pth")
+    with pytest.raises(ExpertBuildError, match=r"not plain data \(fractions\.Fraction\)"):
+        build_expert("mmdet", **narrow_weights | {"weights": tmp_path / "bad.pth"})
 
 
 @pytest.mark.parametrize(

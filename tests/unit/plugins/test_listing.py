@@ -72,7 +72,8 @@ def test_json_is_whole_and_alone_on_stdout(
     assert main(["list", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     experts = {expert["name"]: expert for expert in listing["experts"]}
-    assert experts["tiny_dino"]["tokens"] == {"width": 64, "grid": [8, 8], "kind": "features"}
+    tokens = {"width": 64, "grid": [8, 8], "kind": "features", "mirrors": False}
+    assert experts["tiny_dino"]["tokens"] == tokens
     assert experts["e"]["distribution"] == "chatty"
     assert {plugin["status"] for plugin in listing["plugins"]} == {"active"}
 
