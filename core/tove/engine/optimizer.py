@@ -17,15 +17,15 @@ from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
-from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tove.config.overlay import merged_settings
 from tove.config.validation import Range
+from tove.engine.muon import MuonAdamW, split_for_muon
 from tove.engine.sharding import scattered_like
 from tove.errors import ConfigError
-from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 __all__ = [
     "DeferredAmpOptimWrapper",
@@ -50,9 +50,10 @@ class Schedule:
         steps: optimiser steps; 0 evaluates without training.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
-        weight_decay: of AdamW, on matrices only; biases, norms and scalars are not decayed.
+        weight_decay: on matrices only; biases, norms and scalars are not decayed.
         clip: largest norm of the gradient; None does not clip.
         betas: of AdamW.
+        optimizer: "AdamW", or "MuonAdamW", which moves linear layers by Muon: `tove.engine.muon`.
         checkpoint_interval: steps between resumable checkpoints.
         keep_checkpoints: how many of them stay.
         log_interval: steps between lines on the console.
@@ -66,6 +67,7 @@ class Schedule:
     weight_decay: Annotated[float, Range(0)] = 0.05
     clip: Annotated[float, Range(0, above=True)] | None = 1.0
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    optimizer: Literal["AdamW", "MuonAdamW"] = "AdamW"
     checkpoint_interval: Annotated[int, Range(1)] = 100
     keep_checkpoints: Annotated[int, Range(1)] = 2
     log_interval: Annotated[int, Range(1)] = 50
@@ -154,7 +156,11 @@ class TrainableOnlyConstructor:
             ConfigError: nothing of the model trains.
         """
         check_trains(model)
-        self.optimizer_cfg["params"] = self._groups(model)
+        groups = self._groups(model)
+        kind = self.optimizer_cfg["type"]
+        if (OPTIMIZERS.get(kind) if isinstance(kind, str) else kind) is MuonAdamW:
+            groups = split_for_muon(groups, model)
+        self.optimizer_cfg["params"] = groups
         optimizer = OPTIMIZERS.build(self.optimizer_cfg)
         self.optim_wrapper_cfg.setdefault("type", "DeferredOptimWrapper")
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
@@ -217,7 +223,7 @@ def optim_wrapper_cfg(
         "type": "DeferredAmpOptimWrapper" if amp else "DeferredOptimWrapper",
         "constructor": "tove.TrainableOnlyConstructor",
         "optimizer": {
-            "type": "AdamW",
+            "type": schedule.optimizer,
             "lr": schedule.lr,
             "betas": schedule.betas,
             "weight_decay": schedule.weight_decay,
@@ -229,7 +235,7 @@ def optim_wrapper_cfg(
     if schedule.clip is not None:
         cfg["clip_grad"] = {"max_norm": schedule.clip}
     optimizer = own.get("optimizer", {})
-    if optimizer.get("type", "AdamW") != "AdamW":
+    if optimizer.get("type", schedule.optimizer) != schedule.optimizer:
         cfg["optimizer"] = {"lr": schedule.lr}
     if own.get("type") in ("OptimWrapper", "AmpOptimWrapper"):  # ours are these, without waiting
         own["type"] = f"Deferred{own['type']}"
