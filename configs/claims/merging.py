@@ -6,7 +6,7 @@ config = "../tiny/tove-tiny_scenes.py"
 metrics = ["vsr/accuracy", "caption/CIDEr"]
 over = "plain_clip"
 
-lengths = [500, 1500, 6000, 12000]
+lengths = [500, 1500, 6000]
 last = lengths[-1]
 models = dict(merged=("tove", {}), control=("baseline", dict(type="MatchedBaseline")))
 
@@ -14,7 +14,7 @@ models = dict(merged=("tove", {}), control=("baseline", dict(type="MatchedBaseli
 def cell(number, name="merged"):
     """A cell of its own for each length, so that a long one runs beside the others."""
     teacher, model = models[name]
-    schedule = dict(steps=number, lr=3e-3, warmup=50, checkpoint_interval=500)
+    schedule = dict(steps=number)
     stages = [
         dict(type="TrainStage", name="teacher", row=f"{teacher}_{number}", model=model),
         dict(type="MergeStage", name="merge", source="teacher", schedule=schedule),
@@ -37,7 +37,7 @@ cells = dict(
         stages=[dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP"))]
     ),
     **{f"merged_{number}": cell(number) for number in lengths},
-    control_6000=cell(6000, "control"),
+    control_1500=cell(1500, "control"),
 )
 
 tests = [kept(last, 0.5)]
@@ -46,8 +46,8 @@ beside = [
     kept(last, 0.9),
     kept(last, 0.5, "caption/CIDEr"),
     dict(
-        says="merged ToVE is above the baseline merged alike, after 6,000 steps",
-        difference=("merged_6000", "control_6000"),
+        says="merged ToVE is above the baseline merged alike, after 1,500 steps",
+        difference=("merged_1500", "control_1500"),
         metric="vsr/accuracy",
     ),
 ]

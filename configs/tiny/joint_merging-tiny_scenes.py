@@ -3,7 +3,7 @@
 # along and with three times as many. About eight minutes on two CPU cores.
 _base_ = ["./tove-tiny_scenes.py"]
 
-short = dict(steps=500, lr=3e-3, warmup=50, checkpoint_interval=500)
+short = dict(steps=500)
 stages = [
     dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),
     dict(type="TrainStage", name="transfer", row="tove"),

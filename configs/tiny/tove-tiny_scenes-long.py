@@ -1,8 +1,8 @@
-# The demo with eight times the merging, which five minutes cannot hold, and with its control: the
-# baseline merged on the same images for as many steps. About forty minutes on one core.
+# The demo with four times the merging, which five minutes cannot hold, and with its control: the
+# baseline merged on the same images for as many steps. About twenty minutes on one core.
 _base_ = ["./tove-tiny_scenes.py"]
 
-merging = dict(schedule=dict(steps=12000))
+merging = dict(schedule=dict(steps=6000))
 
 stages = [
     dict(type="TrainStage", name="plain_clip", model=dict(type="PlainCLIP")),

@@ -25,6 +25,7 @@ from tove.backbones.experts.registration import expert_spec
 from tove.config.keys import SETTINGS
 from tove.config.overlay import flatten, merged_settings, plain_settings
 from tove.errors import ConfigError
+from tove.registry import STAGES
 from tove_plugins import resolve_resource, sha256_of
 
 __all__ = ["Cell", "make_cell"]
@@ -121,7 +122,10 @@ def _settings(config: Path) -> dict[str, Any]:
 
 def _digest(cfg: Mapping[str, Any]) -> str:
     """Return the digest of what a run's results depend on, wherever it is run."""
-    flat = flatten({key: cfg[key] for key in sorted(cfg) if key not in _NO_RESULT})
+    read = {key for entry in cfg["stages"] for key in STAGES.build(dict(entry)).depends_on}
+    for_some = {key for key in cfg if key == "merging" or key.endswith("_dataloader")}
+    left_out = _NO_RESULT | (for_some - read)
+    flat = flatten({key: cfg[key] for key in sorted(cfg) if key not in left_out})
     told = {key: value for key, value in flat.items() if not key.endswith(_PLACES)}
     told |= {"version": metadata.version("tove_plugins"), "weights": _weights(cfg)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

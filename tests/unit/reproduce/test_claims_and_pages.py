@@ -79,6 +79,10 @@ def test_a_cell_is_what_its_results_depend_on(config: Path, tmp_path: Path):
     assert digest() == digest(work="elsewhere")
     assert digest() == digest(data_root="elsewhere", work_dir="elsewhere")
     assert digest() == digest(model={"token_cache": {"max_gb": 3.0}})
+    merging = {"schedule": {"steps": 7}}
+    one = [{"type": "TrainStage", "name": "only"}]
+    assert digest(stages=one) == digest(stages=one, merging=merging)  # which no stage reads
+    assert digest() != digest(merging=merging)
     assert digest() != digest(seed=1)
     assert digest() != digest(schedule={"steps": 7})
     assert digest() != digest(model={"experts": {"dino": {"type": "tiny_depth"}}})
