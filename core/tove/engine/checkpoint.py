@@ -59,12 +59,13 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically.
 
     It is made in memory first: where a write fails, torch's own writer raises a RuntimeError about
-    positions that does not say so.
+    positions that does not say so. The view of it is released by hand: the traceback of a failed
+    write holds it in a cycle, and Python 3.12.1 crashes on collecting that (cpython's gh-111049).
     """
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
-    with atomic_writer(path) as stream:
-        stream.write(buffer.getbuffer())
+    with atomic_writer(path) as stream, buffer.getbuffer() as view:
+        stream.write(view)
 
 
 def shard_of(path: Path, process: int) -> Path:

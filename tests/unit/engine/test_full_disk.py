@@ -1,6 +1,8 @@
 """A disk that fills up midway: one sentence, and what was there before is still there."""
 
 import errno
+import io
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import nn
 
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.backbones.clip.export import export_encoder
-from tove.engine.checkpoint import read_checkpoint, save_checkpoint
+from tove.engine.checkpoint import read_checkpoint, save_checkpoint, write_checkpoint
 from tove.engine.hooks import LossCurveHook
 from tove.engine.pipeline import StagedRunner
 from tove.errors import CheckpointError
@@ -72,6 +74,25 @@ def test_no_write_that_fails_midway_is_a_traceback_or_costs_the_last_one(
     assert contents(tmp_path) == before
     assert read_checkpoint(tmp_path / "model.pth")["meta"] == {"new": False}
     assert load_file(tmp_path / "export/model.safetensors")
+
+
+def test_a_failed_write_holds_no_view_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[io.BytesIO] = []
+
+    def kept() -> io.BytesIO:
+        made.append(io.BytesIO())
+        return made[-1]
+
+    monkeypatch.setattr("tove.engine.checkpoint.io", SimpleNamespace(BytesIO=kept))
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, most))
+    try:
+        with pytest.raises(CheckpointError, match="File too large") as raised:
+            write_checkpoint(tmp_path / "iter_1.pth", {"state_dict": torch.zeros(9_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    made[0].truncate(0)  # a BufferError while there is a view
+    assert raised.tb  # until here its frames are alive
 
 
 def no_space(*_: Any, **__: Any) -> None:
