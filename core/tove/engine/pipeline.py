@@ -113,7 +113,9 @@ class StagedRunner:
         if not shows_only:
             for stage, record in zip(stages, records, strict=True):
                 self._check_kept(stage, record)
-            for stage, record in zip(stages, records, strict=True):  # before an old result goes
+            # Before an old result goes; the stage that runs first is the last one to be rehearsed,
+            # and takes over the model that was built for it.
+            for stage, record in zip(stages[::-1], records[::-1], strict=True):
                 self._rehearse(stage, record)
             on_main(self._write_config)
         if self.context.terms:

@@ -6,7 +6,8 @@ again. What belongs to a model is settled when it is built, so that freezing a t
 adds what it trains, and whoever loads its checkpoint has that too: by name.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "keep_frozen_weights_out",
     "load_initial",
     "load_trainable",
+    "put_back_trained",
     "slot_of",
 ]
 
@@ -119,6 +121,17 @@ def choose_trained(model: Any, patterns: Collection[str], where: str) -> None:  
             )
         parameter.requires_grad_(name in chosen)
     model.kept_names.update(_trained_names(model))
+
+
+@contextmanager
+def put_back_trained(model: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let what trains be chosen for a while; afterwards trains what did, and is kept what was."""
+    kept = set(model.kept_names)
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    yield
+    model.kept_names.intersection_update(kept)
+    for parameter, trains in trained:
+        parameter.requires_grad_(trains)
 
 
 def _above_the_tokens(model: Any) -> set[str]:  # noqa: ANN401

@@ -2,7 +2,8 @@
 
 import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tove.engine.planning import method_settings
 from tove.engine.provenance import check_provenance
 from tove.engine.rows import WRITTEN
 from tove.engine.seeding import seed_everything
+from tove.engine.trainable_state import put_back_trained
 from tove.errors import CheckpointError, ConfigError
 from tove.protocols import Method, Row
 from tove.registry import ENCODERS, FUNCTIONS, MODELS
@@ -83,6 +85,7 @@ class StageContext:
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     terms: list[Terms] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device(get_device()))
+    _rehearsed: tuple[dict[str, Any], Method] | None = None
 
     @property
     def seed(self) -> int:
@@ -215,6 +218,11 @@ class StageContext:
         Raises:
             ConfigError: the config has no such slot.
         """
+        return self._built(self._settings_of(over, slots))
+
+    def _settings_of(
+        self, over: Mapping[str, Any] | None, slots: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         settings = self.model_settings(over)
         kind = MODELS.get(settings["type"])
         # Some run no expert, but are as large as another method with all of them.
@@ -229,12 +237,34 @@ class StageContext:
             settings = kind.with_slots(settings, slots)
         if not self.keeps_tokens:
             settings = {key: value for key, value in settings.items() if key != "token_cache"}
+        return settings
+
+    def _built(self, settings: dict[str, Any]) -> Method:
+        rehearsed, self._rehearsed = self._rehearsed, None
+        if rehearsed is not None and rehearsed[0] == settings:
+            return rehearsed[1]
+        del rehearsed  # what is built next needs the room
         _free_finished()
         seed_everything(self.seed)
-        model = MODELS.build(settings).to(self.device)
+        model: Method = MODELS.build(settings).to(self.device)
         check_method(model)
         self._share_cache(model, settings)
         return model
+
+    @contextmanager
+    def rehearsed_model(self, over: Mapping[str, Any]) -> Iterator[Method]:
+        """Build a model before its stage runs; the next that is built takes it over if it is alike.
+
+        Choose in it what trains, but train nothing.
+
+        Args:
+            over: settings laid over `cfg.model`.
+        """
+        settings = self._settings_of(over)
+        model = self._built(settings)
+        with put_back_trained(model):
+            yield model
+        self._rehearsed = settings, model
 
     def _share_cache(self, model: Method, settings: Mapping[str, Any]) -> None:
         """Let models on the same encoder share frozen tokens; the image view is the run's own."""

@@ -121,10 +121,11 @@ class TrainStage:
 
     def rehearse(self, context: StageContext) -> None:
         """Build the model: what cannot be trained is told before an earlier stage trains."""
-        model = context.build_model(self._overlay(context))
-        self._choose(model)
-        if context.schedule(self.name, self.schedule, self.runner).steps:
-            check_trains(model)
+        schedule = context.schedule(self.name, self.schedule, self.runner)
+        with context.rehearsed_model(self._overlay(context)) as model:
+            self._choose(model)
+            if schedule.steps:
+                check_trains(model)
 
     def _choose(self, model: Method) -> None:
         if self.trains is not None:
