@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from tove.engine.loop import RunPlan, build_stage_runner
     from tove.engine.optimizer import Schedule, optim_wrapper_cfg
-    from tove.engine.seeding import end_step, seed_step
+    from tove.engine.seeding import seed_step
     from tove.registry import MODELS
 
     args = frame.parser(__doc__).parse_args(argv)
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             def bare(wrapper: Any = wrapper) -> None:  # noqa: ANN401 - mmengine's
                 model.train()
+                shared = torch.Generator()
                 for step, data in enumerate(islice(cycle(loader), steps)):
-                    seed_step(0, step)
+                    seed_step(0, step, shared)
                     model.train_step(data, optim_wrapper=wrapper)
-                    end_step()
 
             times = {}
             for name, work in [("runner", runner.train), ("bare", bare)][:: (-1) ** turn]:

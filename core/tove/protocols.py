@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 __all__ = [
     "CostPart",
@@ -99,6 +99,8 @@ class Method(Protocol):
         frozen: fingerprints of frozen parts by name, which a checkpoint notes.
         leaves_unused: whether a step may leave trained parameters out of its graph.
         cache: frozen tokens kept in memory, or None.
+        shared_generator: given by a training while it lasts, seeded before each step: what all
+            ranks have to draw alike is drawn from it.
     """
 
     role: ClassVar[Role]
@@ -108,6 +110,7 @@ class Method(Protocol):
     slot_parts: tuple[str, ...]
     frozen: Mapping[str, str]
     cache: Any
+    shared_generator: Generator | None
 
     @classmethod
     def experts_of(cls, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -6,11 +6,11 @@ leaves, and is measured on, is the average.
 """
 
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
+from tove.engine.distributed import unwrapped
 from tove.registry import HOOKS
 
 __all__ = ["TrainedEMAHook", "trained_view"]
@@ -45,8 +45,7 @@ class TrainedEMAHook(EMAHook):
         """Begin the average once; a Runner says so before every training and every test."""
         if hasattr(self, "ema_model"):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.src_model = trained_view(model)
+        self.src_model = trained_view(unwrapped(runner.model))
         self.ema_model = MODELS.build(self.ema_cfg, default_args={"model": self.src_model})
 
     def after_train(self, runner: Runner) -> None:

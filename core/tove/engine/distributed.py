@@ -1,4 +1,4 @@
-"""Joining the process group of a launcher."""
+"""Joining the process group of a launcher, and what wraps a model within one."""
 
 import os
 import subprocess
@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from tove.config.validation import Range, check_value
 from tove.errors import ConfigError
 
-__all__ = ["init_processes", "is_lost_process", "timeout_of"]
+__all__ = ["init_processes", "is_lost_process", "timeout_of", "unwrapped"]
 
 _TIMEOUT = {
     "env_cfg": dict | None,
@@ -26,6 +28,11 @@ _FROM_SLURM = {
     "WORLD_SIZE": "SLURM_NTASKS",
     "LOCAL_RANK": "SLURM_LOCALID",
 }
+
+
+def unwrapped(model: nn.Module) -> Any:  # noqa: ANN401 - a method's
+    """Return the model within what DDP, or another wrapper, puts around it."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def timeout_of(settings: Mapping[str, Any]) -> timedelta | None:

@@ -18,9 +18,10 @@ from mmengine.runner import Runner
 
 from tove.atomic_io import write_text, writing
 from tove.engine.checkpoint import step_of, way_of_training
+from tove.engine.distributed import unwrapped
 from tove.engine.fingerprints import check_frozen
 from tove.engine.provenance import check_provenance
-from tove.engine.seeding import end_step, seed_step
+from tove.engine.seeding import seed_step
 from tove.engine.sharding import is_sharded, own_parts
 from tove.errors import TrainingError
 from tove.registry import HOOKS
@@ -41,6 +42,8 @@ _DIVERGED = 3  # steps without a finite loss: mixed precision skips single ones
 class ReseedHook(Hook):
     """Seeds every generator from seed, iteration and rank before each step.
 
+    While it trains, the model has as `shared_generator` one from which all ranks draw the same.
+
     Args:
         seed: the run's seed.
     """
@@ -48,7 +51,15 @@ class ReseedHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.shared = seed, torch.Generator()
+
+    def before_train(self, runner: Runner) -> None:
+        """Give the model the generator."""
+        unwrapped(runner.model).shared_generator = self.shared
+
+    def after_train(self, runner: Runner) -> None:
+        """Take it back: nothing seeds it any more."""
+        unwrapped(runner.model).shared_generator = None
 
     def before_train_iter(
         self,
@@ -57,11 +68,7 @@ class ReseedHook(Hook):
         data_batch: Any = None,  # noqa: ANN401 - mmengine's signature
     ) -> None:
         """Seed the step."""
-        seed_step(self.seed, runner.iter)
-
-    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        """End what the step's seeds hold for."""
-        end_step()
+        seed_step(self.seed, runner.iter, self.shared)
 
 
 @HOOKS.register_module()

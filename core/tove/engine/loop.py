@@ -20,7 +20,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_rank, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -28,12 +27,11 @@ from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
 from tove.engine.checkpoint import check_way_of_training, resumable_checkpoint, shard_of
-from tove.engine.distributed import timeout_of
+from tove.engine.distributed import timeout_of, unwrapped
 from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
 from tove.engine.preemption import PreemptionHook
 from tove.engine.progress import ProgressHook
-from tove.engine.seeding import end_step
 from tove.engine.sharding import SHARD, is_sharded, load_whole, placed, shard
 
 __all__ = ["RunPlan", "StageRunner", "build_stage_runner"]
@@ -134,14 +132,6 @@ class StageRunner(Runner):
                     handler.setLevel(logging.WARNING)
         return logger
 
-    def train(self) -> nn.Module:
-        """Train; the seeds of a step that raised hold for nothing afterwards."""
-        try:
-            model: nn.Module = super().train()
-        finally:
-            end_step()
-        return model
-
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Load the checkpoint that was read when it was found whole, rather than read it again."""
         if self._resumed is None:
@@ -151,8 +141,7 @@ class StageRunner(Runner):
             like = next(p for p in self.model.parameters() if isinstance(p, DTensor))
             checkpoint = placed(checkpoint, like)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        inner = self.model.module if is_model_wrapper(self.model) else self.model
-        load_whole(inner, checkpoint["state_dict"])
+        load_whole(unwrapped(self.model), checkpoint["state_dict"])
         return checkpoint
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:

@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 import torch
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tove.config.overlay import merged_settings
 from tove.config.validation import Range
+from tove.engine.distributed import unwrapped
 from tove.engine.muon import MuonAdamW, split_for_muon
 from tove.engine.sharding import scattered_like
 from tove.errors import ConfigError
@@ -175,7 +175,7 @@ class TrainableOnlyConstructor:
         level = logger.level
         logger.setLevel(logging.ERROR)  # it warns of every frozen parameter
         try:
-            constructor.add_params(groups, model.module if is_model_wrapper(model) else model)
+            constructor.add_params(groups, unwrapped(model))
         finally:
             logger.setLevel(level)
         return [group for group in groups if group["params"][0].requires_grad]

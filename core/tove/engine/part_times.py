@@ -21,12 +21,12 @@ from typing import Annotated, Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from tove.atomic_io import writing
 from tove.config.validation import Range
+from tove.engine.distributed import unwrapped
 from tove.engine.hooks import keep_lines
 from tove.engine.parts import watched_parts
 from tove.evaluation.profile.flops import flop_counter
@@ -130,7 +130,7 @@ class PartTimesHook(Hook):
         self._write(runner)
         if (runner.iter + 1) % self.interval:
             return
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         device = next(p.device for p in model.parameters() if p.requires_grad)
         sample = _Sample(runner.iter + 1, device)
 

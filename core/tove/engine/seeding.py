@@ -1,8 +1,9 @@
 """The random numbers of a training step, from seed, iteration and rank.
 
-What all ranks have to decide alike (which experts sit a step out) is drawn from one generator; what
-each does with its own samples (gate noise, dropout) from torch's, which differ by rank. Both are
-seeded anew at every step, so that a resumed run draws what an uninterrupted one would.
+What all ranks have to decide alike (which experts sit a step out) is drawn from a generator that
+the training gives its model; what each does with its own samples (gate noise, dropout) from
+torch's, which differ by rank. Both are seeded anew at every step, so that a resumed run draws what
+an uninterrupted one would.
 """
 
 import random
@@ -11,15 +12,12 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 
-__all__ = ["agreed_generator", "end_step", "seed_everything", "seed_step"]
+__all__ = ["seed_everything", "seed_step"]
 
 # numpy takes 32 bits.
 _SEED_RANGE = 2**32
 _STEP_STRIDE = 1_000_003  # above any number of steps of a stage, and prime
 _RANK_STRIDE = 2_654_435_761  # a prime near 2^32 over the golden ratio: ranks lie far apart
-
-_agreed = torch.Generator()
-_in_step = False
 
 
 def seed_everything(seed: int) -> None:
@@ -30,25 +28,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def seed_step(seed: int, iteration: int) -> None:
+def seed_step(seed: int, iteration: int, shared: torch.Generator) -> None:
     """Seed all generators for a step.
 
     Seed and iteration are mixed by a large prime: with their sum, run 1 would repeat run 0's draws
     one step later, and seeds would not be independent.
+
+    Args:
+        seed: the run's.
+        iteration: the step's.
+        shared: the generator from which all ranks draw the same.
     """
-    global _in_step
     step = seed * _STEP_STRIDE + iteration
     seed_everything(step + get_rank() * _RANK_STRIDE)
-    _agreed.manual_seed(step % _SEED_RANGE)
-    _in_step = True
-
-
-def end_step() -> None:
-    """Let what is drawn outside steps come from torch's generator again."""
-    global _in_step
-    _in_step = False
-
-
-def agreed_generator() -> torch.Generator | None:
-    """Give the CPU generator whose draws all ranks share; None, torch's own, outside steps."""
-    return _agreed if _in_step else None
+    shared.manual_seed(step % _SEED_RANGE)

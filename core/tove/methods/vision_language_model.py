@@ -74,6 +74,8 @@ class VisionLanguageModel(BaseModel):
     slot_parts: tuple[str, ...] = ("hub.experts",)
     # Children that `fuse_tokens` does not run.
     beside_fusion: ClassVar[tuple[str, ...]] = ("encoder", "hub", "language", "data_preprocessor")
+    # What all ranks draw alike comes from it; None, outside a training, is torch's own.
+    shared_generator: torch.Generator | None = None
 
     def __init__(
         self,

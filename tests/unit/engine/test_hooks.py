@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,14 +18,7 @@ from tove.engine.hooks import (
     ReseedHook,
 )
 from tove.engine.preemption import PreemptionHook
-from tove.engine.seeding import agreed_generator, end_step
 from tove.errors import CheckpointError, Preempted, TrainingError
-
-
-@pytest.fixture(autouse=True)
-def _no_step_outlives_its_test() -> Iterator[None]:
-    yield
-    end_step()
 
 
 def draw() -> tuple:
@@ -43,21 +35,19 @@ def test_a_step_draws_the_same_whatever_came_before():
     assert draw() == first
     hook.before_train_iter(SimpleNamespace(iter=8), 8)
     assert draw() != first
-    hook.after_train_iter(runner)
-    assert agreed_generator() is None
 
 
 def test_ranks_draw_apart_except_where_they_have_to_agree(monkeypatch: pytest.MonkeyPatch):
-    own, agreed = [], []
+    own, shared = [], []
     for rank in range(3):
         monkeypatch.setattr("tove.engine.seeding.get_rank", lambda rank=rank: rank)
-        hook = ReseedHook(seed=5)
-        hook.before_train_iter(SimpleNamespace(iter=7), 7)
+        hook, runner = ReseedHook(seed=5), SimpleNamespace(iter=7, model=torch.nn.Identity())
+        hook.before_train(runner)
+        hook.before_train_iter(runner, 7)
         own.append(draw())
-        agreed.append(torch.rand(1, generator=agreed_generator()).item())
-        hook.after_train_iter(SimpleNamespace(iter=7))
+        shared.append(torch.rand(1, generator=runner.model.shared_generator).item())
     assert len({numbers for rank in own for numbers in rank}) == 9
-    assert len(set(agreed)) == 1
+    assert len(set(shared)) == 1
 
 
 def losses(hook: LossCurveHook, folder: Path, values: list[float]) -> None:

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from tove.engine.checkpoint import read_checkpoint
 from tove.engine.loop import RunPlan, build_stage_runner
 from tove.engine.optimizer import Schedule
-from tove.engine.seeding import agreed_generator
 from tove.errors import CheckpointError
 
 
@@ -24,10 +23,10 @@ class Fit(BaseModel):
         return {"loss_fit": self.layer(inputs).square().mean()}
 
 
-def train(folder: Path, steps: int, amp: bool = False) -> None:
+def train(folder: Path, steps: int, amp: bool = False, model: BaseModel | None = None) -> None:
     plan = RunPlan(
         folder=folder,
-        model=Fit(),
+        model=model or Fit(),
         seed=0,
         meta=dict,
         schedule=Schedule(steps=steps, checkpoint_interval=2, log_interval=2),
@@ -78,22 +77,21 @@ def test_a_checkpoint_that_does_not_say_goes_on(tmp_path: Path):
     assert (tmp_path / "iter_4.pth").exists()
 
 
-def test_the_seeds_of_a_step_that_raised_hold_for_nothing_afterwards(tmp_path: Path):
-    def fails(*_: object) -> None:
-        assert agreed_generator() is not None
-        raise KeyError("step")
+def test_a_model_draws_from_what_all_ranks_share_while_it_trains_and_no_longer(tmp_path: Path):
+    drawn = []
 
-    plan = RunPlan(
-        folder=tmp_path,
-        model=Fit(),
-        seed=0,
-        meta=dict,
-        schedule=Schedule(steps=2),
-        train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 4, batch_size=2),
-        settings=dict(visualizer=dict(vis_backends=[])),
-    )
-    runner = build_stage_runner(plan)
-    runner.model.layer.register_forward_pre_hook(fails)
-    with pytest.raises(KeyError):
-        runner.train()
-    assert agreed_generator() is None
+    class Draws(Fit):
+        shared_generator: torch.Generator | None = None
+
+        def forward(self, inputs: torch.Tensor, mode: str = "loss") -> dict[str, torch.Tensor]:
+            drawn.append(torch.rand((), generator=self.shared_generator).item())
+            torch.rand(3)  # what a rank draws for itself moves nothing that is shared
+            return super().forward(inputs, mode)
+
+    model = Draws()
+    train(tmp_path / "whole", 4, model=model)
+    assert model.shared_generator is None
+    train(tmp_path / "cut", 2, model=Draws())
+    train(tmp_path / "cut", 4, model=Draws())
+    assert len(set(drawn[:4])) == 4
+    assert drawn[4:] == drawn[:4]

@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from tove.atomic_io import write_text
 from tove.data.annotations import read_json
+from tove.engine.distributed import unwrapped
 from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
 from tove.engine.rows import WRITTEN, nested_metrics, reference_of
 from tove.engine.stages.context import StageContext
@@ -69,7 +69,7 @@ def measure_row(
         reference: the row that the gain is over; None chooses by role.
         entries: training_images, steps and stage.
     """
-    inner: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    inner = unwrapped(runner.model)
     metrics = nested_metrics(runner.test())
     items = item_scores(runner)
     if is_main_process():

@@ -59,7 +59,9 @@ class UniformAverage(ProjectedExperts):
 
     def dropped(self) -> frozenset[str]:
         """Return the experts that sit this training step out."""
-        return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
+        if not self.training:
+            return frozenset()
+        return draw_dropped(self.slots, self.expert_dropout, self.shared_generator)
 
     @property
     def leaves_unused(self) -> bool:

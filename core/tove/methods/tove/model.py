@@ -97,7 +97,9 @@ class ToVE(ProjectedExperts):
 
     def dropped(self) -> frozenset[str]:
         """Return the experts that sit this training step out."""
-        return draw_dropped(self.slots, self.expert_dropout) if self.training else frozenset()
+        if not self.training:
+            return frozenset()
+        return draw_dropped(self.slots, self.expert_dropout, self.shared_generator)
 
     def fuse(
         self,
