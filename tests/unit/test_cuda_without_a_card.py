@@ -24,7 +24,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from tove.backbones.clip.encoder import OpenCLIP, TransformersCLIP
-from tove.backbones.experts.hub import ExpertHub, FrozenExpert
+from tove.backbones.experts.frozen_expert import FrozenExpert
+from tove.backbones.experts.hub import ExpertHub
 from tove.backbones.language.causal_lm import CausalLanguageModel
 from tove.backbones.transformers_vit import TransformersViT
 from tove.config.validation import accepted_arguments
@@ -44,7 +45,8 @@ def mode(fake_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTenso
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
     # It reads the CPU's generators, once for each expert, and no fake tensor has a state.
-    monkeypatch.setattr("tove.backbones.experts.hub.kept_global_state", nullcontext)
+    for module in ("hub", "frozen_expert"):
+        monkeypatch.setattr(f"tove.backbones.experts.{module}.kept_global_state", nullcontext)
     # mmdet asks for a shape as a tensor, by an operator that knows no fake ones.
     monkeypatch.setattr(torch, "_shape_as_tensor", lambda tensor: torch.tensor(tensor.shape))
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()

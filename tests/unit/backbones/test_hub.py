@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tove.backbones.experts.hub import ExpertHub, FrozenExpert
+from tove.backbones.experts.frozen_expert import FrozenExpert
+from tove.backbones.experts.hub import ExpertHub
 from tove.errors import ConfigError
 from tove_plugins import ExpertNotAvailable, ImageSpec
 
