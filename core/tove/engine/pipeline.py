@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from tove.atomic_io import is_full_disk, remove_unfinished, unwritable, write_text, writing
 from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
-from tove.engine.planning import needed_slots, run_experts, run_overlay, source_of
+from tove.engine.planning import needed_slots, run_encoders, run_experts, run_overlay, source_of
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.state import StageRecord
@@ -79,7 +79,7 @@ class StagedRunner:
             amp=amp,
             distributed=distributed,
             checkpoint=checkpoint,
-            terms=check_licences(cfg, experts),
+            terms=check_licences(cfg, experts, run_encoders(cfg, only)),
         )
 
     def run(self) -> list[Row]:

@@ -5,7 +5,7 @@ where it has one. What a stage leaves may be another model than it ran (a merge 
 around a new encoder): its class says so by `leaves`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "left_overlay",
     "method_settings",
     "needed_slots",
+    "run_encoders",
     "run_experts",
     "run_overlay",
     "source_of",
@@ -88,13 +89,22 @@ def run_experts(cfg: Config, only: str | None = None) -> list[tuple[str, Mapping
         only: look at this stage alone.
     """
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for entry in cfg.stages:
-        if only not in (None, entry["name"]) or getattr(stage_kind(entry), "repeats", False):
-            continue  # what repeats shows what others have run
-        settings = method_settings(cfg.model, run_overlay(cfg, entry["name"]))
+    for settings in _run_models(cfg, only):
         for slot, expert in MODELS.get(settings["type"]).experts_of(settings).items():
             found[slot, repr(sorted(expert.items(), key=str))] = expert
     return [(slot, expert) for (slot, _), expert in found.items()]
+
+
+def run_encoders(cfg: Config, only: str | None = None) -> list[Mapping[str, Any]]:
+    """Return the configs of the encoders that a config's stages run; see `run_experts`."""
+    return [settings["encoder"] for settings in _run_models(cfg, only) if "encoder" in settings]
+
+
+def _run_models(cfg: Config, only: str | None) -> Iterator[dict[str, Any]]:
+    for entry in cfg.stages:
+        if only not in (None, entry["name"]) or getattr(stage_kind(entry), "repeats", False):
+            continue  # what repeats shows what others have run
+        yield method_settings(cfg.model, run_overlay(cfg, entry["name"]))
 
 
 def needed_slots(cfg: Config, checkpoint: Path | None, only: str | None) -> set[str]:

@@ -1,5 +1,6 @@
 """The terms of a run's experts, and what a run that must be commercial refuses."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from tove.backbones.experts import licences
 from tove.backbones.experts.licences import Terms, check_licences, compose, expert_terms
 from tove.backbones.experts.registration import expert_spec
+from tove.engine.pipeline import StagedRunner
 from tove.engine.planning import run_experts
 from tove.engine.rows import make_console
 from tove.errors import ConfigError
@@ -165,6 +167,25 @@ def test_a_commercial_run_asks_for_what_is_not_known(real: Settings, licensed: C
         check_licences(cfg, run_experts(cfg))
     cfg.model.experts.depth.licence = {"name": "bought", "commercial_use": True}
     assert check_licences(cfg, run_experts(cfg))[0].licence == "bought"
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_commercial_run_refuses_an_encoder_that_such_an_expert_has_taught(
+    over: bool, real: Settings, tmp_path: Path
+):
+    told = dict(slot="d", expert="nc_depth", licence="CC-BY-NC-4.0", commercial_use=False)
+    (tmp_path / "export.json").write_text(json.dumps({"teachers": [told]}))
+    encoder = {**real["model"]["encoder"], "pretrained": str(tmp_path)}
+    cfg = Config({**real, "hub": {"allow_noncommercial": False}, "work_dir": str(tmp_path)})
+    if over:
+        cfg.stages = [dict(type="TrainStage", name="a", model=dict(encoder=encoder))]
+    else:
+        cfg.model.encoder = encoder
+    message = rf"The encoder {tmp_path} has learned from expert 'nc_depth'.*CC-BY-NC-4\.0.*does not"
+    with pytest.raises(ConfigError, match=message):
+        StagedRunner(cfg)
+    cfg.hub.allow_noncommercial = True
+    StagedRunner(cfg)
 
 
 @pytest.mark.parametrize(

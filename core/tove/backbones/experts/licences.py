@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from tove.backbones.experts.registration import expert_spec
+from tove.backbones.export_folder import teachers_of
 from tove.errors import ConfigError, close_matches
 from tove_plugins import Weights, find_weights, sha256_of
 
@@ -114,12 +115,15 @@ def _is_the_spec_s(own: str | Path, weights: Weights) -> bool:
     return weights.sha256 is not None and sha256_of(Path(find_weights(own))) == weights.sha256
 
 
-def check_licences(cfg: Config, experts: Experts) -> list[Terms]:
-    """Give the terms of a run's experts; `hub.allow_noncommercial` says which will do.
+def check_licences(
+    cfg: Config, experts: Experts, encoders: Iterable[Mapping[str, Any]] = ()
+) -> list[Terms]:
+    """Return the terms of a run's experts; `hub.allow_noncommercial` says which will do.
 
     Args:
         cfg: whose top-level `hub` is read.
         experts: (slot, config) of what runs, see `run_experts`.
+        encoders: configs of what the experts stand beside; what taught one binds as they do.
 
     Raises:
         ConfigError: a setting of `hub` is wrong, or False and a licence does not allow commercial
@@ -132,10 +136,28 @@ def check_licences(cfg: Config, experts: Experts) -> list[Terms]:
     if not isinstance(allowed, bool):
         raise ConfigError(f"hub.allow_noncommercial is {allowed!r}; give True or False.")
     terms = [expert_terms(slot, expert) for slot, expert in experts]
-    refused = [] if allowed else [entry for entry in terms if entry.commercial_use is not True]
-    if refused:
-        raise ConfigError(" ".join(_refusal(entry) for entry in refused))
+    if allowed:
+        return terms
+    sources = dict.fromkeys(str(encoder.get("pretrained", "")) for encoder in encoders)
+    said = [_refusal(entry) for entry in terms if entry.commercial_use is not True]
+    said += [
+        _refusal_of_teacher(source, entry)
+        for source in sources
+        for entry in (Terms(**told) for told in teachers_of(source))
+        if entry.commercial_use is not True
+    ]
+    if said:
+        raise ConfigError(" ".join(said))
     return terms
+
+
+def _refusal_of_teacher(source: str, terms: Terms) -> str:
+    known = "does not allow commercial use" if terms.commercial_use is False else "may not allow it"
+    return (
+        f"The encoder {source} has learned from expert '{terms.expert}', whose weights are under "
+        f"{terms.licence}, which {known}, and hub.allow_noncommercial is False; choose another "
+        "encoder."
+    )
 
 
 def _refusal(terms: Terms) -> str:

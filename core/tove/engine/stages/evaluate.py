@@ -40,7 +40,8 @@ def evaluate_checkpoint(
     init_default_scope(SCOPE)
     needed = needed_slots(cfg, checkpoint, None)
     experts = cfg.model.get("experts", {}).items()
-    check_licences(cfg, [(slot, expert) for slot, expert in experts if slot in needed])
+    runs = [(slot, expert) for slot, expert in experts if slot in needed]
+    check_licences(cfg, runs, [cfg.model.encoder])
     metrics = plain_settings(cfg.test_evaluator)
     metrics = metrics if isinstance(metrics, list) else [metrics]
     cfg.test_evaluator = [*metrics, dict(type="AnswerLog")]
