@@ -1,8 +1,10 @@
 """Find files that specs and configs name: package resources, paths, hubs, URLs; digests."""
 
+import contextlib
 import importlib.util
 import os
 import re
+import time
 from pathlib import Path
 
 from tove_plugins._errors import ExpertBuildError
@@ -14,6 +16,7 @@ _HUB = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 # Files of the cache that were held against their names, by size and time: a run asks many times.
 _held: set[tuple[Path, int, int]] = set()
+_DEAD = 3600.0  # seconds since a fetch last wrote; one that lives gives up after one minute
 _FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -121,6 +124,7 @@ def _from_url(url: str) -> Path:
             f"them. {where}"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_dead(folder, name)
     partial = folder / f".{name}.{os.getpid()}"
     try:
         _fetch(url, partial)
@@ -134,6 +138,15 @@ def _from_url(url: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _remove_dead(folder: Path, name: str) -> None:
+    """Remove what killed processes have fetched of a file."""
+    for left in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a living one may just have ended
+            own = left.name.startswith(f".{name}.")
+            if own and time.time() - left.stat().st_mtime > _DEAD:
+                left.unlink()
 
 
 def _fetch(url: str, target: Path) -> None:

@@ -51,7 +51,7 @@ def test_tokens_at_an_address_are_those_of_the_folder(folder, address):
     assert torch.equal(tokens, expected)
     (licence,) = [t["licence"] for t in read_card(cache.folder)["tables"].values()]
     assert licence == "MIT"
-    assert not list(cache.folder.glob(".fetched-*"))
+    assert not list(cache.folder.rglob(".*.tmp"))
 
 
 def test_what_is_here_is_not_fetched_again_and_what_is_new_is(folder, address):

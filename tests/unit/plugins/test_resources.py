@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import sys
 import types
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_a_url_is_fetched_once_and_held_against_its_name(
     with pytest.raises(ExpertBuildError, match="as its name tells"):
         find_weights("https://zoo.example/net-00000000.pth")
     assert [path.name for path in (tmp_path / "weights").iterdir()] == [name]
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next_one_and_a_living_one_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOVE_CACHE", str(tmp_path))
+    fake_web(monkeypatch, b"numbers")
+    name = f"net-{hashlib.sha256(b'numbers').hexdigest()[:8]}.pth"
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for left in (f".{name}.1", f".{name}.2", ".other.pth.1"):
+        (folder / left).write_bytes(b"num")
+    for left in (f".{name}.1", ".other.pth.1"):
+        os.utime(folder / left, (0, 0))
+    find_weights(f"https://zoo.example/{name}")
+    assert {path.name for path in folder.iterdir()} == {name, f".{name}.2", ".other.pth.1"}
 
 
 def test_a_cached_file_is_held_against_its_name_too(

@@ -7,11 +7,10 @@ memory as that of a local folder. The copies lie in a folder of their own, which
 import hashlib
 import os
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from tove.atomic_io import write_text
+from tove.atomic_io import atomic_writer, write_text
 from tove.errors import ConfigError
 
 __all__ = ["copy_to", "fetch_new", "is_copy", "is_url", "local_folder"]
@@ -106,10 +105,8 @@ def _fetch(folder: Path, place: str, *patterns: str) -> None:
             path = folder / name[len(base) + 1 :]
             if path.name.startswith(".") or (path.exists() and path.name not in _GROWING):
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".fetched-") as scratch:
-                store.get_file(name, f"{scratch}/file")
-                os.replace(f"{scratch}/file", path)
+            with atomic_writer(path) as stream:  # stores write to a path, not to an open file
+                store.get_file(name, stream.name)
     except Exception as error:  # each kind of store has errors of its own
         raise _refused(place, "read", error) from error
 
