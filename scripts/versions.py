@@ -1,15 +1,18 @@
 """Run the unit and conformance tiers on the versions that pyproject allows, and print a table.
 
-    python scripts/versions.py [--only NAME] [--keep DIR] [--processes N]
+    python scripts/versions.py [--only NAME] [--keep DIR] [--processes N] [--minutes M]
 
 Each combination is an environment of its own, made by the Python that its name says; one whose
 Python is not on the machine is told and left out. "lowest" takes every dependency that pyproject
-names at its lower bound. What has been tried so far: docs/decisions/transformers-versions.md.
+names at its lower bound. The tests run part by part, a folder or a file of `tests/unit` each; with
+--keep a later call goes on with the parts that are left, of the same commit or not.
+What has been tried so far: docs/decisions/transformers-versions.md.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +27,8 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = ("tests/unit", "tests/conformance")
+KINDS = ("passed", "skipped", "failed", "error")
+COUNTED = re.compile(r"(\d+) (passed|failed|skipped|error)")
 # What the tests of the experts' libraries need is left out where these do not run.
 WITHOUT_MM = ("--ignore=tests/unit/experts/test_openmmlab.py", "-k", "not mmdet and not mmpretrain")
 NEWEST = ("transformers>=5,<6", "scipy")  # the extra `experts`, but for what asks for version 4
@@ -103,17 +107,52 @@ def versions(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def run_tiers(combination: Combination, folder: Path, processes: str) -> str:
-    """Run the tiers in an environment, give pytest's closing line."""
+def parts() -> list[str]:
+    """Return what the two tiers are run by, so that a call cut short loses little."""
+    unit = ROOT / "tests/unit"
+    found = [p for p in unit.iterdir() if p.is_dir() and any(p.rglob("test_*.py"))]
+    found += unit.glob("test_*.py")
+    return [str(path.relative_to(ROOT)) for path in (*sorted(found), ROOT / "tests/conformance")]
+
+
+def run_part(combination: Combination, folder: Path, part: str, processes: str) -> dict[str, Any]:
+    """Run a part in an environment; return what pytest counted and the tests that failed."""
     without = () if "experts" in combination.extras else WITHOUT_MM
     command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-n", processes]
-    command += ["--dist", "loadfile", "-m", "not heavy", *TIERS, *without]
+    command += ["--dist", "loadfile", "-m", "not heavy", part, *without]
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+    start = time.monotonic()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    (folder / "pytest.log").write_text(done.stdout + done.stderr)
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    (folder / f"{part.replace('/', '-')}.log").write_text(done.stdout + done.stderr)
+    lines = done.stdout.splitlines()
+    counts = {kind: int(number) for number, kind in COUNTED.findall(lines[-1] if lines else "")}
+    failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    if done.returncode not in (0, 1, 5) or not lines:  # 5: the part has no test for this one
+        failed.append(f"{part} ended with {done.returncode}: {done.stderr[-300:]}")
+    minutes = (time.monotonic() - start) / 60
+    return {"part": part, "counts": counts, "failed": failed, "minutes": minutes}
+
+
+def run_parts(combination: Combination, folder: Path, args: argparse.Namespace) -> str:
+    """Run the parts that have not run, as long as there is time; return a line of the table."""
+    file, begin = folder / "parts.jsonl", time.monotonic()
+    ran = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for part in parts():
+        left = args.minutes is None or time.monotonic() - begin < 60 * args.minutes
+        if left and part not in {one["part"] for one in ran}:
+            ran.append(run_part(combination, folder, part, args.processes))
+            with file.open("a") as stream:
+                stream.write(json.dumps(ran[-1]) + "\n")
+    totals = {kind: sum(one["counts"].get(kind, 0) for one in ran) for kind in KINDS}
+    told = ", ".join(f"{number} {kind}" for kind, number in totals.items())
+    for line in (line for one in ran for line in one["failed"]):
+        print(line, file=sys.stderr)
+    told_versions = ", ".join(f"{key} {value}" for key, value in versions(folder, TOLD).items())
+    done = f"{len(ran)} of {len(parts())} parts"
+    minutes = sum(one["minutes"] for one in ran)
+    return f"| {combination.name} | {told_versions} | {done}: {told} | {minutes:.0f} |"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -121,7 +160,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--only", help="run the combinations whose name has this in it")
     parser.add_argument("--keep", type=Path, help="where the environments stay for another call")
-    parser.add_argument("--processes", default="auto", help="of pytest-xdist")
+    parser.add_argument("--processes", default="auto", help="of pytest-xdist; 0 is this one")
+    parser.add_argument("--minutes", type=float, help="begin no further part after that many")
     return parser.parse_args()
 
 
@@ -139,13 +179,10 @@ def main() -> int:
         name = combination.name.replace(", ", "-").replace(" ", "-")
         with tempfile.TemporaryDirectory() as scratch:
             folder = (args.keep or Path(scratch)) / name
-            if not folder.exists():
+            if not (folder / "installed").exists():
                 install(combination, folder)
-            start = time.monotonic()
-            result = run_tiers(combination, folder, args.processes)
-            minutes = (time.monotonic() - start) / 60
-            told = ", ".join(f"{key} {value}" for key, value in versions(folder, TOLD).items())
-        print(f"| {combination.name} | {told} | {result} | {minutes:.0f} |", flush=True)
+                (folder / "installed").touch()
+            print(run_parts(combination, folder, args), flush=True)
     return 0
 
 

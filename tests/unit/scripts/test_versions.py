@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -61,3 +62,52 @@ def test_a_python_that_is_not_here_is_told(
     assert capsys.readouterr().out.splitlines()[-1] == (
         "| 3.99, newest | python3.99 is not here | | |"
     )
+
+
+def test_a_call_cut_short_is_gone_on_with(
+    tool: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+):
+    installed: list[str] = []
+    ran: list[str] = []
+
+    def install(combination: Any, folder: Path) -> None:
+        installed.append(combination.name)
+        folder.mkdir(exist_ok=True)
+        if len(installed) == 1:
+            raise KeyboardInterrupt
+
+    def run_part(combination: Any, folder: Path, part: str, processes: str) -> dict[str, Any]:
+        ran.append(part)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        failed = ["FAILED test_x"] * (part == "c")
+        return dict(part=part, counts=dict(passed=3, error=1), failed=failed, minutes=2.0)
+
+    here = tool.Combination("3.11, newest", "python3", (), ())
+    monkeypatch.setattr(tool, "COMBINATIONS", (here,))
+    monkeypatch.setattr(tool, "parts", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(tool, "versions", lambda *_: {"torch": "2"})
+    monkeypatch.setattr(tool, "install", install)
+    monkeypatch.setattr(tool, "run_part", run_part)
+    monkeypatch.setattr(sys, "argv", ["versions.py", "--keep", str(tmp_path)])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tool.main()
+    assert tool.main() == 0
+    assert len(installed) == 2
+    assert ran == ["a", "b", "b", "c"]
+    told = capsys.readouterr()
+    row = "| 3.11, newest | torch 2 | 3 of 3 parts: 9 passed, 0 skipped, 0 failed, 3 error | 6 |"
+    assert told.out.splitlines()[-1] == row
+    assert told.err == "FAILED test_x\n"
+
+
+def test_the_parts_are_all_tests_of_the_two_tiers(tool: ModuleType):
+    files = {*ROOT.glob("tests/unit/**/test_*.py"), *ROOT.glob("tests/conformance/**/test_*.py")}
+    parts = [ROOT / part for part in tool.parts()]
+    assert len(set(parts)) == len(parts)
+    for file in files:
+        assert sum(file == part or part in file.parents for part in parts) == 1, file
