@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tove.cli import _command, _libraries_out_of_collections
+from tove.cli import _libraries_out_of_collections
+from tove.cli.ending import command
 from tove.data import TooManyCorruptImages
 from tove.errors import ConfigError
 
@@ -23,7 +24,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "work/vis_data")
 
 
 def end(error: BaseException) -> int:
-    @_command
+    @command
     def fail(args: argparse.Namespace) -> None:
         raise error
 
@@ -49,7 +50,7 @@ def test_what_a_user_can_mend_is_a_sentence(
 def test_ctrl_c_that_a_library_took_for_an_error_of_its_own(capsys: pytest.CaptureFixture):
     """As mmengine's pretty_text does, which writes the config into every checkpoint."""
 
-    @_command
+    @command
     def fail(args: argparse.Namespace) -> None:
         try:
             raise KeyboardInterrupt
@@ -77,8 +78,8 @@ def test_the_traceback_of_a_sentence_comes_when_it_is_asked_for(
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path):
     (tmp_path / "many.py").write_text(
-        "from tove.cli import _command\n"
-        "@_command\ndef many(args):\n    [print('line', i) for i in range(100_000)]\n"
+        "from tove.cli.ending import command\n"
+        "@command\ndef many(args):\n    [print('line', i) for i in range(100_000)]\n"
         "import sys; sys.exit(many(None))"
     )
     command = f"{sys.executable} {tmp_path / 'many.py'} | head -1; echo ${{PIPESTATUS[0]}}"

@@ -1,32 +1,22 @@
-"""What the command-line tools do once their arguments are read.
-
-An error that the user can mend is printed as its one sentence and gives exit status 2; with
-TOVE_TRACEBACK=1 the traceback comes along. Any other is a traceback and gives 1. What a signal has
-ended gives 128 and its number.
-"""
+"""What the command-line tools do once their arguments are read; how they end: `tove.cli.ending`."""
 
 import argparse
 import contextlib
 import gc
-import json
-import os
-import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.console import Console
 
+from tove.cli.answers import ask, caption, chat
+from tove.cli.ending import command
 from tove.config.loading import load_config
-from tove.engine.distributed import init_processes, is_lost_process, timeout_of
+from tove.engine.distributed import init_processes, timeout_of
 from tove.engine.rows import make_console
-from tove.errors import ConfigError, Preempted
+from tove.errors import ConfigError
 
 if TYPE_CHECKING:
     from tove.backbones.feature_cache.token_cache import TokenCache
@@ -46,78 +36,8 @@ __all__ = [
     "train",
 ]
 
-_OWN_PACKAGES = ("tove", "tove_plugins")
-_A_LOST_PROCESS = (
-    "Another process of this run did not answer in time: it was stopped or killed, or its machine "
-    "cannot be reached. End what is left of the run and go on with --resume; how long processes "
-    "wait for each other is env_cfg.dist_cfg.timeout, in seconds."
-)
-_A_FAULT = (
-    "error: this is a fault of tove_plugins, or of code that a config or a plugin brings; if the "
-    "lines above name none of yours, please report them."
-)
 
-
-def _command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
-    """Give a command its exit status, and its errors a sentence where a user can mend them."""
-
-    @wraps(work)
-    def command(args: argparse.Namespace) -> int:
-        try:
-            work(args)
-            sys.stdout.flush()
-        except Preempted as ended:
-            print(ended, file=sys.stderr)
-            return ended.exit_status
-        except KeyboardInterrupt:
-            return _interrupted()
-        except BrokenPipeError:  # `... | head`: whoever read has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
-        except Exception as error:
-            if _hides_an_interrupt(error):
-                return _interrupted()
-            told = _sentence(error)
-            if told is None or os.environ.get("TOVE_TRACEBACK") == "1":
-                traceback.print_exc()
-            print(f"error: {told}" if told else _A_FAULT, file=sys.stderr)
-            return 2 if told else 1
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-        return 0
-
-    return command
-
-
-def _interrupted() -> int:
-    print("interrupted; --resume goes on where a training had saved", file=sys.stderr)
-    return 128 + signal.SIGINT
-
-
-def _hides_an_interrupt(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C was caught by a library that raised its own error for it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
-def _sentence(error: Exception) -> str | None:
-    """Return what a user can do about an error; None for one that is nobody's but a program's."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
-    if is_lost_process(error):
-        return _A_LOST_PROCESS
-    if type(error).__module__.partition(".")[0] not in _OWN_PACKAGES:
-        return None
-    text = str(error)
-    if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
-        # That of a loader's worker comes as its whole traceback.
-        text = text.rpartition(f"{type(error).__name__}: ")[2]
-    return " ".join(text.split())  # a cause may be of another library, in many lines
-
-
-@_command
+@command
 def train(args: argparse.Namespace) -> None:
     """Run the stages of a config; see `tools/train.py` for the arguments."""
     from tove.data.prepare import prepare_data
@@ -165,7 +85,7 @@ def _look_over(cfg: Config, console: Console) -> None:
         console.print(f"note: {remark}")
 
 
-@_command
+@command
 def test(args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
     from mmengine.dist import is_main_process
@@ -187,7 +107,7 @@ def test(args: argparse.Namespace) -> None:
         print(f"  {page}", flush=True)
 
 
-@_command
+@command
 def compare(args: argparse.Namespace) -> None:
     """Set finished runs side by side; see `tools/compare.py` for the arguments."""
     from tove.report.compare.aggregate import (
@@ -218,7 +138,7 @@ def compare(args: argparse.Namespace) -> None:
     console.print(f"{args.plot}: cost against gain")
 
 
-@_command
+@command
 def lmms_eval(args: argparse.Namespace) -> None:
     """Run lmms-eval's benchmarks; see `tools/lmms_eval.py` for the arguments."""
     from tove.engine.lmms_eval import command_of, keep_row, prepared, run_tasks
@@ -239,15 +159,15 @@ def lmms_eval(args: argparse.Namespace) -> None:
     console.print(f"{out}: for `compare`")
 
 
-@_command
+@command
 def reproduce(args: argparse.Namespace) -> None:
     """Test claims by grids of runs; see `tools/reproduce.py` for the arguments."""
-    from tove.reproduce import command
+    from tove.reproduce.command import reproduce as run_claims
 
-    command.reproduce(args)
+    run_claims(args)
 
 
-@_command
+@command
 def score(args: argparse.Namespace) -> None:
     """Tell what an expert adds beside others; see `tools/score.py` for the arguments."""
     from tove.reproduce import score_card
@@ -255,7 +175,7 @@ def score(args: argparse.Namespace) -> None:
     score_card.score(args)
 
 
-@_command
+@command
 def cache(args: argparse.Namespace) -> None:
     """Keep the tokens of frozen networks on disk; see `tools/cache.py` for the arguments."""
     from tove.backbones.feature_cache.remote import copy_to, local_folder
@@ -308,7 +228,7 @@ def _estimate(
     console.print(estimate_table(estimate(cfg, known, slots), images, free))
 
 
-@_command
+@command
 def plan(args: argparse.Namespace) -> None:
     """Say what a config is going to take; see `tools/plan.py` for the arguments."""
     from tove.engine.plan.options import PlanOptions
@@ -332,7 +252,7 @@ def plan(args: argparse.Namespace) -> None:
             console.print(f"{path}: the plan")
 
 
-@_command
+@command
 def export(args: argparse.Namespace) -> None:
     """Turn an exported encoder into another format; see `tools/export.py` for the arguments."""
     from tove.engine.onnx_export import export_onnx
@@ -340,91 +260,3 @@ def export(args: argparse.Namespace) -> None:
     file = args.output or args.folder / "model.onnx"
     difference = export_onnx(args.folder, file)
     print(f"{file}: pixel_values -> tokens; off the folder by {difference:.1e} of their std")
-
-
-@_command
-def caption(args: argparse.Namespace) -> None:
-    """Describe photos; see `tools/caption.py` for the arguments."""
-
-    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
-        texts = model.caption(args.images, args.prompt)
-        return [
-            {"image": image, "caption": text}
-            for image, text in zip(args.images, texts, strict=True)
-        ]
-
-    _use(args, answers, "caption")
-
-
-@_command
-def ask(args: argparse.Namespace) -> None:
-    """Answer a question about a photo; see `tools/ask.py` for the arguments."""
-
-    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`
-        if args.judge:
-            (found,) = model.judge(args.image, args.question)
-        else:
-            (found,) = model.ask(args.image, args.question, args.answers)
-        asked = {"image": args.image, "question": args.question}
-        return [{**asked, "answer": found.text, "scores": dict(found.scores)}]
-
-    _use(args, answers, "answer")
-
-
-@_command
-def chat(args: argparse.Namespace) -> None:
-    """Talk about a photo; see `tools/chat.py` for the arguments."""
-
-    def answers(model: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a `TrainedModel`, or alike
-        earlier: list[dict[str, str]] = []
-        found = []
-        for question in args.questions:
-            answer = model.chat(args.image, question, earlier)
-            earlier += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-            found.append({"image": args.image, "question": question, "answer": answer})
-        return found
-
-    _use(args, answers, "answer", _talker)
-
-
-def _trained(args: argparse.Namespace) -> Any:  # noqa: ANN401
-    from tove.engine.load_trained import load
-
-    return load(args.work_dir, args.detached, args.stage, args.device, args.dtype)
-
-
-def _talker(args: argparse.Namespace) -> Any:  # noqa: ANN401
-    """Load a run's model, or a Llava folder by transformers alone."""
-    from tove.engine.stock_llava import StockLlava, is_llava_folder
-
-    if is_llava_folder(args.work_dir):
-        return StockLlava(args.work_dir, args.device, args.dtype)
-    return _trained(args)
-
-
-def _use(
-    args: argparse.Namespace,
-    answers: Callable[[Any], list[dict[str, Any]]],
-    shown: str,
-    load: Callable[[argparse.Namespace], Any] | None = None,
-) -> None:
-    """Load a trained model and print what it answers; what runs is told beside it.
-
-    Args:
-        args: the command line.
-        answers: of the model, one dict for each image.
-        shown: the entry that a reader wants.
-        load: gives the model; a run's by default.
-    """
-    with contextlib.redirect_stdout(sys.stderr):  # logs; what is printed is the answer alone
-        model = (load or _trained)(args)
-        print(model, file=sys.stderr)
-        found = answers(model)
-    if args.json:
-        about = {"stage": model.stage, "experts": list(model.experts)}
-        print(json.dumps([{**entry, **about} for entry in found], indent=1, ensure_ascii=False))
-        return
-    for entry in found:
-        print(f"{entry['image']}: {entry[shown]}")
-        for text, score in sorted(entry.get("scores", {}).items(), key=lambda pair: -pair[1]):
-            print(f"  {text}: {score:.3f}")

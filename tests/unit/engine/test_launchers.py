@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tove.cli import _command
+from tove.cli.ending import command
 from tove.engine.distributed import init_processes, timeout_of
 from tove.errors import ConfigError
 
@@ -42,7 +42,7 @@ def waits_for_a_stopped_one(rank: int, said: Path) -> int:
     """Join a group of two, of which the second stops after the first collective."""
     os.environ.update(RANK=str(rank))
 
-    @_command
+    @command
     def work(args: None) -> None:
         init_processes("pytorch", rank, timeout_of({"env_cfg": {"dist_cfg": {"timeout": 4}}}))
         dist.barrier()
