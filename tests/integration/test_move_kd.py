@@ -171,17 +171,8 @@ def test_other_weights_of_a_teacher_are_refused_on_resume(
         run_here({**settings, "stages": settings["stages"][:2]}, work, resume=True)
 
 
-@pytest.mark.heavy
-def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
-    settings: dict[str, Any], launch: Callable, tmp_path: Path
-):
-    long = deepcopy(settings)
-    long["stages"] = long["stages"][:2]
-    long["schedule"].update(steps=40, checkpoint_interval=5)
-    Config(long).dump(tmp_path / "long.py")
-    run_here(long, tmp_path / "whole")
-    broken = tmp_path / "broken"
-    command = ["tools/train.py", str(tmp_path / "long.py"), "--work-dir", str(broken)]
+def kill_in(stage: str, work: Path, command: list[str]) -> None:
+    """Start a run and end it by SIGKILL once the stage's eighth step is written."""
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=REPOSITORY,
@@ -189,19 +180,34 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
-    while len(curve(broken, "tune")) < 8:
+    deadline = time.monotonic() + 600
+    while len(curve(work, stage)) < 8:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(curve(broken, "tune")) < 40, "killed too late to test anything"
-    done = launch(*command, "--resume")
+    assert len(curve(work, stage)) < 40, "killed too late to test anything"
+
+
+@pytest.mark.heavy
+def test_killed_in_each_stage_and_resumed_gives_the_losses_of_an_uninterrupted_run(
+    settings: dict[str, Any], write_config: Callable, launch: Callable, tmp_path: Path
+):
+    long = deepcopy(settings)
+    long["stages"] = long["stages"][:2]
+    long["schedule"].update(steps=40, checkpoint_interval=5)
+    config, broken = write_config(long), tmp_path / "broken"
+    run_here(Config.fromfile(config).to_dict(), tmp_path / "whole")  # a dump sorts the teachers
+    command = ["tools/train.py", str(config), "--work-dir", str(broken), "--resume"]
+    for stage in ("align", "tune"):
+        kill_in(stage, broken, command)
+    done = launch(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "align: finished earlier, kept" in done.stdout
     for stage in ("align", "tune"):
         assert curve(broken, stage) == curve(tmp_path / "whole", stage)
+        assert len(curve(broken, stage)) == 40
 
 
 def test_a_student_without_mole_is_a_stock_clip_and_a_llava_folder(
