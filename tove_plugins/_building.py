@@ -70,28 +70,14 @@ def build_from_spec(
 ) -> nn.Module:
     """Build an expert from a spec that need not be installed; otherwise as `build_expert`."""
     label = f"expert '{spec.name}' ({origin})"
-    _check_requirements(spec, label)
-    spec = _resolved(spec, tiny, weights, options, label)
-    path = _weights_path(spec, tiny, weights, sha256, label)
-    kwargs = _merged(spec, tiny, options)
-    factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
-    _check_options(factory, spec.factory, spec, path, kwargs, label)
-    try:
-        with kept_global_state():
-            expert = factory(spec=spec, weights=path, **kwargs)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a factory that calls sys.exit() is named as well
-        raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} raised {type(error).__name__}: "
-            f"{brief(error)}{_tiny_hint(spec, tiny, options)}"
-        ) from error
+    factory, given, what = _ready(spec, tiny, weights, sha256, options, label)
+    expert = _called(factory, given, what, _tiny_hint(given["spec"], tiny, options))
     from torch import nn  # the factory has paid for it by now
 
     if not isinstance(expert, nn.Module):
         raise ExpertBuildError(
-            f"The factory {spec.factory} of {label} gave a {type(expert).__name__}; its author "
-            "should return a torch.nn.Module."
+            f"The {what} gave a {type(expert).__name__}; its author should return a "
+            "torch.nn.Module."
         )
     return expert
 
@@ -114,11 +100,7 @@ def check_build(
     """
     entry = discover().get(name)
     label = f"expert '{name}' ({entry.origin})"
-    _check_requirements(entry.spec, label)
-    spec = _resolved(entry.spec, tiny, weights, options, label)
-    path = _weights_path(spec, tiny, weights, sha256, label)
-    factory = import_named(spec.factory, f"factory {spec.factory} of {label}")
-    _check_options(factory, spec.factory, spec, path, _merged(spec, tiny, options), label)
+    _ready(entry.spec, tiny, weights, sha256, options, label)
 
 
 def resolve_expert(
@@ -145,6 +127,53 @@ def resolve_expert(
     return _resolved(entry.spec, tiny, weights, options, label)
 
 
+def _ready(
+    spec: ExpertSpec,
+    tiny: bool,
+    weights: str | Path | None,
+    sha256: str | None,
+    options: Mapping[str, Any] | None,
+    label: str,
+) -> tuple[Callable[..., Any], dict[str, Any], str]:
+    """Return the factory, what it is to be called with, and how messages name it."""
+    _check_requirements(spec, label)
+    spec = _resolved(spec, tiny, weights, options, label)
+    path = _weights_path(spec, tiny, weights, sha256, label)
+    what = f"factory {spec.factory} of {label}"
+    factory = import_named(spec.factory, what)
+    given = {"spec": spec, "weights": path, **_merged(spec, tiny, options)}
+    _check_options(factory, spec.factory, given, label)
+    return factory, given, what
+
+
+def _called(
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    what: str,
+    hint: str,
+    refuses: str | None = None,
+) -> Any:  # noqa: ANN401 - a stranger's
+    """Call a stranger's function; its error is told by its name, sys.exit() too.
+
+    Args:
+        function: a factory or a resolve function.
+        given: its arguments.
+        what: it is called.
+        hint: behind the error.
+        refuses: begins what its ValueError and OSError say, where these refuse what was given.
+    """
+    try:
+        with kept_global_state():
+            return function(**given)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        told = f"The {what} raised {type(error).__name__}"
+        if refuses and isinstance(error, ValueError | OSError):
+            told = refuses
+        raise ExpertBuildError(f"{told}: {brief(error)}{hint}") from error
+
+
 def _merged(spec: ExpertSpec, tiny: bool, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Gather the factory's keyword arguments: the spec's, the tiny build's, the caller's.
 
@@ -163,29 +192,17 @@ def _resolved(
     """Ask the expert for the spec of this very build, where the caller changes anything."""
     if not spec.resolve or (weights is None and not options):
         return spec
-    resolve = import_named(spec.resolve, f"resolve function {spec.resolve} of {label}")
+    what = f"resolve function {spec.resolve} of {label}"
+    resolve = import_named(spec.resolve, what)
     path = None if weights is None else _weights_path(spec, tiny, weights, None, label)
-    kwargs = _merged(spec, tiny, options)
-    _check_options(resolve, spec.resolve, spec, path, kwargs, label)
-    try:
-        with kept_global_state():
-            found = resolve(spec=spec, weights=path, **kwargs)
-    except (ValueError, OSError) as error:
-        raise ExpertBuildError(
-            f"The {label} cannot be built with these options: {brief(error)}"
-            f"{_tiny_hint(spec, tiny, options)}"
-        ) from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the stranger's own fault, as a factory's is
-        raise ExpertBuildError(
-            f"The resolve function {spec.resolve} of {label} raised {type(error).__name__}: "
-            f"{brief(error)}{_tiny_hint(spec, tiny, options)}"
-        ) from error
+    given = {"spec": spec, "weights": path, **_merged(spec, tiny, options)}
+    _check_options(resolve, spec.resolve, given, label)
+    refuses = f"The {label} cannot be built with these options"
+    found = _called(resolve, given, what, _tiny_hint(spec, tiny, options), refuses)
     if not isinstance(found, ExpertSpec) or found.name != spec.name:
         raise ExpertBuildError(
-            f"The resolve function {spec.resolve} of {label} gave {found!r}; its author should "
-            "return the spec of the same name with what the options change replaced."
+            f"The {what} gave {found!r}; its author should return the spec of the same name with "
+            "what the options change replaced."
         )
     return found
 
@@ -284,9 +301,7 @@ def import_named(reference: str, what: str) -> Callable[..., Any]:
 def _check_options(
     function: Callable[..., Any],
     name: str,
-    spec: ExpertSpec,
-    path: Path | None,
-    kwargs: Mapping[str, Any],
+    given: Mapping[str, Any],
     label: str,
 ) -> None:
     """Tell a wrong option from an error inside the factory or resolve function of that name."""
@@ -295,7 +310,7 @@ def _check_options(
     except (TypeError, ValueError):  # written in C: the call itself will tell
         return
     try:
-        signature.bind(spec=spec, weights=path, **kwargs)
+        signature.bind(**given)
     except TypeError as error:
         accepted = [option for option in signature.parameters if option not in ("spec", "weights")]
         raise ExpertBuildError(
