@@ -28,6 +28,7 @@ _AXES = {
 }
 _UNIT = {"flops": 1e-9}
 _LOG = ("training_images", "steps")
+_LINE_OF_TEXT = 0.045  # of a figure's height
 
 
 def mean_interval(measured: Measured, arm: str, metric: str) -> Interval:
@@ -62,7 +63,8 @@ def claim_figure(theme: Theme, claim: Claim, measured: Measured) -> "Figure":
         _draw_lines(axes, theme, measured, metric, scale, lines, claim.x)
         _draw_references(axes, theme, measured, metric, scale, alone)
         axes.set(xlabel=_AXES.get(claim.x, claim.x), ylabel=label)
-        axes.legend(loc="best", fontsize=8)
+        if len(lines) > 1:
+            axes.legend(loc="best", fontsize=8)
     else:
         _draw_dots(axes, theme, measured, metric, scale)
         axes.set_xlabel(label)
@@ -91,6 +93,9 @@ def _draw_lines(
         axes.fill_between(at[order], points[:, 1], points[:, 2], color=colour, alpha=0.15, lw=0)
     if x in _LOG:
         plain_log_scale(axes, "x")
+        every = sorted({measured.column(arm, x) for arms in lines.values() for arm in arms})
+        axes.set_xticks(every, [f"{value:,.0f}" for value in every])
+        axes.set_xticks([], minor=True)
     if x == "experts":
         axes.invert_xaxis()
         axes.locator_params(axis="x", integer=True)
@@ -104,11 +109,16 @@ def _draw_references(
     scale: float,
     arms: Sequence[str],
 ) -> None:
-    styles = ("--", ":", "-.", (0, (1, 3)))
-    for number, arm in enumerate(arms):
-        value = _scaled(measured, arm, metric, scale)[0]
-        style = styles[number % len(styles)]
-        axes.axhline(value, color=theme.muted, lw=1.1, linestyle=style, label=arm)
+    """Draw arms as level lines, each with its name behind its right end."""
+    values = {arm: _scaled(measured, arm, metric, scale)[0] for arm in arms}
+    for value in values.values():
+        axes.axhline(value, color=theme.muted, lw=1.1, linestyle="--", zorder=1)
+    low, high = axes.get_ylim()
+    beside, free = axes.get_yaxis_transform(), low
+    for arm in sorted(values, key=values.__getitem__):
+        at = max(values[arm], free)  # names must not lie upon each other
+        free = at + _LINE_OF_TEXT * (high - low)
+        axes.text(1.01, at, arm, transform=beside, va="center", fontsize=8, color=theme.muted)
 
 
 def _draw_dots(axes: "Axes", theme: Theme, measured: Measured, metric: str, scale: float) -> None:
