@@ -52,7 +52,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 RUNNERS = _child(root.RUNNERS)
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
-LOOPS = _child(root.LOOPS)
+LOOPS = _child(root.LOOPS, "tove.engine.train_loop")
 HOOKS = _child(
     root.HOOKS,
     "tove.engine.hooks",
@@ -74,7 +74,7 @@ PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS)
 METRICS = _child(root.METRICS, "tove.evaluation")
 EVALUATOR = _child(root.EVALUATOR)
 TASK_UTILS = _child(root.TASK_UTILS)
-VISUALIZERS = _child(root.VISUALIZERS)
+VISUALIZERS = _child(root.VISUALIZERS, "tove.engine.visualizer")
 VISBACKENDS = _child(root.VISBACKENDS)
 LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
 INFERENCERS = _child(root.INFERENCERS, "tove.engine.inferencer")

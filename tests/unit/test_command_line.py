@@ -41,3 +41,9 @@ def faults_of_five_steps(**environment: str) -> int:
 def test_memory_that_is_freed_is_used_again_without_a_page_fault():
     assert faults_of_five_steps() < PAGES / 10
     assert faults_of_five_steps(MALLOC_MMAP_THRESHOLD_="131072") > 4 * PAGES  # as the user says
+
+
+def test_imports_are_not_looked_through_for_garbage():
+    code = "import gc, tove.command_line as c; c.prepare_process(); print(gc.isenabled())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,9 +1,7 @@
 """What the command-line tools do once their arguments are read; how they end: `tove.cli.ending`."""
 
 import argparse
-import contextlib
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,22 +54,11 @@ def train(args: argparse.Namespace) -> None:
         amp=args.amp,
         distributed=distributed,
     )
-    with _libraries_out_of_collections():
-        prepare_data(cfg)
-        if not args.stage:  # one stage alone may do without the data of the others
-            _look_over(cfg, runner.console)
-        runner.run()
-
-
-@contextlib.contextmanager
-def _libraries_out_of_collections() -> Iterator[None]:
-    """Spare what is imported the garbage collections: mmengine asks for one in each data set."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    gc.freeze()  # what was imported meanwhile, too: mmengine asks for a collection in each data set
+    prepare_data(cfg)
+    if not args.stage:  # one stage alone may do without the data of the others
+        _look_over(cfg, runner.console)
+    runner.run()
 
 
 def _look_over(cfg: Config, console: Console) -> None:
@@ -219,13 +206,16 @@ def _estimate(
     cfg: Config, known: "TokenCache", slots: list[str], images: int | None, console: Console
 ) -> None:
     from tove.backbones.feature_cache.writer import free_bytes
+    from tove.config.data_sets import most_views
     from tove.engine.cache_tools import estimate, estimate_table
     from tove.engine.distinct_views import distinct_views
 
     if images is None:
-        images = sum(len(part) * part.views for part in distinct_views(cfg))
+        views = sum(len(part) * part.views for part in distinct_views(cfg))
+    else:
+        views = images * most_views(cfg)
     free = free_bytes(known.folder)
-    console.print(estimate_table(estimate(cfg, known, slots), images, free))
+    console.print(estimate_table(estimate(cfg, known, slots), views, free))
 
 
 @command

@@ -6,6 +6,7 @@ ended gives 128 and its number.
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Na
 
     @wraps(work)
     def ended(args: argparse.Namespace) -> int:
+        gc.freeze()  # no collection looks through what is imported
+        gc.enable()
         try:
             work(args)
             sys.stdout.flush()
@@ -57,6 +60,7 @@ def command(work: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Na
             print(f"error: {told}" if told else _A_FAULT, file=sys.stderr)
             return 2 if told else 1
         finally:
+            gc.unfreeze()
             if dist.is_initialized():
                 dist.destroy_process_group()
         return 0

@@ -110,9 +110,8 @@ def origin_of(kind: type) -> dict[str, str]:
     A class of a script or of a folder on the path comes from no distribution.
     """
     package = kind.__module__.partition(".")[0]
-    names = list(_distributions().get(package, ()))
-    if package == "tove" and not names:  # an editable install lists no packages
-        names = ["tove_plugins"]
+    ours = package == "tove"  # an editable install lists no packages
+    names = ["tove_plugins"] if ours else _distributions().get(package, ())
     known = {name: metadata.version(name) for name in sorted(set(names))}
     return {"type": f"{kind.__module__}.{kind.__qualname__}", **known}
 

@@ -1,7 +1,7 @@
 """One stage's mmengine Runner: what trains, on which data, with which hooks, evaluated how.
 
-Everything that a stage trains goes through mmengine's own IterBasedTrainLoop and TestLoop; this
-module only says what they are built of. `schedule` is the short form: it fills in mmengine's
+Everything that a stage trains goes through mmengine's IterBasedTrainLoop and TestLoop; this module
+only says what they are built of. `schedule` is the short form: it fills in mmengine's
 settings, and what a config says in mmengine's own words lies over them.
 """
 
@@ -233,7 +233,7 @@ def _shards(plan: RunPlan) -> bool:
 
 def _train_settings(plan: RunPlan, schedule: Schedule) -> dict[str, Any]:
     own = plan.settings
-    train_cfg = {"type": "IterBasedTrainLoop", "max_iters": schedule.steps}
+    train_cfg = {"type": "StepsTrainLoop", "max_iters": schedule.steps}
     if schedule.val_interval and plan.val_dataloader is not None:
         train_cfg["val_interval"] = schedule.val_interval
     settings: dict[str, Any] = {
@@ -294,10 +294,10 @@ def _custom_hooks(plan: RunPlan) -> list[Any]:
 
 def _visualizer_cfg(plan: RunPlan) -> dict[str, Any]:
     if plan.schedule is None:
-        return {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+        return {"type": "NumbersFirstVisualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
     backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
     own = dict(plan.settings.get("visualizer") or {})
-    return {"type": "Visualizer", "vis_backends": backends, **own}
+    return {"type": "NumbersFirstVisualizer", "vis_backends": backends, **own}
 
 
 def _wrapper_cfg(plan: RunPlan) -> dict[str, Any] | None:
