@@ -31,7 +31,8 @@ __all__ = ["Ranker"]
 
 Ids = tuple[int, ...]
 
-_ROWS_PER_PASS = 128
+_LEAST_ROWS = 128  # of a pass
+_POSITIONS = 2**14  # of vision and prompt, a copy for each row, that a pass has where rows are more
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,11 @@ class Ranker:
             return place[i, answers[i][c][:-1]]
 
         open_ones.sort(key=number)
-        for turn, group in groupby(open_ones, lambda pair: number(pair) // _ROWS_PER_PASS):
-            part, begin = list(group), turn * _ROWS_PER_PASS
+        many = max(_LEAST_ROWS, _POSITIONS // (memory_BND.shape[1] + mask_BL.shape[1]))
+        for turn, group in groupby(open_ones, lambda pair: number(pair) // many):
+            part, begin = list(group), turn * many
             own = [(number((i, c)) - begin, answers[i][c]) for i, c in part]
-            rests = self._rests(read, rows[begin : begin + _ROWS_PER_PASS], own)
+            rests = self._rests(read, rows[begin : begin + many], own)
             for (i, c), rest in zip(part, rests, strict=True):
                 total = firsts[i][c] + rest
                 scores[i][c] = total / len(answers[i][c]) if length_normalised else total

@@ -153,7 +153,8 @@ def test_candidates_that_begin_alike_share_a_row(make, monkeypatch, stateful) ->
     monkeypatch.setattr(
         model, "_logits", lambda *args: rows.append(args[1].shape) or forward(*args)
     )
-    monkeypatch.setattr("tove.backbones.language.ranking._ROWS_PER_PASS", 6)  # a sample is split
+    for name, number in (("_LEAST_ROWS", 6), ("_POSITIONS", 0)):  # a sample is split
+        monkeypatch.setattr(f"tove.backbones.language.ranking.{name}", number)
     found = model.rank(memory(), asked(PROMPTS, candidates=[options] * 4))
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).T, rtol=1e-4, atol=1e-4)
     shared = 4 * len({"a red", "a blue", "a two", "two"})
