@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tove.backbones.experts.hub import ExpertHub
 
 GOAL = 1.03
+WHY = (
+    "to normalise by hand is the line below; what experts' code may change in the process is read "
+    "before and behind each pass, 0.12 ms of 8 at batch 1"
+)
 TINY = ("tiny_depth", "tiny_segmentation", "tiny_detection", "tiny_dino")
 
 
@@ -80,7 +84,7 @@ def measure(
     same = all(hub.specs[s].image.size == tuple(images_BCHW.shape[-2:]) for s in hub.attached)
     bare, hand = (frame.over(times["hub"], times[name]) for name in ("bare", "by hand"))
     return [  # where images are resized, that is no part of the bare networks
-        Claim(f"hub / bare experts, {label}", bare, GOAL if same else None),
+        Claim(f"hub / bare experts, {label}", bare, GOAL if same else None, why=WHY),
         Claim(f"hub / by hand, {label}", hand, None if same else GOAL),
     ]
 

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from tove.config.validation import Range
 from tove.errors import ConfigError
-from tove.methods.move_kd.sorted_lora import SortedLoRALinear, draw_kept
+from tove.methods.move_kd.sorted_lora import Permuted, SortedLoRALinear, draw_kept
 
 __all__ = ["LoRAExperts", "MoLE", "ffn_layers", "record_routing"]
 
@@ -219,12 +219,14 @@ class MoLE(nn.Module):
         fc1, act, fc2 = self.layers()
         p_T, expert_T = p_TE.max(-1)
         order_T = expert_T.argsort(stable=True)
+        back_T = order_T.argsort()
         counts = F.one_hot(expert_T, p_TE.shape[-1]).sum(0).tolist()
         chosen_T1 = self._chosen(p_T)[order_T, None].to(x_TD.dtype)
-        x_TD = x_TD.index_select(0, order_T)
+        x_TD = Permuted.apply(x_TD, order_T, back_T)
         h_TH = act(self._sorted_linear(fc1, self.down, x_TD, chosen_T1, counts))
         y_TD = self._sorted_linear(fc2, self.up, h_TH, chosen_T1, counts)
-        return y_TD.index_select(0, order_T.argsort())
+        sorted_back_TD: Tensor = Permuted.apply(y_TD, back_T, order_T)
+        return sorted_back_TD
 
     def _sorted_linear(
         self, linear: nn.Linear, pairs: LoRAExperts, x_TI: Tensor, chosen_T1: Tensor, counts: list

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["SortedLoRALinear", "draw_kept"]
+__all__ = ["Permuted", "SortedLoRALinear", "draw_kept"]
 
 
 def draw_kept(x: Tensor, dropout: float) -> tuple[Tensor, float]:
@@ -32,6 +32,23 @@ def draw_kept(x: Tensor, dropout: float) -> tuple[Tensor, float]:
     words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), device=x.device)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
     return kept, 1 / (1 - dropped / 2**16)
+
+
+class Permuted(torch.autograd.Function):
+    """Rows in another order; backwards the order is undone, where autograd sums into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, order_T: Tensor, back_T: Tensor) -> Tensor:  # noqa: ANN401
+        """Return x[order]; order[back] counts up."""
+        ctx.save_for_backward(back_T)
+        return x_TD.index_select(0, order_T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_TD: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradient of x."""
+        (back_T,) = ctx.saved_tensors
+        return g_TD.index_select(0, back_T), None, None
 
 
 class SortedLoRALinear(torch.autograd.Function):
