@@ -28,6 +28,7 @@ NAMES = (
     "detached_merged",
     "ranking",
     "scaling",
+    "processes",
     "start_up",
     "listing",
     "coco_captions",

@@ -8,6 +8,7 @@ Counted are wrong tokens, faults that nobody named, and crashes.
 """
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -83,11 +84,17 @@ def run(folder, faults, seed=0):
     return counts
 
 
-def main():
-    """Read the arguments, put faults, tell."""
+def parse_arguments():
+    """Read the arguments."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--faults", type=int, default=1000)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    """Put faults, tell."""
+    args = parse_arguments()
+    logging.disable(logging.WARNING)  # each fault that is mended warns
     with tempfile.TemporaryDirectory() as folder:
         counts = run(Path(folder), args.faults)
     print(", ".join(f"{what} {number}" for what, number in sorted(counts.items())))

@@ -108,12 +108,17 @@ def kill_and_check(folder, kills, images, seed=0):
     return check(folder, images), len(list(folder.rglob("*.tmp")))
 
 
-def main():
-    """Read the arguments, kill, check, tell."""
+def parse_arguments():
+    """Read the arguments."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--images", type=int, default=400)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    """Kill, check, tell."""
+    args = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         shards, left = kill_and_check(Path(folder), args.kills, args.images)
     print(

@@ -26,7 +26,7 @@ def test_all_of_them_are_run_by_make_bench():
     assert sorted(importlib.import_module("bench").NAMES) == names()
 
 
-LONG = {"start_up"}  # starts a training
+LONG = {"start_up", "processes"}  # start trainings
 
 
 @pytest.mark.parametrize(

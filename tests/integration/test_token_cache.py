@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tove.config.loading import load_config
+from tove.engine.cache_tools import verify
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +117,13 @@ def test_two_processes_fill_a_cache_and_train_from_it_as_they_do_live(
     cached = write_config(only_transfer, "cached.py")
     only_transfer["model"]["token_cache"] = None
     live = write_config(only_transfer, "live.py")
-    for name, config in (("cached", cached), ("live", live)):
+    kept = dict(dir=str(tmp_path / "through"), codec="fp32", mode="read-through")
+    only_transfer["model"]["token_cache"] = kept
+    through = write_config(only_transfer, "through.py")
+    for name, config in (("live", live), ("cached", cached), ("read-through", through)):
         run("train", config, "--work-dir", tmp_path / name)
-    assert losses(tmp_path / "cached") == losses(tmp_path / "live")
-    assert row_of(tmp_path / "cached")["metrics"] == row_of(tmp_path / "live")["metrics"]
+        assert losses(tmp_path / name) == losses(tmp_path / "live")
+        assert row_of(tmp_path / name)["metrics"] == row_of(tmp_path / "live")["metrics"]
+    whole = list(verify(tmp_path / "through"))
+    assert len(whole) == 2  # the encoder and one expert
+    assert all(sound and not damaged for _, sound, damaged in whole)

@@ -18,6 +18,7 @@ __all__ = [
     "is_wrapper",
     "loaders_by_split",
     "loaders_of",
+    "most_views",
 ]
 
 _SUFFIX = "_dataloader"
@@ -55,6 +56,11 @@ def data_sets(cfg: Config) -> Iterator[tuple[str, Any]]:
             check_value(dataset, dict, f"{loader}.dataset or one inside it")
             yield loader, dataset
             stack.extend(_wrapped(dataset, loader))
+
+
+def most_views(cfg: Config) -> int:
+    """Return how many views of each image a config's data sets have, each with its own tokens."""
+    return max(int((entry.get("augment") or {}).get("views", 1)) for _, entry in data_sets(cfg))
 
 
 def by_use(cfg: Config) -> list[tuple[str, Any]]:

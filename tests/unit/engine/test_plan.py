@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,14 @@ def test_images_hours_and_price(plan: Plan, cfg: Config):
     seconds = sum(s.steps * s.batch_size * s.step_flops / 1e9 for s in plan.stages)
     assert plan.gpu_hours == pytest.approx(2 * seconds / 3600)
     assert plan.price == pytest.approx(3 * plan.gpu_hours)
+
+
+def test_a_cache_holds_every_view_of_an_image(cfg: Config, plan: Plan):
+    several = deepcopy(cfg)
+    several.train_dataloader.dataset.datasets[0].augment = dict(views=4, flip=0.5)
+    made = make_plan(several, PlanOptions(stage="transfer", words=WORDS, images=100))
+    assert (made.images, plan.images) == (400, 100)
+    assert made.caches[0].total_bytes == 4 * plan.caches[0].total_bytes
 
 
 def test_sizes_of_a_cache(plan: Plan, built: Any):

@@ -20,7 +20,8 @@ class PlanOptions:
 
     Attributes:
         stage: plan this stage alone.
-        images: whose tokens a cache is to hold; None is as many as the longest training draws.
+        images: whose tokens a cache is to hold, in all views that data sets have of one; None is as
+            many as the longest training draws.
         words: of the text of a sample.
         gpus: processes, each on a device.
         amp: mixed precision.

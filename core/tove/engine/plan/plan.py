@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 
 from tove.backbones.feature_cache.codecs import Codec
 from tove.backbones.shapes import shapes_alone
+from tove.config.data_sets import most_views
 from tove.engine.parts import REST, part_of
 from tove.engine.plan.options import PlanOptions, context_of, training_stages
 from tove.engine.plan.results import CacheSize, PartPlan, Plan, StagePlan
@@ -42,7 +43,8 @@ def make_plan(cfg: Config, options: PlanOptions) -> Plan:
     planned = []
     for stage in training_stages(shapes, options.stage):
         planned.append(_plan_stage(cfg, shapes, stage, options))
-    images = options.images or max(plan.images for plan, _ in planned)
+    draws = max(plan.images for plan, _ in planned)  # of views, where images have several
+    views = options.images * most_views(shapes) if options.images else draws
     model = max((model for _, model in planned), key=lambda model: len(_sources(model)))
     seconds = [plan.seconds for plan, _ in planned]
     hours = None
@@ -52,8 +54,8 @@ def make_plan(cfg: Config, options: PlanOptions) -> Plan:
     return Plan(
         stages=[plan for plan, _ in planned],
         others=[entry["name"] for entry in cfg.stages if entry["name"] not in names],
-        images=images,
-        caches=_caches(model, images),
+        images=views,
+        caches=_caches(model, views),
         gpus=options.gpus,
         gpu_hours=hours,
         price=None if hours is None or options.price is None else hours * options.price,
@@ -202,7 +204,7 @@ def _sources(model: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a method's
     return getattr(getattr(model, "teacher", model), "sources", {})
 
 
-def _caches(model: Any, images: int) -> list[CacheSize]:  # noqa: ANN401 - a method's
+def _caches(model: Any, views: int) -> list[CacheSize]:  # noqa: ANN401 - a method's
     """Return what the tokens of a model's frozen networks take, by codec."""
     sources, grid = _sources(model), getattr(model, "teacher", model).encoder.grid
     found = []
@@ -212,5 +214,5 @@ def _caches(model: Any, images: int) -> list[CacheSize]:  # noqa: ANN401 - a met
             narrow = source.width <= _PCA and "pca" in text
             own = text.replace(f"pca{_PCA}+", "") if narrow else text
             entries[slot] = Codec(own, source, grid).entry_bytes
-        found.append(CacheSize(text, entries, sum(entries.values()) * images))
+        found.append(CacheSize(text, entries, sum(entries.values()) * views))
     return found

@@ -104,7 +104,7 @@ class Plan:
     Attributes:
         stages: that train.
         others: the names of the stages that do not, whose time is not in it.
-        images: whose tokens are counted.
+        images: whose tokens are counted; several views of one count as many.
         caches: by codec.
         gpus: processes.
         gpu_hours: of all trainings; None where no time is known.
