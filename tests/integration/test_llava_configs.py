@@ -1,7 +1,6 @@
 """LLaVA-NeXT's configs in miniature, both stages, over an encoder that experts have taught."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +39,7 @@ def configs(
     taught.teachers = [DINO]
     taught.export(root / "export", ["transformers"])
     made = {}
-    for stage, file, steps in (("pretrain", "captions", 2), ("finetune", "talks", STEPS)):
+    for stage, file in (("pretrain", "captions"), ("finetune", "talks")):
         data: dict[str, Any] = dict(ann_file=f"{file}.json", img_dir="images")
         loader = dict(num_workers=0, persistent_workers=False, dataset=data)
         settings = dict(
@@ -55,7 +54,7 @@ def configs(
             ),
             train_dataloader=loader,
             test_dataloader=loader,
-            schedule=dict(steps=steps, lr=1e-2, warmup=1, checkpoint_interval=5),
+            schedule=dict(steps=STEPS, lr=1e-2, warmup=1, checkpoint_interval=5),
         )
         made[stage] = root / f"{stage}.py"
         made[stage].write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()))
@@ -78,8 +77,8 @@ def run(configs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     return work
 
 
-def curve(work: Path) -> list[dict[str, float]]:
-    path = work / "finetune/loss.jsonl"
+def curve(folder: Path) -> list[dict[str, float]]:
+    path = folder / "loss.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -119,13 +118,8 @@ def test_the_folder_is_a_stock_llava_next_that_answers_as_we_do_and_names_the_te
     assert "tiny_dino" in (folder / "README.md").read_text()
 
 
-@pytest.mark.heavy
-def test_killed_in_the_second_stage_and_resumed_it_gives_the_same_losses(
-    run: Path, configs: dict[str, Path], launch: Callable, tmp_path: Path
-):
-    work = tmp_path / "work"
-    shutil.copytree(run / "pretrain", work / "pretrain")
-    command = ["tools/train.py", str(configs["finetune"]), "--work-dir", str(work)]
+def kill_in(stage: Path, command: list[str]) -> None:
+    """Start a training and end it by SIGKILL once its eighth step is written."""
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=REPOSITORY,
@@ -134,14 +128,24 @@ def test_killed_in_the_second_stage_and_resumed_it_gives_the_same_losses(
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while len(curve(work)) < 8:
+    while len(curve(stage)) < 8:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(curve(work)) < STEPS, "killed too late to test anything"
-    done = launch(*command, "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert curve(work) == curve(run)
-    assert len(curve(work)) == STEPS
+    assert len(curve(stage)) < STEPS, "killed too late to test anything"
+
+
+@pytest.mark.heavy
+def test_killed_in_each_stage_and_resumed_they_give_the_same_losses(
+    run: Path, configs: dict[str, Path], launch: Callable, tmp_path: Path
+):
+    work = tmp_path / "work"
+    for stage, config in configs.items():
+        command = ["tools/train.py", str(config), "--work-dir", str(work)]
+        kill_in(work / stage, command)
+        done = launch(*command, "--resume")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert curve(work / stage) == curve(run / stage)
+        assert len(curve(work / stage)) == STEPS
