@@ -22,7 +22,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--stage", help="run this stage alone, from what earlier stages wrote")
     parser.add_argument("--checkpoint", help="with --stage: the model checkpoint it starts from")
-    parser.add_argument("--amp", action="store_true", help="mixed precision (needs an accelerator)")
+    parser.add_argument(
+        "--amp", action="store_true", help="mixed precision (in float16 on an accelerator)"
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",

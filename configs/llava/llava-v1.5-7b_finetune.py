@@ -10,7 +10,7 @@ _base_ = ["./llava-v1.5-7b_pretrain.py"]
 batch_size = 16  # in each process; 8 of them make 128
 model = dict(language=dict(chat="v1"))
 instructions = dict(
-    type="LlavaConversations", ann_file="llava_v1_5_mix665k.json", img_dir=".", view="pad"
+    type="LlavaConversations", ann_file="llava_v1_5_mix665k.json", img_dir="", view="pad"
 )
 train_dataloader = dict(
     sampler=dict(_delete_=True, type="ModalityLengthSampler"),

@@ -44,6 +44,7 @@ test_dataloader = dict(
     **workers,
 )
 test_evaluator = [dict(type="ConversationAccuracy", match="exact")]
+table_metrics = ["chat/accuracy"]
 
 # --- schedule -------------------------------------------------------------------------------------
 schedule = dict(

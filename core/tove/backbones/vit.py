@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import cached_file, logging
 
+from tove.backbones.loading_bars import without_bars
 from tove.backbones.preprocess import Preprocess
 from tove.backbones.shapes import architecture, building_shapes
 from tove.errors import ConfigError
@@ -90,6 +91,7 @@ def count_blocks(layer: int, num_layers: int, name: str) -> int:
     return layer % (num_layers + 1)
 
 
+@without_bars()
 def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: ANN401
     """Load a model of transformers in float32; the library draws what is missing at random.
 

@@ -44,6 +44,7 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
     problems: list[str] = []
     remarks: list[str] = []
     splits: dict[str, set[str]] = {}
+    looked_for: set[tuple[Any, ...]] = set()
     chosen = loaders_by_split(cfg)
     entries = [(loader, dict(entry)) for loader, entry in data_sets(cfg) if not is_wrapper(entry)]
     columns = (
@@ -58,7 +59,7 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
             progress.update(task, description=f"looking over {loader}: {_name(entry)}")
             try:
                 dataset = _build(entry)
-                remarks += _looked_for(dataset, loader)
+                remarks += _looked_for(dataset, loader, looked_for)
                 remarks += _decode_some(dataset, loader)
                 for split in [name for name, own in chosen.items() if loader in own]:
                     name = "train" if split == "train" else loader.removesuffix("_dataloader")
@@ -82,14 +83,27 @@ def _build(entry: dict[str, Any]) -> Any:  # noqa: ANN401 - any data set
     return dataset
 
 
-def _looked_for(dataset: Any, loader: str) -> list[str]:  # noqa: ANN401 - any data set
+def _looked_for(
+    dataset: Any,  # noqa: ANN401 - any data set
+    loader: str,
+    known: set[tuple[Any, ...]],
+) -> list[str]:
     """Look for every image of conversations; return a remark where some are not as named.
+
+    Args:
+        dataset: of the loader.
+        loader: its name.
+        known: files whose images have been looked for, hundreds of thousands maybe; it is filled.
 
     Raises:
         ConfigError: more are missing or damaged than the data set puts up with.
     """
     if not hasattr(dataset, "check_images"):
         return []  # looked for them when its annotations were read
+    file = (dataset.ann_file, dataset.img_dir, dataset.corrupt_limit)
+    if file in known:
+        return []
+    known.add(file)
     report = dataset.check_images()
     if report.num_unreadable > dataset.corrupt_limit:
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tove.backbones.loading_bars import without_bars
 from tove.data.image_io import load_image
 
 __all__ = ["StockLlava", "is_llava_folder"]
@@ -36,6 +37,7 @@ class StockLlava:
 
     experts: tuple[str, ...] = ()
 
+    @without_bars()
     def __init__(self, folder: Path, device: str | None = None, dtype: str | None = None) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -43,7 +45,8 @@ class StockLlava:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype or "auto")
         self.model = loaded.to(device).eval()
-        self.processor: Any = AutoProcessor.from_pretrained(folder)
+        # Pillow's pixels, which training saw; version 5 would take torchvision's.
+        self.processor: Any = AutoProcessor.from_pretrained(folder, backend="pil")
 
     def __repr__(self) -> str:
         return f"<{type(self.model).__name__} of {self.stage}, on {self.model.device}>"

@@ -136,11 +136,14 @@ def test_images_of_conversations_are_looked_for(config, tmp_path):
     assert look_over(config) == ([], [])
     (tmp_path / "images/1.png").rename(tmp_path / "images/1.gif")
     (tmp_path / "images/2.png").unlink()
+    config.test_dataloader.dataset = Config(dict(d=talks)).d
+    fill_in(config)
     problems, remarks = look_over(config)
     assert not problems
-    assert "1 missing, first" in remarks[0]
+    assert [remark for remark in remarks if "missing, first" in remark] == remarks[:1]  # told once
     assert "1 under another suffix" in remarks[0]
     config.train_dataloader.dataset.corrupt_limit = 0
     (problem,) = look_over(config).problems
+    assert problem.startswith("train_dataloader")
     assert "more than corrupt_limit=0" in problem
     assert "2.png" in problem

@@ -109,7 +109,9 @@ class ChatLanguageModel(nn.Module):
             # Only the language model is in here, so no pattern can reach a vision tower.
             attach_adapters(self.lm, {"type": "lora", **(lora or {})})
         if checkpointing:
-            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+            old = self.lm.gradient_checkpointing_enable  # its name before transformers 5.24
+            enable = getattr(self.lm, "activation_checkpointing_enable", old)
+            enable({"use_reentrant": False})
         self.newline_D = _newline(self.width) if newline else None
         self.end_ids = _end_ids(self.lm.config, tokenizer)
         end = tokenizer.convert_ids_to_tokens(self.end_ids[0])

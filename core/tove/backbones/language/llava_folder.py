@@ -27,7 +27,12 @@ from tove.backbones.experts.licences import Terms
 from tove.backbones.language.chat_formats import IMAGE
 from tove.backbones.language.llava_check import compare_with_stock
 from tove.backbones.language.llava_parts import LlavaParts
-from tove.backbones.language.llava_state import language_state, vision_state, with_token_rows
+from tove.backbones.language.llava_state import (
+    check_head,
+    language_state,
+    vision_state,
+    with_token_rows,
+)
 from tove.backbones.language.llava_text import folder_tokenizer, model_card
 from tove.backbones.tokenizer_files import write_tokenizer
 from tove.errors import ConfigError
@@ -112,6 +117,7 @@ def check_parts(parts: LlavaParts) -> None:
         raise ConfigError(
             "The encoder has LoRA layers, which no stock model would load; fold them in first."
         )
+    check_head(parts.language.lm)
     if (parts.view == "anyres") != bool(parts.grids):
         raise ConfigError(
             f"The view is {parts.view!r} with the grids {list(parts.grids)}; 'anyres' needs the "

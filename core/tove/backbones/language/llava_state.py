@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tove.errors import ConfigError
 
-__all__ = ["language_state", "vision_state", "with_token_rows"]
+__all__ = ["check_head", "language_state", "vision_state", "with_token_rows"]
 
 
 def vision_state(tower: nn.Module) -> dict[str, Tensor]:
@@ -35,19 +35,31 @@ def vision_state(tower: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def language_state(model: Any) -> dict[str, Tensor]:  # noqa: ANN401
-    """Return the weights of a causal language model, LoRA folded in; the model stays as it is.
+def check_head(model: Any) -> None:  # noqa: ANN401
+    """Check that a causal language model's logits are the product with its head, and no more.
 
     Raises:
-        ConfigError: its head has a bias, for which a Llava model has no place.
+        ConfigError: a bias, a scale or a cap is upon them, for which a Llava model has no place.
     """
     head = model.get_output_embeddings()
-    if getattr(head, "bias", None) is not None:
-        raise ConfigError(
-            f"The head of {type(model).__name__} has a bias, which stock Llava models have not, so "
-            "no Llava folder can hold this language model; use a Llama, Qwen, Mistral, SmolLM2 or "
-            "Gemma model."
-        )
+    products: list[Tensor] = []
+    with head.register_forward_hook(lambda layer, given, product: products.append(product)):
+        words_12D = model.get_input_embeddings().weight[None, :2]
+        logits_12V = model(inputs_embeds=words_12D, use_cache=False).logits
+    same = torch.equal(products[0].to(logits_12V.dtype), logits_12V)
+    if same and getattr(head, "bias", None) is None:
+        return
+    raise ConfigError(
+        f"{type(model).__name__} has a bias, a scale or a cap on the logits of its head, which "
+        "stock Llava models have not, so no Llava folder can hold this language model; use a "
+        "Llama, Qwen, Mistral, SmolLM2, Phi-3 or Gemma 3 model."
+    )
+
+
+@torch.no_grad()
+def language_state(model: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    """Return the weights of a causal language model, LoRA folded in; the model stays as it is."""
+    head = model.get_output_embeddings()
     folded = _folded(model)
     base, words = model.base_model, model.get_input_embeddings().weight
     state = {}

@@ -16,7 +16,7 @@ from tove.backbones.experts.licences import Terms
 from tove.backbones.language import llava_folder
 from tove.backbones.language.chat import ChatLanguageModel
 from tove.backbones.language.image_projector import ImageProjector
-from tove.backbones.language.llava_folder import LlavaParts, write_llava_folder
+from tove.backbones.language.llava_folder import LlavaParts, check_parts, write_llava_folder
 from tove.data.views import build_view
 from tove.errors import ConfigError
 from tove.modules.tiles import pack_images
@@ -260,6 +260,34 @@ def test_what_is_no_llava_is_refused(make, tmp_path, change, told) -> None:
     change(parts, tmp_path)
     with pytest.raises(ConfigError, match=told):
         write_llava_folder(parts, tmp_path / "llava")
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("gemma2", dict(head_dim=8, final_logit_softcapping=3.0)),
+        ("granite", dict(logits_scaling=8)),
+    ],
+)
+def test_a_cap_or_scale_on_the_logits_is_refused_before_training(
+    make, chat_folder, tmp_path, kind, own
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat_folder)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer) + 8,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        **own,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    parts, _ = make("crop", lora=False, pretrained=tmp_path)
+    with pytest.raises(ConfigError, match="a scale or a cap on the logits"):
+        check_parts(parts)
 
 
 def test_a_folder_that_reads_back_otherwise_is_not_kept(make, tmp_path, monkeypatch) -> None:
