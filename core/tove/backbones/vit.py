@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import __version__ as transformers_version
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import cached_file, logging
 
@@ -124,8 +126,20 @@ def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: 
         raise ConfigError(
             f"{pretrained!r} is not a whole {model_class.__name__}: it has no {missing[0]!r} (and "
             f"{len(missing) - 1} more); point model.encoder.pretrained at a folder that does."
+            f"{_of_a_later_version(model.config)}"
         )
     return model
+
+
+def _of_a_later_version(config: Any) -> str:  # noqa: ANN401
+    """Return what to do about weights with the names that a later transformers gives them."""
+    saved = Version(getattr(config, "transformers_version", None) or "0")
+    if saved.major <= Version(transformers_version).major:
+        return ""
+    return (
+        f" It was saved by transformers {saved}, whose names {transformers_version} does not know: "
+        "install that version, or let an older one save it."
+    )
 
 
 def own_preprocess(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModel, ViTConfig, ViTModel
 
 from tove.backbones.clip.encoder import TransformersCLIP
@@ -76,6 +77,17 @@ def test_another_architecture_is_refused(tmp_path):
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32)
     ViTModel(config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"not a whole CLIPVisionModel|could not be loaded"):
+        TransformersCLIP(str(tmp_path))
+
+
+def test_weights_under_the_names_of_a_later_version_are_told(clip_folder, tmp_path):
+    model = CLIPVisionModel.from_pretrained(clip_folder)
+    unknown = {f"later.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(unknown, tmp_path / "model.safetensors", {"format": "pt"})
+    model.config.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_version": "99.0.1"}))
+    with pytest.raises(ConfigError, match=r"saved by transformers 99\.0\.1, .* install that"):
         TransformersCLIP(str(tmp_path))
 
 

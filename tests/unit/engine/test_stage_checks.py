@@ -98,7 +98,8 @@ def test_a_source_that_no_earlier_stage_is(settings: Settings, tmp_path: Path, s
 
 def test_a_source_that_comes_later(settings: Settings, tmp_path: Path):
     settings["stages"].reverse()
-    with pytest.raises(ConfigError, match="none of that name comes before it"):
+    told = "none of that name comes before it, and .*/model.pth is not there.* same --work-dir"
+    with pytest.raises(ConfigError, match=told):
         check(settings, tmp_path)
 
 

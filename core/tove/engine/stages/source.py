@@ -25,7 +25,8 @@ def check_source(context: StageContext, stage: str, source: str) -> None:
     if source not in earlier:
         raise ConfigError(
             f"Stage '{stage}' takes the model of stage '{source}', but none of that name comes "
-            f"before it. {close_matches(source, earlier)}"
+            f"before it, and {context.model_path(source)} is not there. Where another config "
+            f"trains it, run that first, with the same --work-dir. {close_matches(source, earlier)}"
         )
 
 
