@@ -34,7 +34,7 @@ RUNNER_SETTINGS = frozenset(
         "visualizer",
     }
 )
-"""mmengine's vocabulary: a stage's Runner reads these, see `tove.engine.loop`."""
+"""mmengine's vocabulary: a stage's Runner reads these, see `tove.engine.run_plan`."""
 
 TRAINING_SETTINGS = (
     "auto_scale_lr",
