@@ -194,10 +194,14 @@ def test_the_best_of_a_stage_without_validation_is_told(
     assert "it has nothing to go by; set schedule.val_interval" in told[0]
 
 
-def stage_rehearsal(settings: Settings, folder: Path, name: str) -> None:
+def run_config(settings: Settings, folder: Path) -> Config:
     cfg = Config({**settings, "work_dir": str(folder)})
     check_config(cfg)
-    runner = StagedRunner(cfg)
+    return cfg
+
+
+def stage_rehearsal(settings: Settings, folder: Path, name: str) -> None:
+    runner = StagedRunner(run_config(settings, folder))
     runner._build(next(e for e in runner.entries if e["name"] == name)).rehearse(runner.context)
 
 
@@ -259,3 +263,16 @@ def test_a_metric_that_asks_for_more_than_answers_is_left_alone():
         assert score_names(Statements(), [dict(type="WantsMore")]) is None
     finally:
         METRICS.module_dict.pop("WantsMore")
+
+
+@pytest.mark.parametrize(("metric", "told"), [("vsr/acuracy", True), ("vsr/accuracy", False)])
+def test_a_column_that_nothing_measures(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture, metric: str, told: bool
+):
+    runner = StagedRunner(run_config({**settings, "table_metrics": [metric]}, tmp_path))
+    runner.context.evaluation_loader("test_dataloader")
+    runner._look_at_table()
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "names 'vsr/acuracy', which is not measured. Did you mean 'vsr/accuracy" in said
+    ) is told
