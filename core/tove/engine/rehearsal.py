@@ -65,7 +65,8 @@ def rehearse_training(plan: RunPlan) -> None:
 def _schedulers(plan: RunPlan, settings: Settings, stage: str) -> Iterator[tuple[str, Any]]:
     """Yield the schedulers with their places, on an optimiser of their own."""
     wrapper = _optim_wrapper(plan.model, settings["optim_wrapper"], f"{stage}optim_wrapper")
-    given = {"optimizer": wrapper, "epoch_length": len(plan.train_dataloader)}
+    loader: Any = plan.train_dataloader
+    given = {"optimizer": wrapper, "epoch_length": len(loader)}
     entries = settings["param_scheduler"]
     for number, entry in enumerate(entries if isinstance(entries, list | tuple) else [entries]):
         where = f"{stage}param_scheduler.{number}"

@@ -35,7 +35,7 @@ class RunPlan:
         seed: of the data order and of every step.
         meta: entries for the meta of its checkpoints.
         schedule: of the training; None only evaluates.
-        train_dataloader: built, or mmengine's config; needed with a schedule.
+        train_dataloader: built; needed with a schedule.
         test_dataloader: built; None evaluates nothing.
         evaluator: metrics' configs, for test and validation.
         val_dataloader: built; for evaluations during training.
@@ -52,7 +52,7 @@ class RunPlan:
     seed: int
     meta: Callable[[], dict[str, Any]]
     schedule: Schedule | None = None
-    train_dataloader: DataLoader | Mapping[str, Any] | None = None
+    train_dataloader: DataLoader | None = None
     test_dataloader: DataLoader | None = None
     evaluator: Sequence[Mapping[str, Any]] = ()
     val_dataloader: DataLoader | None = None
