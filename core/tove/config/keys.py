@@ -120,12 +120,16 @@ def check_names(names: Iterable[str]) -> None:
             )
 
 
-def check_settings(cfg: Mapping[str, Any]) -> None:
+def check_settings(cfg: Mapping[str, Any], place: str = "") -> None:
     """Refuse top-level settings of a wrong kind; that they are there is for others to check.
+
+    Args:
+        cfg: the config, or what a stage lays over some of its settings.
+        place: of the stage's, with a dot at its end.
 
     Raises:
         ConfigError: one is, such as `model = None` or `stages = "transfer"`.
     """
     for key, hint in _KINDS.items():
         if key in cfg:
-            check_value(cfg[key], hint, key)
+            check_value(cfg[key], hint, f"{place}{key}")

@@ -11,7 +11,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import Registry
@@ -19,7 +19,13 @@ from mmengine.runner.priority import get_priority
 
 from tove import registry
 from tove.config.build import or_told
-from tove.config.validation import accepted_arguments, check_arguments, check_known, look_up
+from tove.config.validation import (
+    accepted_arguments,
+    check_arguments,
+    check_known,
+    check_value,
+    look_up,
+)
 from tove.engine.quiet import errors_only
 from tove.engine.run_plan import RunPlan, runner_settings
 from tove.engine.score_names import check_score
@@ -28,6 +34,7 @@ from tove.engine.sharding import SHARD, shard
 __all__ = ["rehearse_training"]
 
 Settings = Mapping[str, Any]
+_GIVEN = ("params", "optimizer", "module")  # by mmengine, and by no config
 _NAMES_SCORES = ("save_best", "monitor")  # what mmengine's parts call a score that they go by
 
 
@@ -78,7 +85,8 @@ def _optim_wrapper(model: Any, settings: Settings, where: str) -> OptimWrapper: 
         optimizer = settings["optimizer"]
         kind = look_up(registry.OPTIMIZERS, optimizer.get("type"), f"{where}.optimizer")
         _check_names(kind, optimizer, f"{where}.optimizer")
-        own = {k: v for k, v in settings.items() if k not in ("constructor", "paramwise_cfg")}
+        apart = ("constructor", "optimizer", "paramwise_cfg")
+        own = {key: value for key, value in settings.items() if key not in apart}
         _check_names(look_up(registry.OPTIM_WRAPPERS, settings["type"], where), own, where)
 
     wrapper = or_told(partial(build_optim_wrapper, model, dict(settings)), where, check)
@@ -95,14 +103,15 @@ def _hooks(plan: RunPlan, default: Settings, stage: str) -> Iterator[tuple[str, 
     own = enumerate(plan.settings.get("custom_hooks", ()))
     entries |= {f"{stage}custom_hooks.{number}": entry for number, entry in own}
     for where, entry in entries.items():
+        if entry is None:  # leaves a default hook out
+            continue
         hook = entry
-        if isinstance(entry, Mapping):
+        if not isinstance(entry, Hook):
+            check_value(entry, dict, where)
+            own_priority = entry.get("priority", "NORMAL")
+            or_told(partial(get_priority, own_priority), f"{where}.priority")
             settings = {key: value for key, value in entry.items() if key != "priority"}
             hook = _build(registry.HOOKS, settings, where)
-        if hook is None:
-            continue
-        priority = entry.get("priority") if isinstance(entry, Mapping) else None
-        or_told(partial(get_priority, priority or hook.priority), f"{where}.priority")
         if isinstance(hook, EMAHook):  # its average has arguments of its own
             or_told(partial(hook.before_run, SimpleNamespace(model=plan.model)), where)
         yield where, hook
@@ -135,4 +144,5 @@ def _check_names(target: Callable[..., Any], entry: Settings, where: str) -> Non
     """Refuse arguments that a class does not take; their values are its own business."""
     known = accepted_arguments(target)
     if known is not None:
-        check_known(entry, {*known, "_scope_"}, where)
+        given = {key: value for key, value in entry.items() if key not in ("type", "_scope_")}
+        check_known(given, known - {"type", *_GIVEN}, where)

@@ -115,6 +115,10 @@ MISTAKES: dict[str, tuple[Settings, str]] = {
         dict(custom_hooks=[dict(type="EMAHook", priority="HIHG")]),
         r"custom_hooks\.0\.priority cannot be built \(.*HIHG",
     ),
+    "a hook that is none": (
+        dict(custom_hooks=["{type:EMAHook"]),
+        r"custom_hooks\.0 is '\{type:EMAHook', but it must be a dict",
+    ),
     "a default hook's argument": (
         dict(default_hooks=dict(logger=dict(intervall=1))),
         r"default_hooks\.logger\.intervall is unknown\. .*'interval'",
