@@ -49,7 +49,7 @@ TRAINING_SETTINGS = (
 _KINDS: dict[str, Any] = {
     "auto_scale_lr": dict,
     "batch_size": Annotated[int, Range(1)],
-    "custom_hooks": list,
+    "custom_hooks": list[Any],
     "custom_imports": dict | None,
     "data_root": str | None,
     "default_hooks": dict,

@@ -268,7 +268,7 @@ def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
     if origin is tuple and ... not in inner:
         return f"a list of {len(inner)}: {', '.join(map(_described, inner))}"
     if origin in _LISTS:
-        return f"a list, each entry {_described(inner[0])}"
+        return "a list" if inner[0] is Any else f"a list, each entry {_described(inner[0])}"
     if origin in (dict, Mapping):
         each = _described(inner[1])
         return "a dict" if inner[1] is Any else f"a dict, each entry {each}"

@@ -187,7 +187,7 @@ MISTAKES = {
     "its kind in a stage": (
         lambda s: s["stages"][2].update(runner={"custom_hooks": {"type": "EMAHook"}}),
         ConfigError,
-        r"stages\.transfer\.runner\.custom_hooks is .*, but it must be",
+        r"stages\.transfer\.runner\.custom_hooks is .*, but it must be a list\.",
     ),
     "a stage's scheduler": (
         lambda s: s["stages"][2].update(runner={"param_scheduler": {"type": "CosineLR"}}),
