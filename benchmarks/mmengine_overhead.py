@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmengine.optim import build_optim_wrapper
     from torch.utils.data import DataLoader
 
-    from tove.engine.loop import RunPlan, build_stage_runner
+    from tove.engine.loop import build_stage_runner
     from tove.engine.optimizer import Schedule, optim_wrapper_cfg
+    from tove.engine.run_plan import RunPlan
     from tove.engine.seeding import seed_step
     from tove.registry import MODELS
 

@@ -7,7 +7,13 @@ A package with a method does the same with `tove_methods()`, `MethodSpec`s and `
 model imports the engine's public list, `tove.api`, besides.
 """
 
-from tove_plugins._building import build_expert, build_from_spec, check_build, resolve_expert
+from tove_plugins._building import (
+    build_expert,
+    build_from_spec,
+    check_build,
+    expert_factory,
+    resolve_expert,
+)
 from tove_plugins._catalog import (
     Catalog,
     ExpertEntry,
@@ -66,6 +72,7 @@ __all__ = [
     "check_build",
     "discover",
     "discover_methods",
+    "expert_factory",
     "find_weights",
     "hookimpl",
     "hookspec",

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 _MOST = 600  # characters of an error that is passed on
 
-__all__ = ["build_expert", "build_from_spec", "check_build", "resolve_expert"]
+__all__ = [
+    "build_expert",
+    "build_from_spec",
+    "check_build",
+    "expert_factory",
+    "resolve_expert",
+]
 
 
 def build_expert(
@@ -101,6 +107,18 @@ def check_build(
     entry = discover().get(name)
     label = f"expert '{name}' ({entry.origin})"
     _ready(entry.spec, tiny, weights, sha256, options, label)
+
+
+def expert_factory(name: str) -> Callable[..., Any]:
+    """Import the factory of an installed expert, which says by its arguments what options it takes.
+
+    Raises:
+        ExpertNotAvailable: No active plugin offers it.
+        ExpertBuildError: It cannot be imported.
+    """
+    entry = discover().get(name)
+    what = f"factory {entry.spec.factory} of expert '{name}' ({entry.origin})"
+    return import_named(entry.spec.factory, what)
 
 
 def resolve_expert(

@@ -82,6 +82,11 @@ def _stage(name: str, **options: object) -> Change:
     return change
 
 
+def _runner(name: str, **options: object) -> Change:
+    """Give a stage settings in mmengine's words."""
+    return _stage(name, runner=options)
+
+
 CASES: dict[str, Change] = {
     "val statements are no JSON": _write("annotations/statements_val.jsonl", "{"),
     "val statements are empty": _write("annotations/statements_val.jsonl", ""),
@@ -115,8 +120,31 @@ CASES: dict[str, Change] = {
     "a metric's option": lambda s, d, w: s["test_evaluator"][1].update(num_resample=3),
     "a budget of 5 of 2 experts": _stage("detach", budget=5),
     "a later stage trains nothing": _stage("transfer", trains=[]),
-    "a later stage's hook of no name": _stage("merge", runner={"custom_hooks": [{"type": "No"}]}),
+    "a later stage's hook of no name": _runner("merge", custom_hooks=[dict(type="No")]),
     "a metric that nothing measures": _stage("detach", metric="vqa/accuracy"),
+    "a metric misspelt behind its prefix": _stage("detach", metric="vsr/acuracy"),
+    "the score of the best, misspelt": _runner(
+        "transfer",
+        train_cfg=dict(val_interval=2),
+        default_hooks=dict(checkpoint=dict(save_best="vsr/acuracy", rule="greater")),
+    ),
+    "an optimiser's argument": _runner(
+        "merge", optim_wrapper=dict(optimizer=dict(type="SGD", momentun=0.9))
+    ),
+    "an optimiser's value": _runner(
+        "merge", optim_wrapper=dict(optimizer=dict(type="SGD", momentum=-1.0))
+    ),
+    "an argument of clip_grad": _runner("merge", optim_wrapper=dict(clip_grad=dict(nrom=1.0))),
+    "a scheduler's argument": _runner(
+        "merge", param_scheduler=[dict(type="MultiStepLR", milestone=[2])]
+    ),
+    "a hook's argument": _runner("merge", custom_hooks=[dict(type="EMAHook", momentun=0.1)]),
+    "a visualizer's backend": _runner(
+        "merge", visualizer=dict(vis_backends=[dict(type="WandbVisBackend", proj="x")])
+    ),
+    "a loader that torch refuses": lambda s, d, w: s["unlabelled_dataloader"].update(
+        prefetch_factor=2, num_workers=0
+    ),
     "no metric at all": lambda s, d, w: s.update(test_evaluator=[]),
     "a ranking of no name": _stage("detach", rule="gates"),
     "a student of no kind": lambda s, d, w: s["merging"]["model"].update(student="all"),

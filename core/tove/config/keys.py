@@ -34,7 +34,7 @@ RUNNER_SETTINGS = frozenset(
         "visualizer",
     }
 )
-"""mmengine's vocabulary: a stage's Runner reads these, see `tove.engine.loop`."""
+"""mmengine's vocabulary: a stage's Runner reads these, see `tove.engine.run_plan`."""
 
 TRAINING_SETTINGS = (
     "auto_scale_lr",
@@ -49,7 +49,7 @@ TRAINING_SETTINGS = (
 _KINDS: dict[str, Any] = {
     "auto_scale_lr": dict,
     "batch_size": Annotated[int, Range(1)],
-    "custom_hooks": list,
+    "custom_hooks": list[Any],
     "custom_imports": dict | None,
     "data_root": str | None,
     "default_hooks": dict,
@@ -120,12 +120,16 @@ def check_names(names: Iterable[str]) -> None:
             )
 
 
-def check_settings(cfg: Mapping[str, Any]) -> None:
+def check_settings(cfg: Mapping[str, Any], place: str = "") -> None:
     """Refuse top-level settings of a wrong kind; that they are there is for others to check.
+
+    Args:
+        cfg: the config, or what a stage lays over some of its settings.
+        place: of the stage's, with a dot at its end.
 
     Raises:
         ConfigError: one is, such as `model = None` or `stages = "transfer"`.
     """
     for key, hint in _KINDS.items():
         if key in cfg:
-            check_value(cfg[key], hint, key)
+            check_value(cfg[key], hint, f"{place}{key}")

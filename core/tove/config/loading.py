@@ -36,8 +36,10 @@ def load_config(path: str, options: list[str] | None = None, work_dir: str | Non
             "of mmengine's text style, without read_base(); where one changes a setting of its "
             "_base_ from a value to a dict, add _delete_=True to that dict."
         ) from error
-    if options:
-        given = parse_options(options, cfg)
+    kinds = [text for text in options or () if text.partition("=")[0].endswith(".type")]
+    others = [text for text in options or () if text not in kinds]
+    for some in (kinds, others):  # what an option wants depends on whose it is
+        given = parse_options(some, cfg)
         _check_options(given, cfg)
         _lay_over(cfg, given)
     if work_dir:

@@ -6,6 +6,7 @@ anything else is a text, and so is what stands in quotes or goes to a setting th
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from tove import registry
 from tove.config.overlay import merged_settings
-from tove.config.validation import hints_of
+from tove.config.validation import hints_of, parameters_of
 from tove.errors import ConfigError
-from tove_plugins import check_build
+from tove_plugins import ExpertBuildError, ExpertNotAvailable, check_build, expert_factory
 
 __all__ = ["parse_options", "parse_value", "values_on_the_way"]
 
@@ -149,8 +150,13 @@ def _wants_text(cfg: Mapping[str, Any], key: str) -> bool:
         return False
     if part in _TEXTS or part == "type":
         return True
-    hints = [hints_of(found).get(part) for found in _takers(cfg, way)]
-    return any(_only_text(hint) for hint in hints)
+    return any(_only_text(_hint(found, part)) for found in _takers(cfg, way))
+
+
+def _hint(target: Any, name: str) -> Any:  # noqa: ANN401
+    """Return what an argument is annotated as, or else the kind of its default."""
+    default = {p.name: p.default for p in parameters_of(target)}.get(name)
+    return hints_of(target).get(name, type(default))
 
 
 def _takers(cfg: Mapping[str, Any], way: Sequence[tuple[str, Any]]) -> Iterator[Any]:
@@ -167,13 +173,15 @@ def _takers(cfg: Mapping[str, Any], way: Sequence[tuple[str, Any]]) -> Iterator[
         yield from (s.reads[way[0][0]] for s in stages if way[0][0] in getattr(s, "reads", {}))
     if len(way) > 2 and way[-3][0] == "experts":
         yield check_build
+        with contextlib.suppress(ExpertNotAvailable, ExpertBuildError):  # told by the preflight
+            yield expert_factory(str(parent.get("type")))
 
 
 def _classes(kind: Any) -> list[Any]:  # noqa: ANN401 - a config's `type`
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
     found = [getattr(registry, name).get(kind) for name in _REGISTRIES]
-    return [entry for entry in found if entry is not None]
+    return [entry for entry in found if callable(entry)]  # mmengine gives modules of a name too
 
 
 def _only_text(hint: Any) -> bool:  # noqa: ANN401 - an annotation

@@ -3,12 +3,13 @@
 A stage that runs for an hour must not end in a misspelt argument of the next one.
 """
 
+import contextlib
 import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmengine.registry import Registry
@@ -165,7 +166,7 @@ def look_up(registry: Registry, name: Any, where: str) -> Any:  # noqa: ANN401
         return name
     check_value(name, str, f"{where}.type")
     found = registry.get(name)
-    if found is None:
+    if not callable(found):  # mmengine gives a module, where one has that name
         known = set(registry.module_dict) | set(
             registry.parent.module_dict if registry.parent else ()
         )
@@ -204,10 +205,12 @@ def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
         makers = [maker for maker in reversed(own) if inspect.isfunction(maker)]
     hints: dict[str, Any] = {}
     for maker in makers:
-        try:
-            hints |= get_type_hints(maker, include_extras=True)
-        except (NameError, TypeError):  # research code whose annotations do not resolve
-            continue
+        names = getattr(inspect.unwrap(maker), "__globals__", {})
+        for name, annotation in getattr(maker, "__annotations__", {}).items():
+            one = SimpleNamespace(__annotations__={name: annotation})
+            # Names of research code, or for type checkers alone, do not resolve.
+            with contextlib.suppress(NameError, TypeError, AttributeError, SyntaxError):
+                hints |= get_type_hints(one, names, include_extras=True)
     return hints
 
 
@@ -265,7 +268,7 @@ def _described(hint: Any) -> str:  # noqa: ANN401 - an annotation
     if origin is tuple and ... not in inner:
         return f"a list of {len(inner)}: {', '.join(map(_described, inner))}"
     if origin in _LISTS:
-        return f"a list, each entry {_described(inner[0])}"
+        return "a list" if inner[0] is Any else f"a list, each entry {_described(inner[0])}"
     if origin in (dict, Mapping):
         each = _described(inner[1])
         return "a dict" if inner[1] is Any else f"a dict, each entry {each}"

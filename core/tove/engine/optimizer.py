@@ -7,14 +7,12 @@ mmengine's own constructor hands frozen parameters to the optimiser as well: mem
 weight decay on tensors that must not move.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -23,6 +21,7 @@ from tove.config.overlay import merged_settings
 from tove.config.validation import Range
 from tove.engine.distributed import unwrapped
 from tove.engine.muon import MuonAdamW, split_for_muon
+from tove.engine.quiet import errors_only
 from tove.engine.sharding import scattered_like
 from tove.errors import ConfigError
 from tove.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -171,13 +170,8 @@ class TrainableOnlyConstructor:
         cfg = {"type": "OptimWrapper", "optimizer": self.optimizer_cfg}
         constructor = DefaultOptimWrapperConstructor(cfg, dict(self.paramwise_cfg))
         groups: list[dict[str, Any]] = []
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel(logging.ERROR)  # it warns of every frozen parameter
-        try:
+        with errors_only():  # it warns of every frozen parameter
             constructor.add_params(groups, unwrapped(model))
-        finally:
-            logger.setLevel(level)
         return [group for group in groups if group["params"][0].requires_grad]
 
 

@@ -21,6 +21,7 @@ from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
 from tove.engine.planning import needed_slots, run_encoders, run_experts, run_overlay, source_of
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
+from tove.engine.score_names import score_names
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.state import StageRecord
 from tove.errors import ConfigError, close_matches
@@ -117,6 +118,7 @@ class StagedRunner:
             # and takes over the model that was built for it.
             for stage, record in zip(stages[::-1], records[::-1], strict=True):
                 self._rehearse(stage, record)
+            self._look_at_table()
             on_main(self._write_config)
         if self.context.terms:
             self.console.print(licence_table(self.context.terms))
@@ -226,6 +228,18 @@ class StagedRunner:
         if runs and hasattr(stage, "rehearse"):
             stage.rehearse(self.context)
 
+    def _look_at_table(self) -> None:
+        """Tell which columns of the table nothing is going to measure."""
+        wanted = self.cfg.get("table_metrics")
+        loaders = self.context.loaders.values() if wanted else ()
+        known = [score_names(each.dataset, self.context.evaluator()) for each in loaders]
+        if not known or None in known:
+            return
+        measured = {name for names in known for name in names or ()}
+        for name in sorted({*wanted} - measured):
+            what = f"note: table_metrics names '{name}', which is not measured."
+            self.console.print(f"{what} {close_matches(name, measured)}")
+
     def _run_stage(self, stage: Stage, record: StageRecord) -> None:
         self.console.print(f"{stage.name}: {type(stage).__name__} in {record.folder}")
         afresh = not (self.resume and record.started)
@@ -264,11 +278,6 @@ class StagedRunner:
         """Print the table and the files."""
         if self.context.rows:
             self.console.print(results_table(self.context.rows, self.metrics))
-            scored = {name for row in self.context.rows for name in row["metrics"]}
-            for name in self.cfg.get("table_metrics", ()):
-                if name not in scored:
-                    what = f"table_metrics names '{name}', which no row has."
-                    self.console.print(f"{what} {close_matches(name, scored)}")
         files = {**self.context.files, self.work_dir / "results.json": "the table as data"}
         for path in sorted(files):
             self.console.print(f"  {path}  {files[path]}")

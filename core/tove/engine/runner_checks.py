@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from tove import registry
-from tove.config.validation import Range, check_value, look_up
+from tove.config.keys import RUNNER_SETTINGS, check_settings
+from tove.config.validation import Range, check_known, check_value, look_up
 
 __all__ = ["check_runner"]
 
@@ -37,10 +38,14 @@ def check_runner(cfg: Config) -> None:
     """Check the config's settings in mmengine's vocabulary, and those of its stages.
 
     Raises:
-        ConfigError: a type that is unknown, or a number out of its range.
+        ConfigError: a stage's setting or a type that is unknown, one of a wrong kind, or a number
+            out of its range.
     """
     places = {entry["name"]: entry.get("runner") for entry in cfg.stages}
     own = {f"stages.{name}.runner.": settings for name, settings in places.items() if settings}
+    for prefix, settings in own.items():
+        check_known(settings, RUNNER_SETTINGS, prefix.rstrip("."))
+        check_settings(settings, prefix)
     for prefix, settings in {"": cfg, **own}.items():
         for path, kind in _TYPES.items():
             for place, entry in _entries(_at(settings, path), ".".join(path)):

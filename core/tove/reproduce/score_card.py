@@ -58,6 +58,14 @@ class Card:
     adds: Mapping[str, Mapping[str, Interval]]
 
 
+def _options_of(expert: str, options: list[str]) -> dict[str, Any]:
+    """Read an expert's own options, as those of a config's expert are read."""
+    place = "model.experts.scored."
+    beside = {"model": {"experts": {"scored": {"type": expert}}}}
+    found = parse_options([f"{place}{option}" for option in options], beside)
+    return {key.removeprefix(place): value for key, value in found.items()}
+
+
 def score(args: argparse.Namespace) -> None:
     """Run the cells, print the cards, write the picture; see `tools/score.py` for the arguments.
 
@@ -67,7 +75,7 @@ def score(args: argparse.Namespace) -> None:
     """
     console = make_console()
     config = load_config(str(args.config))
-    given = {"type": args.name, **parse_options(args.options or [], config)}
+    given = {"type": args.name, **_options_of(args.name, args.options or [])}
     experts = {slot: dict(expert) for slot, expert in config.model.experts.items()}
     slot = next((s for s, e in experts.items() if e == given), args.name)
     experts[slot] = given

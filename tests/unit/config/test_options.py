@@ -125,6 +125,48 @@ def test_a_setting_that_wants_a_text_gets_one(config, option, value):
     assert (found, type(found)) == (value, type(value))
 
 
+def factory(  # of an expert, as its author may write one
+    spec: "NotImported",  # noqa: F821 - as a type checker alone would know it
+    weights: "Path | None" = None,  # noqa: F821
+    model: "str | None" = None,
+    prompt="a photo",
+    layer: int = -1,
+    scale=1.0,
+    **others: object,
+) -> "nn.Module":  # noqa: F821
+    """Never called."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model=2017", "2017"),
+        ("model=1e3", "1e3"),
+        ("model=None", None),
+        ("model=a,b", "a,b"),
+        ("prompt=a, b", "a, b"),
+        ("prompt=7", "7"),
+        ("layer=7", 7),
+        ("scale=2", 2),
+        ("another=2017", 2017),
+    ],
+)
+def test_an_expert_s_factory_tells_which_of_its_options_are_texts(
+    config, monkeypatch, option, value
+):
+    monkeypatch.setattr("tove.config.options.expert_factory", lambda name: factory)
+    found = load_config(config, [f"model.experts.depth.{option}"]).model.experts.depth
+    found = found[option.partition("=")[0]]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_an_option_is_read_for_the_type_that_the_command_line_gives(config):
+    options = ["model.experts.depth.model=1e3", "model.experts.depth.type=timm"]
+    assert load_config(config, options).model.experts.depth.model == "1e3"
+    options[1] = "model.experts.depth.type=no_such_expert"
+    assert load_config(config, options).model.experts.depth.model == 1000.0
+
+
 def test_an_option_without_a_value_is_told():
     for option in ("data_root", "=3"):
         with pytest.raises(ConfigError, match=f"takes KEY=VALUE, but got '{option}'"):

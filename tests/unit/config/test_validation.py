@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from torch import nn
 
-from tove.config.validation import Range, check_arguments, check_stage_names
+from tove import registry
+from tove.config.validation import Range, check_arguments, check_stage_names, hints_of, look_up
 from tove.errors import ConfigError
 
 
@@ -146,3 +147,16 @@ def test_values_of_the_right_kind_pass():
         dict(names=(), rate=0.99, times=None, wide=1e-9),
     ):
         check_arguments(Switches, {"width": 3, **setting}, "model")
+
+
+def test_a_module_of_a_type_s_name_is_no_type():
+    with pytest.raises(ConfigError, match=r"model\.type is 'timm', which is unknown"):
+        look_up(registry.MODELS, "timm", "model")
+
+
+def test_an_annotation_that_does_not_resolve_leaves_the_others():
+    def build(net: "NotImported", steps: "Annotated[int, Range(1)]" = 1) -> "Module": ...  # noqa: F821
+
+    assert hints_of(build) == {"steps": Annotated[int, Range(1)]}
+    with pytest.raises(ConfigError, match=r"it\.steps is 0"):
+        check_arguments(build, {"net": 3, "steps": 0}, "it")

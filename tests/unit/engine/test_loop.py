@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tove.engine.checkpoint import read_checkpoint
-from tove.engine.loop import RunPlan, build_stage_runner
+from tove.engine.loop import build_stage_runner
 from tove.engine.optimizer import Schedule
+from tove.engine.run_plan import RunPlan
 from tove.errors import CheckpointError
 
 

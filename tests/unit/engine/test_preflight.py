@@ -179,6 +179,16 @@ MISTAKES = {
         ConfigError,
         r"stages\.transfer\.runner\.optim_wrapper\.optimizer\.type is 'Adamw', which is unknown",
     ),
+    "a stage's word of mmengine's": (
+        lambda s: s["stages"][2].update(runner={"optim_wraper": {}}),
+        ConfigError,
+        r"stages\.transfer\.runner\.optim_wraper is unknown\. Did you mean 'optim_wrapper'",
+    ),
+    "its kind in a stage": (
+        lambda s: s["stages"][2].update(runner={"custom_hooks": {"type": "EMAHook"}}),
+        ConfigError,
+        r"stages\.transfer\.runner\.custom_hooks is .*, but it must be a list\.",
+    ),
     "a stage's scheduler": (
         lambda s: s["stages"][2].update(runner={"param_scheduler": {"type": "CosineLR"}}),
         ConfigError,

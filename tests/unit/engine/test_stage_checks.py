@@ -114,10 +114,6 @@ def stage_of(settings: Settings, name: str) -> dict[str, Any]:
         (lambda s: s.pop("test_evaluator"), "'plain_clip' needs the setting `test_evaluator`"),
         (lambda s: s.update(test_evaluator=[]), "'plain_clip' needs .* `test_evaluator`"),
         (
-            lambda s: stage_of(s, "detach").update(metric="vqa/accuracy"),
-            r"metric is 'vqa/accuracy', .* is called vsr/\.\.\., caption/\.\.\.;",
-        ),
-        (
             lambda s: stage_of(s, "transfer").update(reference="base_line"),
             r"stages\.transfer\.reference is 'base_line', .* mean 'baseline'",
         ),

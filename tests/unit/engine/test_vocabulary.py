@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from tove.config.keys import SETTINGS, check_names
 from tove.engine.averaging import trained_view
 from tove.engine.checkpoint import read_checkpoint
-from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
+from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
+from tove.engine.run_plan import RunPlan
 from tove.engine.stages.context import StageContext
 from tove.errors import ConfigError
 

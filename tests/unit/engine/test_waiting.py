@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from tove.engine.loop import RunPlan, build_stage_runner
+from tove.engine.loop import build_stage_runner
 from tove.engine.optimizer import Schedule
+from tove.engine.run_plan import RunPlan
 
 READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select")
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from tove.backbones.experts.licences import Terms
 from tove.backbones.export_folder import MARK
 from tove.config import environment
+from tove.config.build import or_told
 from tove.config.keys import RUNNER_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.upgrade import upgraded_model
@@ -187,10 +189,20 @@ class StageContext:
         collate["type"] = FUNCTIONS.get(collate["type"])
         return loader
 
+    def build_loader(self, name: str) -> DataLoader:
+        """Build a data loader by its name, its data set and sampler included.
+
+        Raises:
+            ConfigError: its settings are none of a loader's.
+        """
+        make = partial(Runner.build_dataloader, self.loader(name), seed=self.seed)
+        loader: DataLoader = or_told(make, name)
+        return loader
+
     def evaluation_loader(self, name: str) -> DataLoader:
         """Return a data loader by its name, built once: its decoded images stay."""
         if name not in self.loaders:
-            loader = Runner.build_dataloader(self.loader(name), seed=self.seed)
+            loader = self.build_loader(name)
             name_views(loader.dataset, self.cfg.model.get("token_cache"))
             self.loaders[name] = loader
         return self.loaders[name]

@@ -19,12 +19,13 @@ from mmengine.dist import is_main_process
 from tove.config.validation import look_up
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.rows import write_rows
+from tove.engine.score_names import check_score
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.source import check_detachable, check_source
 from tove.errors import ConfigError, close_matches
 from tove.protocols import Method, Row
-from tove.registry import METRICS, RANKINGS, STAGES
+from tove.registry import RANKINGS, STAGES
 
 __all__ = ["DetachStage"]
 
@@ -73,7 +74,6 @@ class DetachStage:
                 f"stages.{self.name}.rule is '{self.rule}', which ranks nothing. "
                 f"{close_matches(self.rule, RANKINGS.module_dict)}"
             )
-        self._check_metric(context)
         slots = check_detachable(context, self.name, self.source)
         if slots is None:
             return  # those of the checkpoint count
@@ -84,18 +84,11 @@ class DetachStage:
                 f"detaching from {len(slots)} leaves 0 to {len(slots) - 1}."
             )
 
-    def _check_metric(self, context: StageContext) -> None:
-        """Refuse a metric of no evaluator; which of its scores there are, its results tell."""
-        known = [
-            entry.get("prefix")
-            or getattr(look_up(METRICS, entry["type"], "test_evaluator"), "default_prefix", None)
-            for entry in context.evaluator()
-        ]
-        if self.metric and None not in known and self.metric.partition("/")[0] not in known:
-            raise ConfigError(
-                f"stages.{self.name}.metric is '{self.metric}', but what test_evaluator measures "
-                f"is called {', '.join(f'{prefix}/...' for prefix in known)}; name one of these."
-            )
+    def rehearse(self, context: StageContext) -> None:
+        """Check that what the experts are ranked by is measured, behind the right prefix too."""
+        if self.metric is not None:
+            data = context.evaluation_loader("val_dataloader").dataset
+            check_score(self.metric, data, context.evaluator(), f"stages.{self.name}.metric")
 
     def run(self, context: StageContext) -> list[Row]:
         """Rank, then build, measure and save the model after each removal."""

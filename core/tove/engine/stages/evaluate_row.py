@@ -13,8 +13,9 @@ from mmengine.logging import print_log
 from tove.atomic_io import write_text
 from tove.data.annotations import read_json
 from tove.engine.distributed import unwrapped
-from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
+from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.rows import WRITTEN, nested_metrics, reference_of
+from tove.engine.run_plan import RunPlan
 from tove.engine.stages.context import StageContext
 from tove.evaluation import paired_interval
 from tove.evaluation.profile.model import measure_cost

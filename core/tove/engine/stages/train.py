@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from tove.atomic_io import write_text
@@ -19,10 +18,12 @@ from tove.config.keys import TRAINING_SETTINGS
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.images_seen import images_seen
 from tove.engine.known_tokens import skip_known_views
-from tove.engine.loop import RunPlan, StageRunner, build_stage_runner
+from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.optimizer import Schedule, check_trains
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay
+from tove.engine.rehearsal import rehearse_training
+from tove.engine.run_plan import RunPlan
 from tove.engine.sharding import is_sharded
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
@@ -120,12 +121,15 @@ class TrainStage:
         return context.kind_of(self._overlay(context)).on_other_experts
 
     def rehearse(self, context: StageContext) -> None:
-        """Build the model: what cannot be trained is told before an earlier stage trains."""
+        """Build what trains and by what: what cannot be is told before an earlier stage trains."""
         schedule = context.schedule(self.name, self.schedule, self.runner)
+        context.evaluation_loader(self.data["test"])
         with context.rehearsed_model(self._overlay(context)) as model:
             self._choose(model)
             if schedule.steps:
                 check_trains(model)
+                loader = context.build_loader(self.data["train"])
+                rehearse_training(self._plan(context, model, schedule, loader))
 
     def _choose(self, model: Method) -> None:
         if self.trains is not None:
@@ -145,10 +149,10 @@ class TrainStage:
             runner = evaluation_runner(context, self.name, model, self.data["test"])
         else:
             rehearse_exports(context, self.name, model)
-            loader = Runner.build_dataloader(context.loader(self.data["train"]), seed=context.seed)
+            loader = context.build_loader(self.data["train"])
             if not context.resumes(self.name):
                 fit_token_norms(model, loader, context.seed, kept_slots(earlier))
-            runner = self._train(context, model, schedule, over, loader)
+            runner = self._train(context, model, schedule, loader)
             seen |= images_seen(runner, schedule.steps)
         steps = steps_of(earlier) + schedule.steps
         entries = {"training_images": len(seen), "steps": steps}
@@ -176,33 +180,31 @@ class TrainStage:
         schedule = context.schedule(self.name, self.schedule, self.runner)
         return PlannedTraining(model, schedule, self.data["train"])
 
-    def _train(
-        self,
-        context: StageContext,
-        model: Method,
-        schedule: Schedule,
-        over: Mapping[str, Any],
-        loader: DataLoader,
-    ) -> StageRunner:
-        validates = bool(schedule.val_interval)
-        runner = build_stage_runner(
-            RunPlan(
-                folder=context.folder(self.name),
-                model=model,
-                seed=context.seed,
-                meta=lambda: context.meta(model, self.name, settings=over),
-                schedule=schedule,
-                train_dataloader=loader,
-                test_dataloader=context.evaluation_loader(self.data["test"]),
-                evaluator=context.evaluator(),
-                val_dataloader=context.evaluation_loader(self.data["val"]) if validates else None,
-                distributed=context.distributed,
-                amp=context.amp,
-                unused_parameters=model.leaves_unused,
-                resume=context.resume,
-                settings=context.runner_settings(self.runner),
-            )
+    def _plan(
+        self, context: StageContext, model: Method, schedule: Schedule, loader: DataLoader
+    ) -> RunPlan:
+        validates, over = bool(schedule.val_interval), self._overlay(context)
+        return RunPlan(
+            folder=context.folder(self.name),
+            model=model,
+            seed=context.seed,
+            meta=lambda: context.meta(model, self.name, settings=over),
+            schedule=schedule,
+            train_dataloader=loader,
+            test_dataloader=context.evaluation_loader(self.data["test"]),
+            evaluator=context.evaluator(),
+            val_dataloader=context.evaluation_loader(self.data["val"]) if validates else None,
+            distributed=context.distributed,
+            amp=context.amp,
+            unused_parameters=model.leaves_unused,
+            resume=context.resume,
+            settings=context.runner_settings(self.runner),
         )
+
+    def _train(
+        self, context: StageContext, model: Method, schedule: Schedule, loader: DataLoader
+    ) -> StageRunner:
+        runner = build_stage_runner(self._plan(context, model, schedule, loader))
         check_lengths(model, loader.dataset)
         warn_of_unknown_words(model, loader.dataset)
         skip_known_views(loader.dataset, model)

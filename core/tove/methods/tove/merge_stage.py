@@ -19,10 +19,12 @@ from tove.config.validation import check_model, look_up
 from tove.engine.checkpoint import write_checkpoint
 from tove.engine.images_seen import images_seen
 from tove.engine.known_tokens import check_still
-from tove.engine.loop import RunPlan, build_stage_runner
+from tove.engine.loop import build_stage_runner
 from tove.engine.optimizer import Schedule
 from tove.engine.plan.training import PlannedTraining
 from tove.engine.planning import run_overlay
+from tove.engine.rehearsal import rehearse_training
+from tove.engine.run_plan import RunPlan
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.source import check_source
@@ -131,23 +133,32 @@ class MergeStage:
         context.files[folder / "model.pth"] = f"{self.name}: plain CLIP around the merged encoder"
         return []
 
+    def rehearse(self, context: StageContext) -> None:
+        """Build the student and what it trains by, before an earlier stage trains."""
+        if context.checkpoint is None:  # else its teacher is that one, and nothing runs before
+            planned = self.planned(context)
+            if planned.schedule.steps:
+                model = planned.model.to(context.device)
+                rehearse_training(self._plan(context, model, planned.schedule))
+
+    def _plan(self, context: StageContext, model: Merge, schedule: Schedule) -> RunPlan:
+        return RunPlan(
+            folder=context.folder(self.name),
+            model=model,
+            seed=context.seed,
+            meta=lambda: context.meta(model.teacher, self.name),
+            schedule=schedule,
+            train_dataloader=context.build_loader("unlabelled_dataloader"),
+            distributed=context.distributed,
+            amp=context.amp,
+            resume=context.resume,
+            settings=context.runner_settings(self.runner),
+        )
+
     def _train(self, context: StageContext, model: Merge, schedule: Schedule) -> set[str]:
         if not schedule.steps:
             return set()
-        runner = build_stage_runner(
-            RunPlan(
-                folder=context.folder(self.name),
-                model=model,
-                seed=context.seed,
-                meta=lambda: context.meta(model.teacher, self.name),
-                schedule=schedule,
-                train_dataloader=context.loader("unlabelled_dataloader"),
-                distributed=context.distributed,
-                amp=context.amp,
-                resume=context.resume,
-                settings=context.runner_settings(self.runner),
-            )
-        )
+        runner = build_stage_runner(self._plan(context, model, schedule))
         check_still(runner.train_dataloader.dataset, model.teacher)
         runner.train()
         return images_seen(runner, schedule.steps)
