@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -542,4 +543,5 @@ def _try_all(result: Result, folder: Path, num: int | None, seed: int, tables: l
 
 
 if __name__ == "__main__":
-    main(measure, parse_args(), None)
+    args = parse_args(tables=[*TABLES])
+    main(partial(measure, tables=args.tables), args, None)
