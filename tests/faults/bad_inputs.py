@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import Result, Settings, main, miniature, parse_args, start, wait
+import harness
+from harness import Result, Settings, main, miniature, start, wait
 from mmengine.config import Config
 from PIL import Image
 
@@ -542,6 +543,11 @@ def _try_all(result: Result, folder: Path, num: int | None, seed: int, tables: l
         log.unlink()
 
 
+def parse_args() -> argparse.Namespace:
+    """Read the command line, which can name some of the tables."""
+    return harness.parse_args(tables=[*TABLES])
+
+
 if __name__ == "__main__":
-    args = parse_args(tables=[*TABLES])
+    args = parse_args()
     main(partial(measure, tables=args.tables), args, None)
