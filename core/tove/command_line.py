@@ -16,12 +16,13 @@ _KEPT = 512 * 2**20  # bytes that are free
 
 
 def prepare_process() -> None:
-    """Settle encoding, cores and memory of the process; call it before torch is imported.
+    """Settle encoding, bars, cores and memory of the process; call it before torch is imported.
 
     Until a command of `tove.cli` begins no garbage is collected: imports leave none, and looking
     for it takes a fifth of their time.
     """
     _speak_utf8()
+    _spare_short_bars()
     _spare_cores()
     keep_freed_memory()
     gc.disable()
@@ -35,6 +36,14 @@ def _speak_utf8() -> None:
     chosen = sys.flags.utf8_mode or "utf8" in sys._xoptions
     if not chosen and locale.getencoding().lower() not in ("utf-8", "utf8"):
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _spare_short_bars() -> None:
+    """Leave out the bars of what takes no two seconds: transformers shows one for each model.
+
+    A run loads its models dozens of times. A download is longer, and is shown.
+    """
+    os.environ.setdefault("TQDM_DELAY", "2")  # read by tqdm as it is imported
 
 
 def _spare_cores() -> None:

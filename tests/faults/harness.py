@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -180,12 +180,14 @@ def outcome(work: Path) -> dict[str, Any]:
     }
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line of a script."""
+def parse_args(argv: list[str] | None = None, tables: Sequence[str] = ()) -> argparse.Namespace:
+    """Read the command line of a script; one that has several tables can take some of them."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--num", type=int, help="how many cases")
     parser.add_argument("--seed", type=int, default=0, help="draws moments, bits and sizes")
     parser.add_argument("--json", type=Path, help="where the result is written as JSON")
+    if tables:
+        parser.add_argument("--tables", nargs="+", choices=tables, help="these only")
     return parser.parse_args(argv)
 
 

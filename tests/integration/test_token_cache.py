@@ -86,6 +86,38 @@ def test_the_losses_of_cached_training_are_those_of_live_training_to_the_bit(
     assert load_config(str(cached)).model.token_cache.codec == "fp32"
 
 
+def test_a_second_extraction_decodes_nothing_and_damage_is_found(
+    only_transfer: dict[str, Any],
+    write_config: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    from tove.data.image_dataset import ImageDataset
+
+    config = write_config(only_transfer, "cached.py")
+    assert run_tool("cache", config) == 0
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("an image whose tokens are all there is not decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageDataset, "image_views", refuse)
+        assert run_tool("cache", config) == 0
+    assert "0 entries written" in " ".join(capsys.readouterr().out.split())
+    assert run_tool("cache", config, "--verify") == 0
+    tables = ("TransformersCLIP", "tiny_depth", "tiny_dino", "views")
+    told = capsys.readouterr().out
+    assert all(table in told for table in tables)
+    assert ": 0 entries" not in told
+    shard = next((tmp_path / "cache").glob("tiny_depth-*/*-*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert run_tool("cache", config, "--verify") == 2
+    assert shard.name in " ".join(capsys.readouterr().err.split())
+
+
 def test_two_processes_fill_a_cache_and_train_from_it_as_they_do_live(
     only_transfer: dict[str, Any],
     write_config: Callable,

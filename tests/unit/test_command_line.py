@@ -47,3 +47,25 @@ def test_imports_are_not_looked_through_for_garbage():
     code = "import gc, tove.command_line as c; c.prepare_process(); print(gc.isenabled())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+BARS = """
+from tove.command_line import prepare_process
+prepare_process()
+import time
+from tqdm.auto import tqdm
+for _ in tqdm(range(3), desc="short"):
+    pass
+for _ in tqdm(range(3), desc="long", mininterval=0):
+    time.sleep(0.8)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [({}, {"long"}), ({"TQDM_DELAY": "0"}, {"short", "long"})]
+)
+def test_bars_of_what_is_done_at_once_are_left_out(said: dict[str, str], shown: set[str]):
+    own = {name: value for name, value in os.environ.items() if name != "TQDM_DELAY"}
+    command = [sys.executable, "-c", BARS]
+    done = subprocess.run(command, env=own | said, capture_output=True, text=True, check=True)
+    assert {name for name in ("short", "long") if f"{name}:" in done.stderr} == shown

@@ -21,7 +21,6 @@ from transformers import __version__ as transformers_version
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import cached_file, logging
 
-from tove.backbones.loading_bars import without_bars
 from tove.backbones.preprocess import Preprocess
 from tove.backbones.shapes import architecture, building_shapes
 from tove.errors import ConfigError
@@ -93,7 +92,6 @@ def count_blocks(layer: int, num_layers: int, name: str) -> int:
     return layer % (num_layers + 1)
 
 
-@without_bars()
 def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: ANN401
     """Load a model of transformers in float32; the library draws what is missing at random.
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tove.atomic_io import atomic_writer
 from tove.backbones.export_folder import MARK
-from tove.backbones.loading_bars import without_bars
 from tove.backbones.vit import tower_of
 from tove.data.annotations import read_json
 from tove.errors import ConfigError
@@ -91,7 +90,6 @@ def export_onnx(folder: Path, file: Path) -> float:
     return float(difference)
 
 
-@without_bars()
 def _read(folder: Path) -> tuple[nn.Module, int]:
     """Read an export: its tokens' model, and the side of its images."""
     from transformers import AutoModel

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from tove.backbones.loading_bars import without_bars
 from tove.data.image_io import load_image
 
 __all__ = ["StockLlava", "is_llava_folder"]
@@ -37,7 +36,6 @@ class StockLlava:
 
     experts: tuple[str, ...] = ()
 
-    @without_bars()
     def __init__(self, folder: Path, device: str | None = None, dtype: str | None = None) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 

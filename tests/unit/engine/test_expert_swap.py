@@ -94,6 +94,15 @@ def test_a_slot_is_found_in_a_model_within_another_and_is_never_clip_s():
     assert slot_of("teacher.gate.heads.depth.weight", PARTS) == "depth"
     assert slot_of("projector.first.depth.stages.0.weight", PARTS) == "depth"
     assert slot_of("kinds.depth", ("kinds",)) == "depth"
+    # An expert may have parts of these names within it.
+    assert slot_of("projector.first.depth.projector.first.dino.weight", PARTS) == "depth"
     assert slot_of("projector.first.clip.weight", PARTS) is None
     assert slot_of("transfer.scale", PARTS) is None
     assert slot_of("agate.heads.depth.weight", PARTS) is None
+
+
+@pytest.mark.parametrize("what", ["new", "replaced", "dropped"])
+def test_any_slot_that_is_not_kept_is_a_change(what: str):
+    same: dict[str, Any] = dict(kept=("fine",), new=(), replaced={}, dropped=())
+    assert not CarryOver(**same).changed
+    assert CarryOver(**same | {what: {"coarse": "why"}}).changed

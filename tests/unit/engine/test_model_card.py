@@ -1,14 +1,18 @@
 """An export's model card is read by the hub's own library, and its code runs."""
 
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from torch.nn.functional import normalize
 
 from tove.backbones.clip.encoder import TransformersCLIP
+from tove.backbones.clip.retrieval import zero_shot
 from tove.backbones.experts.licences import Terms
 from tove.engine.digests import digests_of
 from tove.engine.stages.model_card import write_model_card
@@ -17,11 +21,18 @@ ROW = {
     "name": "merged",
     "role": "merged",
     "experts": [],
-    "metrics": {"vsr/accuracy": {"value": 0.7604, "low": 0.74, "high": 0.78, "n": 90}},
+    "metrics": {
+        "vsr/accuracy": {"value": 0.7604, "low": 0.74, "high": 0.78, "n": 90},
+        "vsr/relation/left of": {"value": 0.7},
+    },
     "training_images": 3800,
     "steps": 1500,
     "seed": 3,
-    "retrieval": {"source": 0.5, "transformers": 0.41, "images": 256},
+    "retrieval": {
+        "source": {"image_to_text": 0.5, "text_to_image": 0.25, "chance": 1 / 256},
+        "transformers": {"image_to_text": 0.41, "text_to_image": 0.2, "chance": 1 / 256},
+        "images": 256,
+    },
 }
 PLAIN = ROW | {"name": "plain_clip", "role": "plain", "experts": [], "metrics": {}}
 TERMS = [
@@ -54,7 +65,12 @@ def test_it_tells_what_the_weights_do_not(export: Path):
     assert "| plain_clip | 0 | - |" in text
     assert "| segmentation | segformer | NVIDIA | no | ADE20K |" in text
     assert "non-commercial because of segmentation (segformer)" in text
-    assert "R@1: source 0.5; transformers 0.41." in text
+    assert "among 256 images and their captions, R@1:" in text
+    assert "| source | 0.500 | 0.250 | 0.004 |" in text
+    assert "| transformers | 0.410 | 0.200 | 0.004 |" in text
+    assert "left of" not in text  # kinds of questions stay in results.json
+    assert "- Made by ToVE, tove_plugins 0.1.0, torch " in text
+    assert "Zero-shot, by" not in text  # there is no text tower
 
 
 def test_its_code_gives_the_tokens(export: Path, monkeypatch: pytest.MonkeyPatch):
@@ -68,6 +84,29 @@ def test_its_code_gives_the_tokens(export: Path, monkeypatch: pytest.MonkeyPatch
         # A square of one colour is the same pixels by any way of resizing.
         expected = encoder(torch.tensor([254, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 32, 32) / 255)
     torch.testing.assert_close(found["tokens"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_its_zero_shot_code_is_what_was_measured(
+    miniature: Path, clip_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = shutil.copytree(clip_folder, tmp_path / "source")
+    for file in (miniature / "lm").glob("*token*"):
+        shutil.copy(file, source)
+    folder = TransformersCLIP(str(source)).export(tmp_path / "export")
+    write_model_card(folder, ROW, [PLAIN], TERMS, {})
+    Image.new("RGB", (32, 32), "red").save(folder / "photo.jpg", quality=100)
+    found: dict = {}
+    monkeypatch.chdir(folder)
+    for code in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
+        exec(code.replace("FOLDER", str(folder)).replace("a red ball", "a red square"), found)
+    towers = zero_shot(folder)
+    assert towers is not None
+    red = torch.tensor(np.array(Image.open(folder / "photo.jpg"))).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        image, texts = towers.images(red), towers.texts(["a red square", "a blue box"])
+        scale = found["model"].logit_scale.exp()
+        expected = scale * normalize(image) @ normalize(texts).T
+    torch.testing.assert_close(found["likeness"], expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_publisher_may_edit_it(export: Path):

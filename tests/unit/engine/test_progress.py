@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tove.engine import progress
 from tove.engine.progress import ProgressHook
 
 
@@ -59,8 +60,11 @@ def test_a_terminal_gets_a_bar_that_goes_when_it_is_done():
     assert "3/3" in out.getvalue()
 
 
-def test_other_processes_are_silent():
-    out, clock = io.StringIO(), Clock()
-    hook = ProgressHook(console=Console(file=out, quiet=True), clock=clock)
-    evaluate(hook, clock, 9)
-    assert out.getvalue() == ""
+@pytest.mark.parametrize("main", [True, False])
+def test_of_several_processes_one_tells(
+    main: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(progress, "is_main_process", lambda: main)
+    clock = Clock()
+    evaluate(ProgressHook(clock=clock), clock, 9)
+    assert ("3 of 9 batches" in capsys.readouterr().out) is main

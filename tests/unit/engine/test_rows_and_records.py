@@ -8,7 +8,14 @@ import pytest
 
 from tove.atomic_io import atomic_writer, remove_unfinished, temporary_folder
 from tove.config.overlay import flatten
-from tove.engine.rows import make_console, nested_metrics, read_rows, results_table, write_rows
+from tove.engine.rows import (
+    make_console,
+    nested_metrics,
+    read_rows,
+    results_table,
+    show_cost,
+    write_rows,
+)
 from tove.engine.stages.state import StageRecord
 from tove.errors import ConfigError
 
@@ -166,3 +173,17 @@ def test_a_stage_knows_when_the_model_it_took_has_been_replaced(tmp_path):
     assert stage.is_of_another_model(source)
     source.unlink()
     assert not stage.is_of_another_model(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("forward_ms", "1.50"),
+        ("peak_memory_mb", "12.3"),
+        ("total_parameters", "5.68M"),
+        ("steps", "300"),
+        ("vision_tokens", "-"),
+    ],
+)
+def test_costs_are_short_and_what_was_not_measured_is_a_dash(name: str, shown: str):
+    assert show_cost(ROW, name) == shown

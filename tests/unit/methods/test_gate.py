@@ -119,6 +119,9 @@ def test_balance_loss_is_zero_for_uniform_gates_over_the_attached():
     load = torch.tensor([2.0, 0.0, 1.0, 0.0])  # variance 11/16 over a squared mean of 9/16
     both = balance_loss(GateOutput(weights, load), SLOTS)
     assert both == pytest.approx(1 / 3 + 11 / 9)
+    # of two with 2/3 and 1/3 of a token each: variance 1/36 over a squared mean of 1/4
+    two = balance_loss(GateOutput(torch.tensor([[[2.0, 1.0]]]) / 3), SLOTS[:2])
+    assert two == pytest.approx(1 / 9)
     for gone in (SLOTS, SLOTS[1:]):
         assert balance_loss(GateOutput(weights), SLOTS, gone) == 0
 

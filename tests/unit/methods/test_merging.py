@@ -99,6 +99,19 @@ def test_lora_folds_into_the_plain_architecture(make_model, batch):
     assert not torch.allclose(merged(images), merge.teacher.encoder(images))
 
 
+@pytest.mark.parametrize("student", ["full", LORA])
+def test_the_merged_encoder_is_frozen_and_the_student_goes_on(make_model, batch, student):
+    merge = Merge(make_model(), student=student).train()
+    learning = {name for name, p in merge.named_parameters() if p.requires_grad}
+    merged = merge.merged_encoder()
+    assert not merged.training
+    assert not any(p.requires_grad for p in merged.parameters())
+    before = {name: p.clone() for name, p in merged.named_parameters()}
+    assert {name for name, p in merge.named_parameters() if p.requires_grad} == learning
+    _train(merge, batch)
+    assert all(torch.equal(p, before[name]) for name, p in merged.named_parameters())
+
+
 def test_language_loss_joins_on_labelled_samples_only(make_model, batch):
     batch["data_samples"][1]["target"] = ""
     merge = Merge(make_model(), lm_weight=0.5)

@@ -102,6 +102,15 @@ def test_no_expert_is_dropped_in_evaluation(make_model, batch):
     assert model.train().fuse(batch["images"]).absent != frozenset()
 
 
+def test_only_a_step_that_may_leave_experts_out_leaves_parameters_unused(make_model):
+    assert not make_model(expert_dropout=0.0).leaves_unused
+    assert make_model(expert_dropout=0.5).leaves_unused
+    model = make_model(expert_dropout=0.0)
+    for slot in model.slots:
+        model.hub.detach(slot)
+    assert model.leaves_unused
+
+
 def test_gate_weights_are_those_of_fuse_and_run_no_expert(make_model, batch):
     model = make_model().eval()
     expected = model.fuse(batch["images"]).gates.weights

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tove.backbones.experts.frozen_expert import FrozenExpert
 from tove.backbones.experts.provenance import expert_provenance
 from tove.backbones.experts.registration import expert_options, expert_spec, is_stored
-from tove.backbones.loading_bars import without_bars
 from tove.backbones.shapes import building_shapes, untrained_expert
 from tove.errors import ConfigError
 from tove.modules.collectives import num_ranks, sum_over_ranks
@@ -104,7 +103,6 @@ class ExpertHub(nn.Module):
             }
         )
 
-    @without_bars()
     def _build(self, slot: str) -> nn.Module:
         cfg = self._cfgs[slot]
         if building_shapes():

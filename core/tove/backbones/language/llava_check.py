@@ -16,7 +16,6 @@ from torch import Tensor
 from tove.backbones.language.chat_formats import IMAGE
 from tove.backbones.language.chat_tokens import IMAGE_ID, lay_out
 from tove.backbones.language.llava_parts import LlavaParts
-from tove.backbones.loading_bars import without_bars
 from tove.errors import ConfigError
 from tove.modules.tiles import best_grid, pack_views
 
@@ -28,7 +27,6 @@ _TOLERANCE, _ROUNDED = 1e-4, 0.3
 
 
 @torch.no_grad()
-@without_bars()
 def compare_with_stock(parts: LlavaParts, folder: Path, exact: bool) -> None:
     """Read a folder back with stock transformers and ask it about an image of noise.
 

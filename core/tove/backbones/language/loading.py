@@ -20,7 +20,6 @@ from transformers import (
 )
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
-from tove.backbones.loading_bars import without_bars
 from tove.backbones.shapes import architecture, building_shapes, word_tokenizer
 from tove.errors import ConfigError
 
@@ -100,7 +99,6 @@ def load_causal_lm(pretrained: str, fusion: str, dtype: str | None) -> tuple[Any
     return model, tokenizer
 
 
-@without_bars()
 def _loaded(source: str, fusion: str, dtype: str | None) -> tuple[Any, Any, Collection[str]]:
     """Return a model, its tokenizer, and the names of the weights that the source lacks."""
     shapes = building_shapes()

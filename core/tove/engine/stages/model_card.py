@@ -38,6 +38,8 @@ def write_model_card(
         origin: of the method, see `tove.config.environment.origin_of`.
     """
     about = read_json(str(folder / MARK), WRITTEN, hint=dict)
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    has_text = has_tokenizer and "transformers" in about.get("zero_shot", ())
     text = "\n".join(
         [
             "---",
@@ -52,7 +54,7 @@ def write_model_card(
             "",
             *terms_section(teachers),
             "",
-            *_use(about, (folder / "open_clip").is_dir()),
+            *_use(about, has_text, (folder / "open_clip").is_dir()),
             "",
         ]
     )
@@ -68,7 +70,7 @@ def _metadata(row: Row, about: Mapping[str, Any]) -> str:
             metric_type=name,
             metric_value=round(score["value"], 4),
         )
-        for name, score in row["metrics"].items()
+        for name, score in _headlines(row).items()
     ]
     source = str(about["source"])
     is_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~", "pkg:"))
@@ -85,7 +87,9 @@ def _metadata(row: Row, about: Mapping[str, Any]) -> str:
 
 def _what(about: Mapping[str, Any], row: Row, origin: Mapping[str, Any]) -> Iterator[str]:
     (rows, columns), layer = about["grid"], about["layer"]
-    made_by = ", ".join(f"{name} {version}" for name, version in {**origin, **versions()}.items())
+    packages = {**origin, **versions()}
+    method = packages.pop("type", "a method")
+    made_by = ", ".join([method, *(f"{name} {version}" for name, version in packages.items())])
     yield (
         f"An ordinary checkpoint of the same architecture and cost as its source, "
         f"`{about['source']}`. No expert is needed to run it."
@@ -105,6 +109,11 @@ def _what(about: Mapping[str, Any], row: Row, origin: Mapping[str, Any]) -> Iter
     yield f"- Made by {made_by}."
 
 
+def _headlines(row: Row) -> dict[str, Any]:
+    """Return the metrics that have an interval; kinds of questions and shares have none."""
+    return {name: score for name, score in row["metrics"].items() if "low" in score}
+
+
 def _scores(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     """Yield the table of the row and of those that others are held against."""
     beside = [other for other in rows if role_of(other) in (*REFERENCE_ROLES, "method")]
@@ -112,20 +121,26 @@ def _scores(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield "On the run's test split, behind its language model, with 95 % intervals."
     yield ""
-    names = list(row["metrics"])
+    names = list(_headlines(row))
     yield f"| | experts | {' | '.join(names)} |"
     yield f"|---|---|{'---|' * len(names)}"
     for entry in (row, *beside):
         found = [show_score(entry["metrics"].get(name)) for name in names]
         yield f"| {entry['name']} | {len(entry['experts'])} | {' | '.join(found)} |"
-    retrieval = row.get("retrieval") or {}
-    recalls = [f"{kind} {value}" for kind, value in retrieval.items() if kind != "images"]
-    if recalls:
+    retrieval = dict(row.get("retrieval") or {})
+    number = retrieval.pop("images", 0)
+    if retrieval:
         yield ""
-        yield f"Zero-shot retrieval over {retrieval['images']} images, R@1: {'; '.join(recalls)}."
+        yield f"Zero-shot retrieval among {number} images and their captions, R@1:"
+        yield ""
+        yield "| encoder | image to text | text to image | chance |"
+        yield "|---|---|---|---|"
+        for kind, recall in retrieval.items():
+            found = [recall[way] for way in ("image_to_text", "text_to_image", "chance")]
+            yield f"| {kind} | {' | '.join(f'{value:.3f}' for value in found)} |"
 
 
-def _use(about: Mapping[str, Any], has_open_clip: bool) -> Iterator[str]:
+def _use(about: Mapping[str, Any], has_text: bool, has_open_clip: bool) -> Iterator[str]:
     layer = about["layer"]
     yield "## Use"
     yield ""
@@ -147,6 +162,8 @@ def _use(about: Mapping[str, Any], has_open_clip: bool) -> Iterator[str]:
     yield "tokens = states[:, 1:]  # [1, N, D], no class token"
     yield "```"
     yield ""
+    if has_text:
+        yield from _zero_shot()
     if has_open_clip:
         yield 'In open_clip: `open_clip.create_model_and_transforms("local-dir:FOLDER/open_clip")`.'
     yield "For ONNX: `mim run tove_plugins export FOLDER --format onnx`."
@@ -155,3 +172,20 @@ def _use(about: Mapping[str, Any], has_open_clip: bool) -> Iterator[str]:
         "The processor alone resizes before it crops and rounds in between, and it drops "
         "transparency, which training put over white: see to both before, as above."
     )
+
+
+def _zero_shot() -> Iterator[str]:
+    yield "Zero-shot, by the source's text tower, goes on from there:"
+    yield ""
+    yield "```python"
+    yield "from transformers import AutoTokenizer"
+    yield ""
+    yield 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+    yield "positions = model.config.text_config.max_position_embeddings"
+    # CLIP takes any length, SigLIP reads the last position.
+    yield 'how = dict(padding="max_length", max_length=positions, truncation=True)'
+    yield 'texts = tokenizer(["a red ball", "a blue box"], return_tensors="pt", **how)'
+    yield "with torch.no_grad():"
+    yield "    likeness = model(**texts, pixel_values=pixels).logits_per_image  # [1, 2]"
+    yield "```"
+    yield ""
