@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tove.config.validation import accepted_arguments, check_model
-from tove.engine.stages.context import check_method as check_settled
+from tove.engine.stages.models import check_method as check_settled
 from tove.errors import CheckpointError
 from tove.evaluation.profile.model import measure_cost
 from tove.registry import MODELS

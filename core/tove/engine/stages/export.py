@@ -22,10 +22,11 @@ from tove.backbones.export_folder import check_free
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.digests import digests_of
 from tove.engine.planning import source_of
-from tove.engine.stages.context import StageContext, exported_encoder
+from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, measure_row
 from tove.engine.stages.llava_export import check_llava, write_llava
 from tove.engine.stages.model_card import write_model_card
+from tove.engine.stages.models import exported_encoder
 from tove.engine.stages.source import check_reference, check_source
 from tove.errors import ConfigError
 from tove.protocols import Role, Row

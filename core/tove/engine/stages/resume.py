@@ -12,7 +12,8 @@ from mmengine.dist import is_main_process
 from tove.engine.checkpoint import read_checkpoint
 from tove.engine.expert_swap import carried_state, carry_over
 from tove.engine.fingerprints import check_frozen
-from tove.engine.stages.context import StageContext, load_checkpoint_into
+from tove.engine.stages.context import StageContext
+from tove.engine.stages.models import load_checkpoint_into
 from tove.engine.stages.state import EARLIER
 from tove.protocols import Method
 

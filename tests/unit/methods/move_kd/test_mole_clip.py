@@ -8,7 +8,7 @@ from transformers import AutoModel
 
 from tove.backbones.clip.encoder import TransformersCLIP
 from tove.backbones.vit import tower_of
-from tove.engine.stages.context import exported_encoder
+from tove.engine.stages.models import exported_encoder
 from tove.errors import ConfigError
 from tove.methods.move_kd import MoLE, MoLECLIP, inject_mole
 from tove.registry import ENCODERS
