@@ -60,7 +60,9 @@ table_metrics = ["chat/accuracy"]
 
 # --- stages ---------------------------------------------------------------------------------------
 schedule = dict(steps=400, lr=1e-3, warmup=30)
-merging = dict(schedule=dict(steps=600, lr=2e-3, warmup=30, checkpoint_interval=200))
+merging = dict(
+    schedule=dict(optimizer="AdamW", steps=600, lr=2e-3, warmup=30, checkpoint_interval=200)
+)
 first = dict(
     type="TrainStage",
     trains=["projector"],
