@@ -48,7 +48,10 @@ def headline(standing: Standing, metric: str) -> str:
     if verdict == "below":
         return f"{method} does not help here: {pair}."
     if verdict == "alike":
-        return f"No measurable help from the experts here: {method} {pair}, not distinguishable."
+        return (
+            f"No measurable help from the experts here in {metric_label(metric)}: {method} {pair}, "
+            "not distinguishable."
+        )
     if verdict == "unknown":
         return f"{method} {pair}, without intervals to judge the difference by."
     return f"The experts help: {method} {pair}{_merged_clause(standing, metric, tove, rival)}."
@@ -86,7 +89,7 @@ def _cost_clause(merged: Row, plain: Row | None) -> str:
 def findings(standing: Standing, metrics: Sequence[str]) -> list[str]:
     """Give the sentences under the headline, for each of the metrics and for the costs."""
     sentences = [sentence for metric in metrics for sentence in _comparisons(standing, metric)]
-    sentences += _detachment(standing, metrics[0]) if metrics else []
+    sentences += [sentence for metric in metrics for sentence in _detachment(standing, metric)]
     return sentences + _costs(standing)
 
 
@@ -174,8 +177,8 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
         return []
     if tove.empty:
         return [
-            f"What the removal of experts costs cannot be told: {standing.name} {tove.empty} with "
-            "all of them."
+            f"What the removal of experts costs in {metric_label(metric)} cannot be told: "
+            f"{standing.name} {tove.empty} with all of them."
         ]
     free = 0
     for score in known:
@@ -183,7 +186,7 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
             break
         free += 1
     total = len(standing.method["experts"]) if standing.method else len(known)
-    sentence = _removable(free, total)
+    sentence = _removable(free, total, metric_label(metric))
     rival, name = _rival(standing, metric)
     if free and rival is not None and compare(tove, rival) in ("alike", "below"):
         sentence += f" They had no measurable gain over {name} to lose."
@@ -199,18 +202,18 @@ def _detachment(standing: Standing, metric: str) -> list[str]:
     return [sentence, f"With every expert removed it is {last}, {place}."]
 
 
-def _removable(free: int, total: int) -> str:
+def _removable(free: int, total: int, score: str) -> str:
     if free == total:
         return (
-            f"All {total} experts can be removed, without re-tuning, and the score is never "
+            f"By {score} all {total} experts can be removed, without re-tuning: it is never "
             "measurably below that of all of them."
         )
     if free:
         return (
-            f"Experts can be removed, without re-tuning, until {free} of {total} are gone before "
-            f"the score is measurably below that of all {total}."
+            f"By {score} experts can be removed, without re-tuning, until {free} of {total} are "
+            f"gone before it is measurably below that of all {total}."
         )
-    return "Already the first removal, without re-tuning, costs a measurable part of the score."
+    return f"By {score} already the first removal, without re-tuning, costs a measurable part."
 
 
 def _costs(standing: Standing) -> list[str]:

@@ -88,8 +88,19 @@ def test_detachment_tells_how_many_experts_are_free_and_what_remains(make_rows):
     assert "until 1 of 2 are gone" in text
     assert "With every expert removed it is 75.0 %, not distinguishable from" in text
     text = details(make_rows(after=(0.6, 0.5)))
-    assert "Already the first removal" in text
+    assert "already the first removal" in text
     assert "it is 50.0 %, below its parameter-matched baseline" in text
+
+
+def test_a_score_that_removals_cost_is_told_beside_one_that_they_do_not(make_rows):
+    rows = make_rows(tove=0.76, after=(0.76, 0.76))
+    for row in rows:
+        value = 1.2 if row["name"] == "tove-b" else 2.8
+        row["metrics"]["caption/CIDEr"] = {"value": value, "low": value - 0.2, "high": value + 0.2}
+    text = " ".join(findings(standing_of(rows), [METRIC, "caption/CIDEr"]))
+    assert "By statement accuracy all 2 experts can be removed" in text
+    assert "By caption CIDEr experts can be removed, without re-tuning, until 1 of 2" in text
+    assert "in statement accuracy: ToVE 76.0 %" in headline(standing_of(rows), METRIC)
 
 
 def _answering_alike(rows, *names, share=1.0):
@@ -101,7 +112,7 @@ def _answering_alike(rows, *names, share=1.0):
 
 def test_one_answer_to_everything_is_no_result(make_rows):
     rows = make_rows(0.52, 0.52, 0.52, 0.52, after=(0.52, 0.52))
-    assert "All 2 experts can be removed" in details(rows)
+    assert "all 2 experts can be removed" in details(rows)
     _answering_alike(rows, *(row["name"] for row in rows), share=0.995)
     assert told(rows).startswith(
         "This run tells nothing of the experts: ToVE gives one answer to everything, and its "
@@ -111,7 +122,7 @@ def test_one_answer_to_everything_is_no_result(make_rows):
     assert (
         "each of plain_clip, baseline, tove, tove-a, tove-b, merged gives one answer to everything"
     ) in text
-    assert "What the removal of experts costs cannot be told" in text
+    assert "What the removal of experts costs in statement accuracy cannot be told" in text
     assert "can be removed" not in text
     assert "distinguishable" not in text
 
@@ -135,7 +146,7 @@ def test_scores_of_zero_are_no_result(make_rows):
 
 def test_removing_experts_that_gained_nothing_is_not_praised(make_rows):
     text = details(make_rows(tove=0.76, after=(0.76, 0.76)))
-    assert "All 2 experts can be removed" in text
+    assert "all 2 experts can be removed" in text
     assert "no measurable gain over its parameter-matched baseline to lose" in text
     assert "no measurable gain" not in details(make_rows())
 
