@@ -14,13 +14,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
+from tove.config.validation import Range
 from tove.data.conversation_index import ConversationIndex, image_names
 from tove.data.image_check import ImageReport, check_images, find_image
 from tove.data.image_dataset import existing_root
@@ -68,10 +69,10 @@ class LlavaConversations(Dataset):
         data_root: str | None = None,
         ann_file: str = "",
         img_dir: str = "images",
-        image_size: int = 336,
+        image_size: Annotated[int, Range(1, 8192)] = 336,
         view: str | dict[str, Any] = "crop",
-        corrupt_limit: int = 16,
-        max_samples: int | None = None,
+        corrupt_limit: Annotated[int, Range(0)] = 16,
+        max_samples: Annotated[int, Range(1)] | None = None,
         images_anywhere: bool = False,
         index_dir: str | None = None,
         test_mode: bool = False,

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tove.config.validation import check_arguments
 from tove.data import conversation_index, tove_collate
 from tove.data.conversation_index import ConversationIndex
 from tove.data.conversations import LlavaConversations
@@ -281,3 +282,9 @@ def test_opening_reads_no_record_and_a_worker_is_sent_none(root, monkeypatch) ->
     assert len(data) == 15_000 == len(data.modality_lengths())
     assert data.get_data_info(14_999)["source_id"] == 14_999
     assert len(pickle.dumps(data.index)) < 1000  # what a spawned worker is sent
+
+
+def test_numbers_out_of_range_are_told_before_a_file_is_opened():
+    for name, value in {"max_samples": -1, "corrupt_limit": -1, "image_size": 0}.items():
+        with pytest.raises(ConfigError, match=f"dataset.{name} is {value}"):
+            check_arguments(LlavaConversations, {name: value}, "dataset")
