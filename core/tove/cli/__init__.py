@@ -75,8 +75,6 @@ def _look_over(cfg: Config, console: Console) -> None:
 @command
 def test(args: argparse.Namespace) -> None:
     """Evaluate a checkpoint; see `tools/test.py` for the arguments."""
-    from mmengine.dist import is_main_process
-
     from tove.data.prepare import prepare_data
     from tove.engine.benchmark_config import with_model_of
     from tove.engine.preflight import check_config
