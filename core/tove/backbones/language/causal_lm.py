@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache
@@ -33,17 +32,15 @@ from tove.backbones.language.loading import (
     unfreeze_cross_attention,
 )
 from tove.backbones.language.ranking import Ranker
+from tove.backbones.language.text_loss import IGNORED, text_loss
 from tove.backbones.language.tokenization import PromptTokenizer, pad_rows
 from tove.config.validation import Range
 from tove.errors import ConfigError
-from tove.modules.collectives import global_mean
 from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
 
 __all__ = ["CausalLanguageModel"]
-
-_IGNORED = -100
 
 
 @LANGUAGE_MODELS.register_module()
@@ -130,9 +127,7 @@ class CausalLanguageModel(nn.Module):
         """Cross-entropy of the targets and their end token; the prompts' tokens do not count.
 
         A target without a token in the tokenizer counts for nothing, nor does one that its prompt
-        leaves no room for. The sum over this process's tokens (or samples, see `loss_mean`) is
-        divided by their mean number over processes, so that the gradient averaged by DDP is that
-        of one process with the whole batch.
+        leaves no room for.
 
         Args:
             memory_BND: vision tokens.
@@ -141,7 +136,7 @@ class CausalLanguageModel(nn.Module):
                 such a sample, since all take part in the mean.
 
         Returns:
-            A scalar.
+            A scalar; see `text_loss`.
         """
         limit = self._text_limit(memory_BND)
         if self.max_text_tokens is not None:
@@ -152,22 +147,9 @@ class CausalLanguageModel(nn.Module):
         start_B = on_device(starts, memory_BND.device)
         place_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
         counts_BL = mask_BL.bool() & (place_L >= start_B[:, None])
-        labels_BL = ids_BL.masked_fill(~counts_BL, _IGNORED)
+        labels_BL = ids_BL.masked_fill(~counts_BL, IGNORED)
         logits_BLV = self._logits(memory_BND, ids_BL, mask_BL)
-        losses_BL = F.cross_entropy(
-            logits_BLV[:, :-1].flatten(0, 1).float(),
-            labels_BL[:, 1:].flatten(),
-            ignore_index=_IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        ).view(len(rows), -1)
-        number_B = counts_BL.sum(1)
-        if self.loss_mean == "tokens":
-            total, number = losses_BL.sum(), number_B.sum()
-        else:
-            total, number = (losses_BL.sum(1) / number_B.clamp(min=1)).sum(), (number_B > 0).sum()
-        # With gradients it is training, where every process calls.
-        return global_mean(total, number.to(total.dtype), ranks=torch.is_grad_enabled())
+        return text_loss(logits_BLV[:, :-1], labels_BL[:, 1:], self.loss_mean, self.label_smoothing)
 
     def read(self, memory_BND: Tensor) -> Tensor:
         """Give what the text sees of the memory: the keys and values of every layer, [B, N, R].

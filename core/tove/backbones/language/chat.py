@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
@@ -30,7 +29,6 @@ from tove.backbones.language.chat_inputs import (
 )
 from tove.backbones.language.chat_ranking import candidate_rows, log_likelihoods
 from tove.backbones.language.chat_tokens import (
-    IGNORED,
     ChatTokenizer,
     Row,
     answered,
@@ -41,9 +39,9 @@ from tove.backbones.language.chat_tokens import (
     turns_of,
 )
 from tove.backbones.language.loading import first_position, load_causal_lm, room_for_text
+from tove.backbones.language.text_loss import text_loss
 from tove.config.validation import Range
 from tove.errors import ConfigError
-from tove.modules.collectives import global_mean
 from tove.modules.device import on_device
 from tove.protocols import Sample
 from tove.registry import LANGUAGE_MODELS
@@ -176,36 +174,19 @@ class ChatLanguageModel(nn.Module):
     def loss(self, image_features: ImageFeatures, samples: Sequence[Sample]) -> Tensor:
         """Cross-entropy of the answers and of what ends them.
 
-        The sum over this process's tokens (or samples, see `loss_mean`) is divided by their mean
-        number over processes, so that the gradient averaged by DDP is that of one process with the
-        whole batch. A process without any answer gives 0 and takes part in the mean.
-
         Args:
             image_features: see the class.
             samples: B samples.
 
         Returns:
-            A scalar.
+            A scalar; see `text_loss`.
         """
         flat_ND, lengths = flatten_images(image_features)
         rows, kept = self._rows(samples, lengths, self.max_tokens)
         embeds_BLD, _ = self._embed(rows, flat_ND, lengths, kept)
         places, labels = next_tokens(rows)
-        logits_BKV = self._logits(embeds_BLD, places)
-        labels_BK = on_device(labels, logits_BKV.device)
-        losses_BK = F.cross_entropy(
-            logits_BKV.flatten(0, 1).float(),
-            labels_BK.flatten(),
-            ignore_index=IGNORED,
-            reduction="none",
-        ).view(labels_BK.shape)
-        number_B = (labels_BK != IGNORED).sum(1)
-        if self.loss_mean == "tokens":
-            total, number = losses_BK.sum(), number_B.sum()
-        else:
-            total, number = (losses_BK.sum(1) / number_B.clamp(min=1)).sum(), (number_B > 0).sum()
-        # With gradients it is training, where every process calls.
-        return global_mean(total, number.to(total.dtype), ranks=torch.is_grad_enabled())
+        labels_BK = on_device(labels, embeds_BLD.device)
+        return text_loss(self._logits(embeds_BLD, places), labels_BK, self.loss_mean)
 
     @torch.no_grad()
     def logits(self, image_features: ImageFeatures, samples: Sequence[Sample]) -> list[Tensor]:

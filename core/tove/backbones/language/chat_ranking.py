@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tove.backbones.language.chat_tokens import (
-    IGNORED,
     ChatTokenizer,
     Row,
     TokenKind,
@@ -18,6 +17,7 @@ from tove.backbones.language.chat_tokens import (
     num_images_of,
     turns_of,
 )
+from tove.backbones.language.text_loss import IGNORED
 from tove.protocols import Sample
 
 __all__ = ["candidate_rows", "log_likelihoods"]

@@ -18,11 +18,11 @@ from typing import Any
 from transformers import AddedToken
 
 from tove.backbones.language.chat_formats import IMAGE, ChatFormat, Span, Turn
+from tove.backbones.language.text_loss import IGNORED
 from tove.errors import ConfigError
 from tove.protocols import Sample
 
 __all__ = [
-    "IGNORED",
     "IMAGE_ID",
     "ChatTokenizer",
     "Row",
@@ -35,7 +35,6 @@ __all__ = [
     "turns_of",
 ]
 
-IGNORED = -100  # as everywhere in transformers
 IMAGE_ID = -200  # as in LLaVA's release
 
 
