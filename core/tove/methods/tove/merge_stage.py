@@ -30,7 +30,8 @@ from tove.engine.stages.export import rehearse_exports
 from tove.engine.stages.source import check_source
 from tove.errors import ConfigError
 from tove.evaluation.profile.parameters import count_parameters
-from tove.methods.tove.merging import Merge, check_student
+from tove.methods.tove.merging import Merge
+from tove.methods.tove.student import check_student
 from tove.protocols import Row
 from tove.registry import DATASETS, MODELS, STAGES
 
