@@ -170,10 +170,6 @@ class RunModels:
             print_log(remark, logger="current", level=logging.WARNING)
         check_frozen(meta.get("frozen"), model.frozen, str(path))
         load_checkpoint_into(model, checkpoint, path)
-        if model.cache is not None and any(
-            n.startswith("encoder.") for n in checkpoint["state_dict"]
-        ):
-            model.cache = model.cache.anew()  # of an encoder of its own
         return model, meta
 
     def _encoder_beside(self, path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,10 +229,15 @@ def check_method(model: Any) -> None:  # noqa: ANN401 - what a config's type giv
 def load_checkpoint_into(model: Method, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Load trained parameters; a refusal names the file.
 
+    An encoder of the checkpoint's own has other tokens than those that the run's models share.
+
     Raises:
         CheckpointError: they are of another model.
     """
+    state: Mapping[str, Any] = checkpoint["state_dict"]
     try:
-        model.load_trainable(checkpoint["state_dict"])
+        model.load_trainable(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be loaded. {error}") from error
+    if model.cache is not None and any(name.startswith("encoder.") for name in state):
+        model.cache = model.cache.anew()
