@@ -244,6 +244,7 @@ SWITCHES = {
     "a hidden layer": {"projector": {"hidden": 12}, "transfer": {"scale": 10.0}},
     "cached": {"token_cache": {"max_gb": 0.1}},
     "merged by readout": {"loss": "readout", "lm_weight": 0.5},
+    "merged by Fisher": {"loss": "fisher", "keep": 1.0},
     "merged by LoRA": {"student": "lora", "loss": "cosine"},
 }
 

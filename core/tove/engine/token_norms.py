@@ -7,10 +7,10 @@ model has learned: a slot that goes on from an earlier model keeps what it was t
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import torch
-from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from tove.engine.drawn_batches import drawn_batches
 
 __all__ = ["fit_token_norms"]
 
@@ -45,12 +45,6 @@ def _sample(
     seed: int,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the experts' own tokens of this rank's part of the sample, by slot."""
-    rank, ranks = get_dist_info()
-    dataset: Any = loader.dataset
-    drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-    own = drawn[:_SAMPLES][rank::ranks]
-    for indices in own.split(loader.batch_size or 1):
-        batch = loader.collate_fn([dataset[index] for index in indices.tolist()])
-        batch = model.data_preprocessor(batch)
+    for batch in drawn_batches(model, loader, seed, _SAMPLES):
         if len(batch["images"]):  # samples may be texts alone
             yield model.expert_tokens(slots, batch["images"], batch["data_samples"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tove.data.collate import tove_collate
-from tove.engine import token_norms
+from tove.engine import drawn_batches, token_norms
 from tove.engine.token_norms import fit_token_norms
 from tove.errors import ConfigError
 
@@ -65,7 +65,7 @@ def test_ranks_share_the_sample_and_get_the_same(make_model, monkeypatch):
     parts = []
     monkeypatch.setattr("tove.backbones.experts.hub.num_ranks", lambda: 3)
     for rank in (0, 1, 2):
-        monkeypatch.setattr(token_norms, "get_dist_info", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(drawn_batches, "get_dist_info", lambda rank=rank: (rank, 3))
         own = []
         monkeypatch.setattr(
             "tove.backbones.experts.hub.sum_over_ranks", lambda x, own=own: own.append(x) or x
@@ -77,6 +77,17 @@ def test_ranks_share_the_sample_and_get_the_same(make_model, monkeypatch):
     monkeypatch.setattr("tove.backbones.experts.hub.sum_over_ranks", lambda x: next(whole))
     fit_token_norms(together, loader_of(), seed=0)
     same(statistics(alone), statistics(together))
+
+
+def test_all_ranks_have_as_many_batches_where_they_work_together(monkeypatch):
+    counts = []
+    for rank in (0, 1, 2):
+        monkeypatch.setattr(drawn_batches, "get_dist_info", lambda rank=rank: (rank, 3))
+        model = torch.nn.Identity()
+        model.data_preprocessor = torch.nn.Identity()
+        drawn = drawn_batches.drawn_batches(model, loader_of(22), 0, 100, even=True)
+        counts.append([len(batch["images"]) for batch in drawn])
+    assert counts == [[7]] * 3  # 21 of 22
 
 
 def test_a_slot_that_goes_on_keeps_what_it_was_trained_with(make_model):

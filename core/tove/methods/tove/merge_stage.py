@@ -17,6 +17,7 @@ from tove.config.keys import TRAINING_SETTINGS
 from tove.config.overlay import merged_settings, plain_settings
 from tove.config.validation import check_model, look_up
 from tove.engine.checkpoint import write_checkpoint
+from tove.engine.drawn_batches import drawn_batches
 from tove.engine.images_seen import images_seen
 from tove.engine.known_tokens import check_still
 from tove.engine.loop import build_stage_runner
@@ -37,6 +38,8 @@ from tove.registry import DATASETS, MODELS, STAGES
 
 __all__ = ["MergeStage"]
 
+_SAMPLES = 1024  # with text, which the Fisher metric is of
+
 
 @STAGES.register_module()
 class MergeStage:
@@ -55,6 +58,7 @@ class MergeStage:
         "merging",
         "schedule",
         "unlabelled_dataloader",
+        "train_dataloader",
         "seed",
         *TRAINING_SETTINGS,
     )
@@ -84,6 +88,8 @@ class MergeStage:
         if model is Merge:
             self._check_targets(context, settings.get("lm_weight", 0.0))
             check_student(settings.get("student", "full"), f"{where}.student")
+            if settings.get("loss") == "fisher":
+                context.require(self.name, "train_dataloader")
 
     def _check_targets(self, context: StageContext, lm_weight: float) -> None:
         """Refuse a language loss on images without text: it would be zero at every step."""
@@ -116,6 +122,9 @@ class MergeStage:
         settings = {**self._settings(context), "teacher": teacher}
         model: Merge = MODELS.build(settings).to(context.device)
         rehearse_exports(context, self.name, model)
+        if model.loss == "fisher" and schedule.steps and not context.resumes(self.name):
+            loader, seed = context.build_loader("train_dataloader"), context.seed
+            model.fit_metric(drawn_batches(model, loader, seed, _SAMPLES, even=True), seed)
         seen = self._train(context, model, schedule) | self._seen_by_teacher(context)
         folder = context.folder(self.name)
         if is_main_process():

@@ -2,10 +2,12 @@
 
     target     = stop_gradient(t_fuse(image))              the teacher: CLIP, experts, gate, MLP_t
     prediction = P_clip(CLIP'(image))                      the student: a copy of CLIP that trains
-    loss       = d(prediction, target) + lm_weight * L_lm(prediction)
+    loss       = d(prediction, target) + lm_weight * L_lm(prediction) + keep * d_class
     d          = mse | 1 - cosine | smooth-L1, mean over tokens
                  readout: mse of what the language model's cross-attention reads (keys and values);
                  of one that reads the tokens themselves, mse
+                 fisher: by how much the language model minds an error, see `fisher`
+    d_class    = 1 - cosine of the class tokens of CLIP' and CLIP
 
 P_clip, the language model and its adapters are the teacher's and stay as they are: afterwards the
 student takes CLIP's place in front of them, and experts, gate and MLP_t go.
@@ -13,7 +15,7 @@ student takes CLIP's place in front of them, and experts, gate and MLP_t go.
 Shapes: B batch, N tokens, D language width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
@@ -26,8 +28,10 @@ from tove.backbones.preprocess import to_unit_range
 from tove.config.build import build_part
 from tove.config.validation import Range
 from tove.engine.trainable_state import keep_frozen_weights_out, load_trainable
+from tove.errors import ConfigError
 from tove.methods.batch import Views, encoded, read_by, view_ids
 from tove.methods.projected_experts import plain_state
+from tove.methods.tove.fisher import fisher_distance, fisher_metric
 from tove.methods.tove.student import fold_lora, make_student
 from tove.methods.vision_language_model import Fused, VisionLanguageModel
 from tove.modules.collectives import global_mean
@@ -55,7 +59,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def token_distance(
     loss: str,
-    language: Any,  # noqa: ANN401 - a language model
+    reader: Any,  # noqa: ANN401
     prediction_BND: Tensor,
     target_BND: Tensor,
 ) -> Tensor:
@@ -65,9 +69,9 @@ def token_distance(
     of the gradients is that of one process with the whole batch.
 
     Args:
-        loss: one of `LOSSES`, or "readout".
-        language: whose keys and values "readout" compares; where it has no `read`, as a chat model
-            that reads soft tokens, the tokens are compared.
+        loss: one of `LOSSES`, "readout" or "fisher".
+        reader: of "readout" the language model, whose keys and values are compared; where it has no
+            `read`, as a chat model that reads soft tokens, the tokens are. Of "fisher" M, [D, D].
         prediction_BND: the student's.
         target_BND: the teacher's.
     """
@@ -75,8 +79,10 @@ def token_distance(
     share = global_mean(number, number)
     if not prediction_BND.numel():  # a batch of text alone: zero, as its gradient is
         return prediction_BND.sum()
+    if loss == "fisher":
+        return share * fisher_distance(reader, prediction_BND, target_BND)
     if loss == "readout":
-        if read := getattr(language, "read", None):
+        if read := getattr(reader, "read", None):
             prediction_BND, target_BND = read(prediction_BND), read(target_BND)
         return share * F.mse_loss(prediction_BND, target_BND)
     return share * LOSSES[loss](prediction_BND, target_BND)
@@ -128,8 +134,12 @@ class Merge(BaseModel):
         student: dict(trainable=...) with "full" (all that the tokens depend on), or with
             dict(type="lora", r=..., ...), the rest being arguments of peft's LoraConfig.
         loss: "mse", "cosine" or "smooth_l1" of t_fuse; "readout" is the mse of its keys and values
-            in the language model: what no layer reads need not be learned.
+            in the language model: what no layer reads need not be learned; "fisher" weighs each
+            direction by what an error in it costs the language model on the data with text, and
+            wants `fit_metric` before it trains.
         lm_weight: weight of the language loss on samples with a target; 0 needs no targets.
+        keep: weight of the class token's distance from CLIP's own, which zero-shot retrieval reads
+            (through blocks that stay as they are, if the tokens are not of the last); 0 lets it go.
         data_preprocessor: mmengine's.
     """
 
@@ -139,16 +149,25 @@ class Merge(BaseModel):
         self,
         teacher: Mapping[str, Any] | VisionLanguageModel,
         student: Literal["full", "lora"] | Mapping[str, Any] = "full",
-        loss: Literal["mse", "cosine", "smooth_l1", "readout"] = "mse",
+        loss: Literal["mse", "cosine", "smooth_l1", "readout", "fisher"] = "mse",
         lm_weight: Annotated[float, Range(0)] = 0.0,
+        keep: Annotated[float, Range(0)] = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        self.loss, self.lm_weight = loss, lm_weight
+        self.loss, self.lm_weight, self.keep = loss, lm_weight, keep
         self.teacher: VisionLanguageModel = build_part(teacher, MODELS)
         self.slot_parts = tuple(f"teacher.{part}" for part in self.teacher.slot_parts)
         self.student: Any = make_student(self.teacher.plain_encoder(), student)
+        if keep and not getattr(self.student, "has_class_token", False):
+            raise ConfigError(
+                f"model.keep is {keep}, but {type(self.student).__name__} has no class token of "
+                "this checkpoint that it could be kept by; leave it out."
+            )
         own = [f"teacher.{name}" for name in self.teacher.state_dict()]
+        if loss == "fisher":
+            self.register_buffer("metric_DD", torch.eye(self.teacher.language.width))
+            own.append("metric_DD")  # a resumed training has the same
         self.teacher.requires_grad_(False)
         keep_frozen_weights_out(self, also=own)
         self.train(self.training)
@@ -172,22 +191,37 @@ class Merge(BaseModel):
     ) -> dict[str, Tensor] | list[Sample] | Tensor:
         """Run one batch; as in `VisionLanguageModel.forward`, with the student in CLIP's place."""
         samples = data_samples or []
-        prediction_BND = self.predict_tokens(images)
-        if mode == "predict":
-            return self.teacher.answer(prediction_BND, samples)
-        if mode == "tensor":
-            return prediction_BND
+        if mode != "loss":
+            prediction_BND = self.predict_tokens(images)
+            answers = mode == "predict"
+            return self.teacher.answer(prediction_BND, samples) if answers else prediction_BND
+        first = 1 if self.keep else 0  # then the class token comes along
+        tokens_BPC = encoded(self.student.encode if first else self.student, to_unit_range(images))
+        prediction_BND = self.teacher.plain_tokens(tokens_BPC[:, first:])
         with torch.no_grad():
             views = Views.of(content, owner, samples)
             target_BND = self.teacher.fuse(images, view_ids(samples), views).t_fuse
         losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
+        if self.keep:
+            losses["loss_keep"] = self.keep * self._class_distance(tokens_BPC[:, 0], images)
         if self.lm_weight:
             losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
         return losses
 
+    def fit_metric(self, batches: Iterable[Mapping[str, Any]], seed: int) -> None:
+        """Take the Fisher metric from images with text, see `fisher_metric`."""
+        self.metric_DD = fisher_metric(self.teacher, batches, seed)
+
     def distance(self, prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
         """Compare P_clip(CLIP'(image)) with t_fuse, both [B, N, D]; a scalar."""
-        return token_distance(self.loss, self.teacher.language, prediction_BND, target_BND)
+        read = self.metric_DD if self.loss == "fisher" else self.teacher.language
+        return token_distance(self.loss, read, prediction_BND, target_BND)
+
+    def _class_distance(self, class_BC: Tensor, images: Tensor) -> Tensor:
+        """Compare the class token with that of CLIP as it was, 1 - cosine; a scalar."""
+        with torch.no_grad():
+            own_BPC = encoded(self.teacher.plain_encoder().encode, to_unit_range(images))
+        return token_distance("cosine", None, class_BC, own_BPC[:, 0])
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
