@@ -20,6 +20,7 @@ class Listener(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.minded = {"first": [1.0, 0.0, 0.0, 0.0], "second": [0.0, 3.0, 0.0, 0.0]}
+        self.minded |= {"the third one": [0.0, 0.0, 0.1, 0.0], "nothing": [0.0] * 4}
         self.own = nn.Parameter(torch.zeros(1))
 
     def loss(self, memory_BND, samples):
@@ -52,10 +53,11 @@ def _batch(*targets):
 TEXTS = {"images": torch.zeros(0, 2, 4), "data_samples": [{"image_id": "0", "target": "first"}]}
 
 
-def test_each_view_counts_alike_and_the_rest_keeps_a_little_weight():
-    metric_DD = fisher_metric(Teacher(), [_batch("first", "second", "second"), _batch("first")])
-    # Two views mind each direction; the second's gradient is three times as long.
-    form = torch.diag(torch.tensor([0.5, 0.5, 0.0, 0.0]) + RIDGE / 4)
+def test_each_word_counts_alike_and_the_rest_keeps_a_little_weight():
+    batches = [_batch("first", "second", "the third one"), _batch("first", "nothing")]
+    metric_DD = fisher_metric(Teacher(), batches)
+    # Whatever the length of the gradients: 1, 3 and 0.1; of "nothing" there is none.
+    form = torch.diag(torch.tensor([2.0, 1.0, 3.0, 0.0]) / 6 + RIDGE / 4)
     torch.testing.assert_close(metric_DD / metric_DD.trace(), form / form.trace())
 
 
@@ -65,6 +67,31 @@ def test_the_distance_of_plain_clip_is_one():
     images = torch.cat([batch["images"] for batch in batches])
     found = fisher_distance(metric_DD, torch.zeros_like(images), images)
     torch.testing.assert_close(found, torch.ones(()))
+
+
+def test_the_views_of_one_sample_count_together():
+    batch = _batch("first", "first", "second")
+    samples = [
+        {"conversations": [turn("human", "what is it like?"), turn("gpt", text)], "views": views}
+        for text, views in (("one", [{"num_views": 2}]), ("as many words", [{"num_views": 1}]))
+    ]
+    content_V4, owner_V = torch.zeros(3, 4), torch.tensor([0, 0, 1])
+    for sample, target in zip(samples, ("first", "second"), strict=True):
+        sample.update(target=target, image_id=target)
+
+    class Many(Teacher):
+        def images_of(self, tokens, samples):
+            first, last = tokens[:2].sum(0), tokens[2]
+            return torch.stack([first, last])
+
+    given = {**batch, "data_samples": samples, "content": content_V4, "owner": owner_V}
+    metric_DD = fisher_metric(Many(), [given])
+    form = torch.diag(torch.tensor([1.0, 3.0, 0.0, 0.0]) / 4 + RIDGE / 4)
+    torch.testing.assert_close(metric_DD / metric_DD.trace(), form / form.trace())
+
+
+def turn(speaker, text):
+    return {"from": speaker, "value": text}
 
 
 def test_views_of_texts_alone_change_nothing():

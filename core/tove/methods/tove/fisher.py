@@ -1,19 +1,19 @@
 """The Fisher metric: how much the language model minds an error of its tokens, by direction.
 
     g    = d L_lm / d t           at  t = a t_fuse + (1 - a) v,   a ~ U(0, 1) for each view
-    F    = mean over views of  sum_n g_n g_n^T / sum_n |g_n|^2
+    F    = mean over samples of  words * sum_n g_n g_n^T / sum_n |g_n|^2
     M    = (F + r I / D) / s
     d    = mean over tokens of  (p - t_fuse)^T M (p - t_fuse)
 
 To second order the error's effect on what the language model says is a form like this (Amari's
-natural metric; the labels are the data's, so that F is the empirical one). Each view counts alike,
-however sure the model is of its text; r keeps a little weight on what no text asked about; s makes
-the distance of plain CLIP's tokens v from t_fuse 1.
+natural metric; the labels are the data's, so that F is the empirical one). Each word that is to be
+said counts alike, however sure the model is of it; r keeps a little weight on what no text asked
+about; s makes the distance of plain CLIP's tokens v from t_fuse 1.
 
-Shapes: V views, N tokens, D language width.
+Shapes: B samples, V views, N tokens, D language width.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from tove.methods.batch import Views, view_ids
 from tove.modules.collectives import global_sum
+from tove.modules.device import on_device
+from tove.protocols import Sample
 
 __all__ = ["fisher_distance", "fisher_metric"]
 
@@ -51,10 +53,11 @@ def fisher_metric(teacher: Any, batches: Iterable[Mapping[str, Any]], seed: int 
         if not len(read_VND):  # texts alone
             continue
         grad_VND = torch.autograd.grad(loss, read_VND)[0].float()
-        size_V = grad_VND.square().sum((1, 2))
-        grad_VND = grad_VND / size_V.clamp(min=torch.finfo(size_V.dtype).tiny).sqrt()[:, None, None]
+        owner_V = torch.arange(len(samples), device=device) if views is None else views.owner_V
+        weight_V = _weights(grad_VND.square().sum((1, 2)), owner_V, samples)
+        grad_MD = (grad_VND * weight_V.sqrt()[:, None, None]).flatten(0, 1)
+        form_DD += grad_MD.T @ grad_MD
         delta_MD = (plain_VND - fused_VND).float().flatten(0, 1)
-        form_DD += grad_VND.flatten(0, 1).T @ grad_VND.flatten(0, 1)
         error_DD += delta_MD.T @ delta_MD / plain_VND.shape[1]
         number += len(fused_VND)
     form_DD, error_DD, number = (global_sum(x) for x in (form_DD, error_DD, number))
@@ -62,6 +65,19 @@ def fisher_metric(teacher: Any, batches: Iterable[Mapping[str, Any]], seed: int 
     form_DD = form_DD + _RIDGE / len(form_DD) * torch.eye(len(form_DD), device=device)
     plain = (form_DD * error_DD).sum() / number.clamp(min=1)
     return form_DD / torch.where(plain > 0, plain, torch.ones_like(plain))
+
+
+def _weights(size_V: Tensor, owner_V: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """Give what each view's g g^T counts, so that a sample's do as many times as it has words."""
+    words_B = on_device([_words_to_say(sample) for sample in samples], size_V.device).float()
+    size_B = torch.zeros_like(words_B).index_add(0, owner_V, size_V)
+    return torch.where(size_B > 0, words_B / size_B, 0)[owner_V]
+
+
+def _words_to_say(sample: Sample) -> int:
+    turns = sample.get("conversations") or ()
+    said = [turn["value"] for turn in turns if turn["from"] == "gpt"] or [sample.get("target")]
+    return sum(len((text or "").split()) for text in said)
 
 
 def fisher_distance(metric_DD: Tensor, prediction_BND: Tensor, target_BND: Tensor) -> Tensor:
