@@ -9,7 +9,7 @@ from tove.methods.batch import Fused
 from tove.methods.tove.fisher import fisher_distance, fisher_metric
 from tove.methods.tove.merging import Merge
 
-RIDGE = 0.05
+RIDGE = 0.2
 
 
 class Listener(nn.Module):
@@ -53,11 +53,11 @@ def _batch(*targets):
 TEXTS = {"images": torch.zeros(0, 2, 4), "data_samples": [{"image_id": "0", "target": "first"}]}
 
 
-def test_each_word_counts_alike_and_the_rest_keeps_a_little_weight():
+def test_each_word_counts_and_the_rest_keeps_a_little_weight():
     batches = [_batch("first", "second", "the third one"), _batch("first", "nothing")]
     metric_DD = fisher_metric(Teacher(), batches)
-    # Whatever the length of the gradients: 1, 3 and 0.1; of "nothing" there is none.
-    form = torch.diag(torch.tensor([2.0, 1.0, 3.0, 0.0]) / 6 + RIDGE / 4)
+    # Two samples of gradient 1, one of 3, and three words of 0.1.
+    form = torch.diag(torch.tensor([2.0, 9.0, 0.03, 0.0]) / 11.03 + RIDGE / 4)
     torch.testing.assert_close(metric_DD / metric_DD.trace(), form / form.trace())
 
 
@@ -86,7 +86,8 @@ def test_the_views_of_one_sample_count_together():
 
     given = {**batch, "data_samples": samples, "content": content_V4, "owner": owner_V}
     metric_DD = fisher_metric(Many(), [given])
-    form = torch.diag(torch.tensor([1.0, 3.0, 0.0, 0.0]) / 4 + RIDGE / 4)
+    # Two views of one word, and three words of nine times the square.
+    form = torch.diag(torch.tensor([2.0, 27.0, 0.0, 0.0]) / 29 + RIDGE / 4)
     torch.testing.assert_close(metric_DD / metric_DD.trace(), form / form.trace())
 
 
@@ -118,8 +119,8 @@ def test_the_gradient_is_taken_between_clip_s_tokens_and_t_fuse(make_model, batc
         t_1ND = t_ND.detach()[None].requires_grad_(True)
         loss = teacher.language.loss(t_1ND, [batch["data_samples"][row]])
         grad_ND = torch.autograd.grad(loss, t_1ND)[0][0]
-        form_DD += grad_ND.T @ grad_ND / grad_ND.square().sum()
-    form_DD = form_DD / 3 + RIDGE / width * torch.eye(width)
+        form_DD += grad_ND.T @ grad_ND
+    form_DD = form_DD / form_DD.trace() + RIDGE / width * torch.eye(width)
     merge.fit_metric([batch], seed=7)
     found_DD = merge.metric_DD
     torch.testing.assert_close(found_DD / found_DD.trace(), form_DD / form_DD.trace())
@@ -135,6 +136,16 @@ def test_a_resumed_merge_has_the_metric_that_it_began_with(make_model, batch):
     again.load_state_dict(merge.state_dict())
     assert torch.equal(again.metric_DD, merge.metric_DD)
     assert not torch.equal(merge.metric_DD, torch.eye(len(merge.metric_DD)))
+
+
+def test_the_language_model_s_own_mean_is_put_back(make_model, batch):
+    merge = Merge(make_model(), loss="fisher")
+    language, asked = merge.teacher.language, []
+    language.loss_mean, own = "tokens", language.loss
+    language.loss = lambda *given: asked.append(language.loss_mean) or own(*given)
+    merge.fit_metric([batch], seed=0)
+    assert asked == ["samples"]
+    assert language.loss_mean == "tokens"
 
 
 def test_what_is_kept_of_the_class_token(make_model, batch):

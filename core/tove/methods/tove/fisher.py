@@ -1,19 +1,21 @@
 """The Fisher metric: how much the language model minds an error of its tokens, by direction.
 
     g    = d L_lm / d t           at  t = a t_fuse + (1 - a) v,   a ~ U(0, 1) for each view
-    F    = mean over samples of  words * sum_n g_n g_n^T / sum_n |g_n|^2
-    M    = (F + r I / D) / s
+    F    = mean over samples of  words * sum_n g_n g_n^T      L_lm being a mean over the words
+    M    = (F / tr F + r I / D) / s
     d    = mean over tokens of  (p - t_fuse)^T M (p - t_fuse)
 
 To second order the error's effect on what the language model says is a form like this (Amari's
-natural metric; the labels are the data's, so that F is the empirical one). Each word that is to be
-said counts alike, however sure the model is of it; r keeps a little weight on what no text asked
+natural metric; the labels are the data's, so that F is the empirical one). What the model is sure
+of counts little. The square of a mean over words falls with their number, which `words` gives back:
+otherwise captions hardly count beside yes and no. r keeps a little weight on what no text asked
 about; s makes the distance of plain CLIP's tokens v from t_fuse 1.
 
 Shapes: B samples, V views, N tokens, D language width.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from tove.protocols import Sample
 
 __all__ = ["fisher_distance", "fisher_metric"]
 
-_RIDGE = 0.05
+_RIDGE = 0.2
 
 
 def fisher_metric(teacher: Any, batches: Iterable[Mapping[str, Any]], seed: int = 0) -> Tensor:  # noqa: ANN401
@@ -49,13 +51,14 @@ def fisher_metric(teacher: Any, batches: Iterable[Mapping[str, Any]], seed: int 
         fused_VND, plain_VND = fused.t_fuse, fused.v
         share_V = torch.rand(len(fused_VND), generator=draw).to(device)[:, None, None]
         read_VND = (share_V * fused_VND + (1 - share_V) * plain_VND).requires_grad_(True)
-        loss = teacher.language.loss(teacher.images_of(read_VND, samples), samples)
+        with _mean_over_samples(teacher.language):
+            loss = teacher.language.loss(teacher.images_of(read_VND, samples), samples)
         if not len(read_VND):  # texts alone
             continue
-        grad_VND = torch.autograd.grad(loss, read_VND)[0].float()
+        grad_VND = len(samples) * torch.autograd.grad(loss, read_VND)[0].float()
         owner_V = torch.arange(len(samples), device=device) if views is None else views.owner_V
-        weight_V = _weights(grad_VND.square().sum((1, 2)), owner_V, samples)
-        grad_MD = (grad_VND * weight_V.sqrt()[:, None, None]).flatten(0, 1)
+        words_B = on_device([_words_to_say(sample) for sample in samples], device).float()
+        grad_MD = (grad_VND * words_B[owner_V, None, None].sqrt()).flatten(0, 1)
         form_DD += grad_MD.T @ grad_MD
         delta_MD = (plain_VND - fused_VND).float().flatten(0, 1)
         error_DD += delta_MD.T @ delta_MD / plain_VND.shape[1]
@@ -67,11 +70,17 @@ def fisher_metric(teacher: Any, batches: Iterable[Mapping[str, Any]], seed: int 
     return form_DD / torch.where(plain > 0, plain, torch.ones_like(plain))
 
 
-def _weights(size_V: Tensor, owner_V: Tensor, samples: Sequence[Sample]) -> Tensor:
-    """Give what each view's g g^T counts, so that a sample's do as many times as it has words."""
-    words_B = on_device([_words_to_say(sample) for sample in samples], size_V.device).float()
-    size_B = torch.zeros_like(words_B).index_add(0, owner_V, size_V)
-    return torch.where(size_B > 0, words_B / size_B, 0)[owner_V]
+@contextmanager
+def _mean_over_samples(language: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let each sample count alike in the loss for a while, if the language model can."""
+    usual = getattr(language, "loss_mean", None)
+    if usual is not None:
+        language.loss_mean = "samples"
+    try:
+        yield
+    finally:
+        if usual is not None:
+            language.loss_mean = usual
 
 
 def _words_to_say(sample: Sample) -> int:

@@ -38,7 +38,7 @@ from tove.registry import DATASETS, MODELS, STAGES
 
 __all__ = ["MergeStage"]
 
-_SAMPLES = 1024  # with text, which the Fisher metric is of
+_SAMPLES = 2048  # with text, which the Fisher metric is of
 
 
 @STAGES.register_module()
