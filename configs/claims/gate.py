@@ -15,19 +15,32 @@ gates = dict(
     sharp=dict(gate=dict(temperature=0.25)),
     flat=dict(gate=dict(temperature=4.0)),
     hidden=dict(gate=dict(hidden=64)),
+    sees_experts=dict(gate=dict(sees="experts")),
     balance_0=dict(balance_weight=0.0),
     balance_0_1=dict(balance_weight=0.1),
     balance_1=dict(balance_weight=1.0),
 )
+
+
+def cell(name, model, row=None):
+    """A gate is trained; then it is told what each expert adds, and where the gate looks."""
+    stages = [
+        dict(type="TrainStage", name=name, row=row or name, model=model),
+        dict(type="ContributionStage", name="contribution", source=name),
+        dict(type="GateOnObjectsStage", name="on_objects", source=name),
+    ]
+    return dict(
+        custom_imports=dict(imports=["tove.reproduce.gate_on_objects"]),
+        stages=stages,
+    )
+
+
 cells = dict(
     uniform=dict(
         stages=[dict(type="TrainStage", name="uniform", model=dict(type="UniformAverage"))]
     ),
-    tove=dict(stages=[dict(type="TrainStage", name="transfer", row="tove")]),
-    **{
-        name: dict(stages=[dict(type="TrainStage", name=name, model=model)])
-        for name, model in gates.items()
-    },
+    tove=cell("transfer", {}, "tove"),
+    **{name: cell(name, model) for name, model in gates.items()},
 )
 
 tests = [

@@ -2,6 +2,7 @@
 
 row = {name, role, model, experts: [slots], metrics: {"vsr/accuracy": {value, low, high, n}, ...},
        gain: {over: "baseline", "vsr/accuracy": {value, low, high, n}, ...}, on paired items,
+       gate: {entropy, share: {slot: mean weight}}, see `tove.engine.gate_summary`,
        trainable_parameters, total_parameters, flops, forward_ms, peak_memory_mb, vision_tokens,
        cost: {device, encoder: part, experts: {slot: part}, fusion: part, language: part},
        training_images, steps, seed, stage}

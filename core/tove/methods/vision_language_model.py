@@ -164,13 +164,18 @@ class VisionLanguageModel(BaseModel):
         images_VCHW = to_unit_range(images)
         t_clip_VNC = self.encode(images_VCHW, image_ids)
         absent = frozenset(self.hub.detached) | self.dropped()
+        return self.fuse_tokens(t_clip_VNC, self._tokens_but(absent, images_VCHW, image_ids))
+
+    def _tokens_but(
+        self, absent: Collection[str], images_VCHW: Tensor, image_ids: Sequence[str] | None
+    ) -> dict[str, Tensor]:
+        """Return by slot the tokens [V, M_k, D_k] on each expert's own grid, of all but some."""
         with self.hub.one_pass():
-            tokens = {
+            return {
                 slot: self.frozen_tokens(slot, images_VCHW, image_ids)
                 for slot in self.slots
                 if slot not in absent
-            }  # by slot, [V, M_k, D_k], on each expert's own grid
-        return self.fuse_tokens(t_clip_VNC, tokens)
+            }
 
     def images_of(self, tokens_VND: Tensor, data_samples: Sequence[Sample]) -> VisionTokens:
         """Return what the language model reads: a batch's views put together to its images."""

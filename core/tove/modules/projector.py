@@ -101,7 +101,11 @@ class Projector(nn.Module):
         return self.shared(self.hidden_tokens(slot, tokens_BMD))
 
     def mix(
-        self, gates_BNK: Tensor, slots: Sequence[str], expert_tokens: Mapping[str, Tensor]
+        self,
+        gates_BNK: Tensor,
+        slots: Sequence[str],
+        expert_tokens: Mapping[str, Tensor],
+        known: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return z, the gated sum of the experts' projections, [B, N, L].
 
@@ -109,12 +113,15 @@ class Projector(nn.Module):
             gates_BNK: weights whose rows sum to one over the slots in `expert_tokens`.
             slots: the slot of every column of `gates_BNK`.
             expert_tokens: tokens on each expert's own grid; slots that are absent take no part.
+            known: of some slots, the `hidden_tokens`, which are then not made anew.
         """
-        mixed_BNH = None
+        mixed_BNH, known = None, known or {}
         for column, slot in enumerate(slots):
             if slot not in expert_tokens:
                 continue
-            hidden_BNH = self.hidden_tokens(slot, expert_tokens[slot])
+            hidden_BNH = known.get(slot)
+            if hidden_BNH is None:
+                hidden_BNH = self.hidden_tokens(slot, expert_tokens[slot])
             term_BNH = gates_BNK[..., column : column + 1] * hidden_BNH
             mixed_BNH = term_BNH if mixed_BNH is None else mixed_BNH + term_BNH
         if mixed_BNH is None:

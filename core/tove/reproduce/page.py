@@ -23,6 +23,7 @@ from tove.report.theme import LIGHT, png
 from tove.reproduce.answers import SEEDS, Answer, Found, Measured, joint, judge
 from tove.reproduce.claim import Claim, Criterion, find_claims, read_claim
 from tove.reproduce.figures import claim_figure
+from tove.reproduce.gate_table import GATE_NOTE, gate_table
 from tove.reproduce.records import Record
 
 __all__ = ["Outcome", "answer", "write_index", "write_outcome"]
@@ -137,6 +138,7 @@ def _page(outcome: Outcome) -> str:
         f"![{_figure_alt(claim)}]({claim.name}.png)",
         _scores(outcome),
         *_kinds(outcome),
+        *_gates(outcome),
         "## How it was measured",
         _provenance(outcome),
         f"```bash\n{outcome.command}\n```",
@@ -221,6 +223,16 @@ def _kinds(outcome: Outcome) -> list[str]:
         cells = [_difference(outcome.measured, c.arms[0], c.arms[1], name) for c in told]
         lines.append(_cells([kind, *cells]))
     return [f"## By kind: {metric_label(metric)}", "\n".join(lines)]
+
+
+def _gates(outcome: Outcome) -> list[str]:
+    """Write what the arms' gates do, where they have some."""
+    lines = gate_table(outcome.measured.rows, outcome.claim.metrics[0])
+    if not lines:
+        return []
+    heads, *arms = lines
+    table = [heads, ["---"] * len(heads), *arms]
+    return ["## Gates", GATE_NOTE, "\n".join(_cells(line) for line in table)]
 
 
 def _provenance(outcome: Outcome) -> str:

@@ -1,7 +1,9 @@
 """What is kept of a finished cell: rows and the score of every test item, in a few kilobytes.
 
     RESULTS/cells/NAME.json           {digest, seed, version, commit, seconds, config, over, items,
-                                      rows: [{arm, metrics, scores, costs, ...}]}
+                                      rows: [{arm, metrics, scores, costs, ...}]}; a row's
+                                      `gate`, `contribution` and `on_objects` are there where the
+                                      run, or a stage that looked at the row's model, told them
     RESULTS/cells/items-DIGEST.json   {metric: {images, kinds, kind}} of the items of `scores`:
                                       for each the number of its image and of its kind
 
@@ -12,7 +14,7 @@ its work folder may be gone.
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +37,7 @@ __all__ = ["Record", "arm_of", "commit", "keep", "read"]
 
 _DIGITS = 4
 _WHAT = "the record of a cell; delete it, and the same command makes it anew"
-_KEPT = ("experts", "training_images", "steps", "cost", *COST_COLUMNS)
+_KEPT = ("experts", "training_images", "steps", "gate", "cost", *COST_COLUMNS)
 
 Table = dict[str, Any]
 """images [n], kinds and kind [n] of a metric's items, see the module."""
@@ -96,6 +98,7 @@ def keep(cell: Cell, folder: Path, seconds: float) -> Record:
     cfg = Config.fromfile(cell.folder / "config.py")
     rows = read_rows(cell.folder / "results.json")
     items = {arm_of(row): _items(cell.folder, row) for row in rows}
+    looks = _looks(cell.folder, cfg.stages)
     root = f"{Path(cfg.data_root).resolve()}/"
     tables, digest = _tables(items, _kinds(cfg), root)
     told = {
@@ -107,7 +110,7 @@ def keep(cell: Cell, folder: Path, seconds: float) -> Record:
         "config": cell.config.name,
         "over": plain_settings(cell.over),
         "items": digest,
-        "rows": [_row(row, items[arm_of(row)]) for row in rows],
+        "rows": [_row(row, items[arm_of(row)]) | looks.get(row["stage"], {}) for row in rows],
     }
     write_text(folder / f"items-{digest}.json", json.dumps(tables, separators=(",", ":")) + "\n")
     write_text(folder / f"{cell.name}.json", json.dumps(told, separators=(",", ":")) + "\n")
@@ -139,6 +142,33 @@ def _items(folder: Path, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     path = folder / row["stage"] / "items" / f"{row['name']}.json"
     found: dict[str, dict[str, float]] = read_json(str(path), _WHAT) if path.is_file() else {}
     return found
+
+
+def _looks(folder: Path, stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what stages have told of others' models, by the stage that trained the model."""
+    looks: dict[str, dict[str, Any]] = {}
+    for entry in stages:
+        for name, kept in _LOOKS.items():
+            path = folder / entry["name"] / f"{name}.json"
+            if path.is_file():
+                told = read_json(str(path), _WHAT)
+                looks.setdefault(entry["source"], {})[name] = kept(told)
+    return looks
+
+
+def _contributions(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {measure: {metric: {slot: value}}}."""
+    return {
+        measure: {
+            metric: {slot: round(entry["value"], 5) for slot, entry in by_slot.items()}
+            for metric, by_slot in by_metric.items()
+        }
+        for measure, by_metric in told["measures"].items()
+    }
+
+
+_LOOKS: dict[str, Callable[[Any], Any]] = {"contribution": _contributions, "on_objects": dict}
+"""What of the files that a stage may leave in its folder is kept with the row of its source."""
 
 
 def _kinds(cfg: Config) -> dict[str, str]:

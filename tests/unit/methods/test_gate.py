@@ -192,3 +192,21 @@ def test_fused_mixture_equals_the_naive_form(projector):
         projected = projector.shared(F.gelu(projector.first[slot](resampled)))
         naive += gates[..., column : column + 1] * projected
     torch.testing.assert_close(projector.mix(gates, list(GRIDS), tokens), naive, atol=1e-10, rtol=0)
+
+
+def test_a_gate_that_sees_the_experts_adds_what_their_own_tokens_say():
+    gate = TokenGate(6, SLOTS, sees="experts", expert_width=5, temperature=0.5)
+    tokens, seen = torch.randn(2, 7, 6), {slot: torch.randn(2, 7, 5) for slot in SLOTS}
+    scores = [gate.heads[slot](tokens) + gate.own_heads[slot](seen[slot]) for slot in SLOTS]
+    expected = (torch.cat(scores, -1) / 0.5).softmax(-1)
+    torch.testing.assert_close(gate(tokens, (), seen).weights, expected)
+
+
+def test_an_expert_that_goes_leaves_the_others_in_their_proportions():
+    gate = TokenGate(6, SLOTS, sees="experts", expert_width=5)
+    tokens, seen = torch.randn(2, 7, 6), {slot: torch.randn(2, 7, 5) for slot in SLOTS}
+    whole = gate(tokens, (), seen).weights
+    without = gate(tokens, ["b"], {slot: seen[slot] for slot in "acd"}).weights
+    rest = whole[..., [0, 2, 3]] / (1 - whole[..., 1:2])
+    torch.testing.assert_close(without[..., [0, 2, 3]], rest)
+    assert (without[..., 1] == 0).all()

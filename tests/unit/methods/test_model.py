@@ -127,6 +127,38 @@ def test_gate_weights_are_those_of_fuse_after_a_removal_too(make_model, batch):
     assert (expected[..., 0] == 0).all()
 
 
+@pytest.mark.parametrize("gone", [(), ("a",)])
+def test_a_gate_that_sees_the_experts_decides_alike_when_it_is_asked_alone(
+    make_model, expert_types, batch, gone
+):
+    slots = {name: {"type": expert_types["coarse"]} for name in "abc"}
+    model = make_model(experts=slots, gate={"sees": "experts"}).eval()
+    for slot in gone:
+        model.hub.detach(slot)
+    expected = model.fuse(batch["images"]).gates.weights
+    assert torch.equal(model.gate_weights(batch["images"]), expected)
+    with torch.no_grad():
+        for head in model.gate.own_heads.values():
+            head.weight.zero_()
+    assert not torch.allclose(model.gate_weights(batch["images"]), expected)
+
+
+def test_a_gate_that_sees_the_experts_learns_by_every_loss_and_goes_with_its_slots(
+    make_model, batch
+):
+    model = make_model(gate={"sees": "experts"}).train()
+    sum(model(**batch, mode="loss").values()).backward()
+    own = {n: p for n, p in model.named_parameters() if ".own_heads." in n}
+    assert len(own) == len(model.slots)
+    assert all(p.grad.abs().sum() > 0 for p in own.values())
+    model.hub.detach("coarse")
+    state = model.slim_state_dict()
+    assert [n for n in state if ".own_heads." in n] == ["gate.own_heads.fine.weight"]
+    slim = make_model(gate={"sees": "experts"}, detached=["coarse"], seed=1)
+    slim.load_trainable(state)
+    assert torch.equal(slim.gate.own_heads["fine"].weight, own["gate.own_heads.fine.weight"])
+
+
 def test_the_balance_loss_is_that_of_the_experts_that_ran(make_model, expert_types, batch):
     """Two experts of three ran, on all tokens alike weighted 3/4 and 1/4: CV^2 is 1/4."""
     slots = {name: {"type": expert_types["coarse"]} for name in "abc"}

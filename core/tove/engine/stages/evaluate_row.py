@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from tove.atomic_io import write_text
 from tove.data.annotations import read_json
 from tove.engine.distributed import unwrapped
+from tove.engine.gate_summary import noting_gate
 from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.rows import WRITTEN, nested_metrics, reference_of
 from tove.engine.run_plan import RunPlan
@@ -71,8 +72,10 @@ def measure_row(
         entries: training_images, steps and stage.
     """
     inner = unwrapped(runner.model)
-    metrics = nested_metrics(runner.test())
+    with noting_gate(inner) as gate:
+        metrics = nested_metrics(runner.test())
     items = item_scores(runner)
+    shared = gate.told(experts)
     if is_main_process():
         write_text(Path(runner.work_dir) / "items" / f"{name}.json", json.dumps(items) + "\n")
     return {
@@ -82,6 +85,7 @@ def measure_row(
         "experts": list(experts),
         "metrics": metrics,
         "gain": _gain(context, role, reference, items),
+        **({"gate": shared} if shared else {}),
         **_cost(inner, context),
         "seed": context.seed,
         **entries,

@@ -95,7 +95,7 @@ class MatchedBaseline(VisionLanguageModel):
                 first_layer(t.width, t.grid, self.encoder.grid, hidden, t.kind == "map")
                 for t in (spec.tokens for spec in specs.values())
             )
-            extra.append(TokenGate(d_clip, tuple(specs), **(gate or {})))
+            extra.append(TokenGate(d_clip, tuple(specs), expert_width=hidden, **(gate or {})))
             extra.append(ResidualTransfer(d_lang, **(transfer or {})))
         budget = sum(parameter.numel() for parameter in extra.parameters())
         zero_init = (transfer or {}).get("zero_init", True)

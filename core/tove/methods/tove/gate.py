@@ -1,6 +1,7 @@
 """Token-aware gate (ToVE, section 3); its noise is that of Shazeer et al. (arXiv 1701.06538).
 
     s = G(t_clip)                                   the gate sees CLIP's tokens only
+    s_k = G_k(t_clip) + E_k(GELU(W_k t_k + b_k))    or, ours, each expert's own token too
     g = softmax_K(s / temperature)                  over attached experts; top_k keeps the best k
     noisy:  s + eps * noise * softplus(G_n(t_clip)),  eps ~ N(0, 1), in training only
 
@@ -11,9 +12,9 @@ What keeps the gate from using one expert alone is in `balance`.
 Shapes: B batch, N tokens, D CLIP width, H hidden width, K all slots, A attached slots.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ class GateOutput:
 class TokenGate(nn.Module):
     """One score per token and expert, from CLIP's tokens.
 
-    Every slot has a head of its own, held by name: slots are added or dropped without touching
-    the others' weights.
+    Every slot has heads of its own, held by name: slots are added or dropped without touching
+    the others' weights. An expert's score never depends on another one's tokens.
 
     Args:
         width: of CLIP's tokens.
@@ -56,6 +57,8 @@ class TokenGate(nn.Module):
         top_k: experts kept per token; None is all of them (dense).
         temperature: divides the scores; above 1 flattens the gate.
         headless: slots that have a column but no head: detached for good.
+        sees: "experts" adds to each score what the expert's own token says.
+        expert_width: of the experts' tokens behind their first layer, which "experts" needs.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class TokenGate(nn.Module):
         top_k: Annotated[int, Range(1)] | None = None,
         temperature: Annotated[float, Range(0, above=True)] = 1.0,
         headless: Collection[str] = (),
+        sees: Literal["clip", "experts"] = "clip",
+        expert_width: int = 0,
     ) -> None:
         super().__init__()
         self.slots = tuple(slots)
+        self.sees_experts = sees == "experts"
         self.noise, self.top_k, self.temperature = noise, top_k, temperature
         self.trunk = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if hidden else nn.Identity()
         headed = [slot for slot in slots if slot not in headless]
@@ -77,9 +83,23 @@ class TokenGate(nn.Module):
         self.noise_heads = nn.ModuleDict(
             {slot: nn.Linear(hidden or width, 1, bias=False) for slot in headed} if noise else {}
         )
+        own = headed if self.sees_experts else []
+        self.own_heads = nn.ModuleDict({s: nn.Linear(expert_width, 1, bias=False) for s in own})
 
-    def forward(self, t_clip_BND: Tensor, detached: Collection[str] = ()) -> GateOutput:
-        """Return the gate weights of all slots, [B, N, K]; detached slots are never scored."""
+    def forward(
+        self,
+        t_clip_BND: Tensor,
+        detached: Collection[str] = (),
+        experts: Mapping[str, Tensor] | None = None,
+    ) -> GateOutput:
+        """Return the gate weights of all slots, [B, N, K]; detached slots are never scored.
+
+        Args:
+            t_clip_BND: CLIP's tokens.
+            detached: slots that take no part.
+            experts: by attached slot, its tokens [B, N, expert_width] on CLIP's grid, for a gate
+                that sees them.
+        """
         attached = [slot for slot in self.heads if slot not in detached]
         if not attached:
             return GateOutput(t_clip_BND.new_zeros(*t_clip_BND.shape[:-1], len(self.slots)))
@@ -87,7 +107,12 @@ class TokenGate(nn.Module):
         x_BNH = self.trunk(t_clip_BND.to(heads[0].weight.dtype))
         weight_AH = torch.cat([head.weight for head in heads])
         bias_A = torch.cat([head.bias for head in heads])
-        clean_BNA = F.linear(x_BNH, weight_AH, bias_A) / self.temperature
+        scores_BNA = F.linear(x_BNH, weight_AH, bias_A)
+        if self.sees_experts:
+            seen = experts or {}
+            own = [self.own_heads[slot](seen[slot]) for slot in attached]
+            scores_BNA = scores_BNA + torch.cat(own, -1)
+        clean_BNA = scores_BNA / self.temperature
 
         noisy_BNA, std_BNA = clean_BNA, None
         if self.noise and self.training:

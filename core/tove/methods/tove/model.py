@@ -49,14 +49,20 @@ class ToVE(ProjectedExperts):
     """
 
     sections: ClassVar[Mapping[str, tuple[type, tuple[str, ...]]]] = {
-        "gate": (TokenGate, ("width", "slots", "headless")),
+        "gate": (TokenGate, ("width", "slots", "headless", "expert_width")),
         "transfer": (ResidualTransfer, ("d_lang", "d_in")),
         "merging": (JointMerging, ("encoder",)),
         **ProjectedExperts.sections,
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
-    slot_parts = ("hub.experts", "projector.first", "gate.heads", "gate.noise_heads")
+    slot_parts = (
+        "hub.experts",
+        "projector.first",
+        "gate.heads",
+        "gate.noise_heads",
+        "gate.own_heads",
+    )
     beside_fusion = (*VisionLanguageModel.beside_fusion, "merging")
 
     def __init__(
@@ -77,22 +83,33 @@ class ToVE(ProjectedExperts):
         self.settle()
 
     def _make_gate(self, options: Mapping[str, Any]) -> nn.Module:
-        return TokenGate(self.encoder.width, self.slots, headless=self.hub.detached, **options)
+        given = {"headless": self.hub.detached, "expert_width": self.projector.shared.in_features}
+        return TokenGate(self.encoder.width, self.slots, **given, **options)
 
     def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
         """Return t_fuse = v + lambda MLP_t(sum_k g_k P_k(t_k)); without experts it is v."""
         v_BND = self.projector.project_clip(t_clip_BNC)
         absent = frozenset(self.slots).difference(tokens)
-        gates = self.gate(t_clip_BNC, absent)  # weights [B, N, K]
+        seen = self._seen_by_gate(tokens)
+        gates = self.gate(t_clip_BNC, absent, seen)  # weights [B, N, K]
         if not tokens:
             return Fused(v_BND, v_BND, gates, self.slots, absent)
-        z_BND = self.projector.mix(gates.weights, self.slots, tokens)
+        z_BND = self.projector.mix(gates.weights, self.slots, tokens, seen)
         return Fused(self.transfer(v_BND, z_BND), v_BND, gates, self.slots, absent)
 
+    def _seen_by_gate(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return GELU(W_k t_k + b_k) [B, N, H] by slot; none for a gate that sees CLIP alone."""
+        if not self.gate.sees_experts:
+            return {}
+        return {slot: self.projector.hidden_tokens(slot, t) for slot, t in tokens.items()}
+
     def gate_weights(self, images: Tensor, image_ids: Sequence[str] | None = None) -> Tensor:
-        """Return g [B, N, K] as in `fuse`. The gate sees CLIP's tokens only, so no expert runs."""
-        t_clip_BNC = self.encode(to_unit_range(images), image_ids)
-        weights: Tensor = self.gate(t_clip_BNC, frozenset(self.hub.detached)).weights
+        """Return g [B, N, K] as in `fuse`; no expert runs where the gate sees CLIP alone."""
+        images_BCHW, absent = to_unit_range(images), frozenset(self.hub.detached)
+        t_clip_BNC = self.encode(images_BCHW, image_ids)
+        unseen = absent if self.gate.sees_experts else self.slots
+        tokens = self._tokens_but(unseen, images_BCHW, image_ids)
+        weights: Tensor = self.gate(t_clip_BNC, absent, self._seen_by_gate(tokens)).weights
         return weights
 
     def dropped(self) -> frozenset[str]:

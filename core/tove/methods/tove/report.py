@@ -45,10 +45,12 @@ def gate_section(material: Material) -> Section | None:
     except MENDABLE as error:
         return Section("gates", title, [f"There are no gate maps: {error}."])
     colours = {slot: material.colours[slot] for slot in sample.slots}
+    both = material.model.gate.sees_experts
+    sees = "CLIP's and the experts' tokens" if both else "CLIP's tokens alone"
     intro = (
-        "For every token the gate shares one unit of weight among the experts, from CLIP's tokens "
-        f"alone. With {len(colours)} experts an equal share is {1 / len(colours):.2f}. Images are "
-        "taken at equal distances through the test split, none is picked."
+        f"For every token the gate shares one unit of weight among the experts, from {sees}. With "
+        f"{len(colours)} experts an equal share is {1 / len(colours):.2f}.{_entropy(material)} "
+        "Images are taken at equal distances through the test split, none is picked."
     )
     pictures = [
         _maps(sample, colours, num_maps),
@@ -57,6 +59,19 @@ def gate_section(material: Material) -> Section | None:
         _layers(material, sample, colours),
     ]
     return Section("gates", title, [intro], pictures=pictures)
+
+
+def _entropy(material: Material) -> str:
+    """Say how even the shares were over the whole test split, where a row tells it."""
+    method = material.standing.method
+    source = material.settings.source or (method["stage"] if method else None)
+    told = [row["gate"] for row in material.rows if row["stage"] == source and "gate" in row]
+    if not told:
+        return ""
+    return (
+        f" Over the whole test split the shares' entropy is {told[0]['entropy']:.2f} of that of "
+        "equal ones."
+    )
 
 
 def _maps(sample: GateSample, colours: dict[str, str], num_maps: int) -> Picture:
