@@ -22,11 +22,20 @@ gates = dict(
 )
 
 
+weighed = [
+    "transfer",
+    "sees_experts",
+    "balance_0",
+    "balance_1",
+]  # what each expert adds takes a minute
+
+
 def cell(name, model, row=None):
-    """A gate is trained; then it is told what each expert adds, and where the gate looks."""
+    """A gate is trained; then it is told where it looks, and of some what each expert adds."""
+    adds = dict(type="ContributionStage", name="contribution", source=name)
     stages = [
         dict(type="TrainStage", name=name, row=row or name, model=model),
-        dict(type="ContributionStage", name="contribution", source=name),
+        *([adds] if name in weighed else []),
         dict(type="GateOnObjectsStage", name="on_objects", source=name),
     ]
     return dict(
