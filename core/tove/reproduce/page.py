@@ -25,6 +25,7 @@ from tove.reproduce.claim import Claim, Criterion, find_claims, read_claim
 from tove.reproduce.figures import claim_figure
 from tove.reproduce.gate_table import GATE_NOTE, gate_table
 from tove.reproduce.records import Record
+from tove.reproduce.retrieval_table import retrieval_table
 
 __all__ = ["Outcome", "answer", "write_index", "write_outcome"]
 
@@ -139,6 +140,7 @@ def _page(outcome: Outcome) -> str:
         _scores(outcome),
         *_kinds(outcome),
         *_gates(outcome),
+        *_retrieval(outcome),
         "## How it was measured",
         _provenance(outcome),
         f"```bash\n{outcome.command}\n```",
@@ -181,7 +183,7 @@ def _scores(outcome: Outcome) -> str:
     for metric in claim.metrics:
         heads += [metric_label(metric), *([f"over {over}"] if over else [])]
     heads += ["images", "steps", *(COST_COLUMNS[cost] for cost in _COSTS)]
-    lines = [_cells(heads), _cells(["---"] * len(heads))]
+    lines = [heads]
     for arm in measured.rows:
         cells = [arm, str(len(measured.rows[arm]))]
         for metric in claim.metrics:
@@ -190,9 +192,9 @@ def _scores(outcome: Outcome) -> str:
         cells += [f"{measured.column(arm, entry):,.0f}" for entry in ("training_images", "steps")]
         costs = {cost: measured.column(arm, cost) for cost in _COSTS}
         costs = {cost: round(value) for cost, value in costs.items() if not math.isnan(value)}
-        lines.append(_cells([*cells, *(show_cost(costs, cost) for cost in _COSTS)]))
+        lines.append([*cells, *(show_cost(costs, cost) for cost in _COSTS)])
     note = "± is the standard deviation over seeds; differences are paired, with 95 % intervals."
-    return "\n".join(lines) + f"\n\n{note}"
+    return f"{_table(lines)}\n\n{note}"
 
 
 def _mean(measured: Measured, arm: str, metric: str) -> str:
@@ -217,12 +219,12 @@ def _kinds(outcome: Outcome) -> list[str]:
     if not (kinds and told):
         return []
     heads = ["kind", *(f"{c.arms[0]} over {c.arms[1]}" for c in told)]
-    lines = [_cells(heads), _cells(["---"] * len(heads))]
+    lines = [heads]
     for kind in kinds:
         name = f"{metric.partition('/')[0]}/relation/{kind}"
         cells = [_difference(outcome.measured, c.arms[0], c.arms[1], name) for c in told]
-        lines.append(_cells([kind, *cells]))
-    return [f"## By kind: {metric_label(metric)}", "\n".join(lines)]
+        lines.append([kind, *cells])
+    return [f"## By kind: {metric_label(metric)}", _table(lines)]
 
 
 def _gates(outcome: Outcome) -> list[str]:
@@ -230,9 +232,18 @@ def _gates(outcome: Outcome) -> list[str]:
     lines = gate_table(outcome.measured.rows, outcome.claim.metrics[0])
     if not lines:
         return []
-    heads, *arms = lines
-    table = [heads, ["---"] * len(heads), *arms]
-    return ["## Gates", GATE_NOTE, "\n".join(_cells(line) for line in table)]
+    return ["## Gates", GATE_NOTE, _table(lines)]
+
+
+def _retrieval(outcome: Outcome) -> list[str]:
+    """Write what the arms' merged encoders can still do of what CLIP did."""
+    note, lines = retrieval_table(outcome.measured.rows)
+    return ["## Zero-shot retrieval", note, _table(lines)] if lines else []
+
+
+def _table(lines: list[list[str]]) -> str:
+    heads, *rest = lines
+    return "\n".join(_cells(line) for line in (heads, ["---"] * len(heads), *rest))
 
 
 def _provenance(outcome: Outcome) -> str:

@@ -37,7 +37,7 @@ __all__ = ["Record", "arm_of", "commit", "keep", "read"]
 
 _DIGITS = 4
 _WHAT = "the record of a cell; delete it, and the same command makes it anew"
-_KEPT = ("experts", "training_images", "steps", "gate", "cost", *COST_COLUMNS)
+_KEPT = ("experts", "training_images", "steps", "gate", "retrieval", "cost", *COST_COLUMNS)
 
 Table = dict[str, Any]
 """images [n], kinds and kind [n] of a metric's items, see the module."""
