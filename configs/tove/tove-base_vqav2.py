@@ -1,6 +1,7 @@
 # ToVE base, fine-tuned on VQAv2; in the work folder of tove-base_pretrain.py. Ten passes in batches of 512, a
 # rate of 5e-5, the 3,128 most frequent answers ranked: Prismer's, which has images of 480 pixels here.
-# The other benchmarks of questions are asked of its checkpoint, by configs/benchmarks.
+# OK-VQA, TextVQA and VizWiz go on from it; the other benchmarks of questions are asked of its checkpoint, by
+# configs/benchmarks.
 _base_ = ["../benchmarks/vqav2.py", "../_base_/tove_base.py"]
 
 batch_size = 64  # in each process; 8 of them make 512

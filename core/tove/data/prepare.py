@@ -15,7 +15,10 @@ from tove.modules.collectives import on_main
 
 __all__ = ["prepare_data"]
 
-_SCENES = ("data_root", "train", "unlabelled", "val", "test", "seed", "statements")
+_SCENES = (
+    *("data_root", "train", "unlabelled", "val", "test", "seed", "statements"),
+    *("world", "shifted"),
+)
 
 
 def prepare_data(cfg: Config, write: Callable[..., Any] | None = None) -> None:
@@ -60,7 +63,7 @@ def _write_once(root: Path, scenes: Mapping[str, Any], write: Callable[..., Any]
         ) from error
 
 
-def _write_scenes(root: Path, **settings: int) -> None:
+def _write_scenes(root: Path, **settings: Any) -> None:  # noqa: ANN401
     from tove.data.tiny_world.write import write_scenes
 
     check_arguments(write_scenes, settings, "scenes", filled=("root",))

@@ -32,6 +32,7 @@ class VSRStatements(ImageDataset):
         prompt: template of the question, with the field {statement}; the statement's full stop is
             taken off.
         candidates: the answers to false (0) and true (1).
+        benchmark: a name that samples have, by which `StatementAccuracy` tells them from others.
         **options: arguments of `ImageDataset`.
 
     Raises:
@@ -43,6 +44,7 @@ class VSRStatements(ImageDataset):
         *,
         prompt: str = "{statement} is this true ?",
         candidates: tuple[str, str] = ("no", "yes"),
+        benchmark: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         if "{statement}" not in prompt:
@@ -51,6 +53,7 @@ class VSRStatements(ImageDataset):
                 "language model would never see the statement; add it."
             )
         self.prompt, self.candidates = prompt, list(candidates)
+        self.named = {} if benchmark is None else {"benchmark": benchmark}
         super().__init__(**options)
 
     def read_samples(self) -> list[dict[str, Any]]:
@@ -82,4 +85,5 @@ class VSRStatements(ImageDataset):
             candidates=self.candidates,
             label=label,
             relation=str(row.get("relation") or "unknown"),
+            **self.named,
         )

@@ -39,6 +39,7 @@ class StatementAccuracy(BaseMetric):
 
     Args:
         per_relation: report the accuracy of each relation too.
+        benchmark: the name of the samples that count; None counts those of any name, or none.
         collect_device: mmengine's: "cpu" or "gpu".
         prefix: mmengine's: of the names of the scores.
     """
@@ -52,15 +53,17 @@ class StatementAccuracy(BaseMetric):
         per_relation: bool = True,
         collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
+        benchmark: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.per_relation = per_relation
+        self.per_relation, self.benchmark = per_relation, benchmark
         self.item_scores: dict[str, float] = {}
 
     def process(self, data_batch: object, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep of each sample its id, relation, label and answer."""
         for sample in data_samples:
             counts = sample["task"] == self.task and not sample.get("skipped")
+            counts &= self.benchmark in (None, sample.get("benchmark"))
             self.results.append(self.item(sample) if counts else None)
 
     def item(self, sample: Sample) -> Item:

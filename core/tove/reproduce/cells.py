@@ -87,7 +87,7 @@ def make_cell(config: Path, over: Mapping[str, Any], seed: int, work: Path) -> C
     cfg["seed"] = seed
     if scenes:
         scenes["seed"] = seed
-        name = "-".join(f"{key}_{value}" for key, value in sorted(scenes.items()))
+        name = "-".join(f"{key}_{_named(value)}" for key, value in sorted(scenes.items()))
         cfg["data_root"] = str(work / "scenes" / name)
         cfg["scenes"] = {**scenes, "data_root": cfg["data_root"]}
     tokens = {"dir": str(work / "tokens" / f"seed-{seed}"), "mode": "read-through"}
@@ -97,6 +97,13 @@ def make_cell(config: Path, over: Mapping[str, Any], seed: int, work: Path) -> C
     }
     stages = "+".join(entry["name"] for entry in cfg["stages"])[:48]
     return Cell(f"{stages}-s{seed}-{digest[:10]}", seed, config, over, cfg, digest, work)
+
+
+def _named(value: Any) -> str:  # noqa: ANN401 - any config value
+    """Return what a folder's name says of a setting: a world is told by its digest."""
+    if not isinstance(value, dict):
+        return str(value)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _seeded(value: Any, seed: int) -> Any:  # noqa: ANN401 - any config value

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tove.atomic_io import write_text
 from tove.data.tiny_world.rendered import make_pool
 from tove.data.tiny_world.scene import MAX_OBJECTS
-from tove.data.tiny_world.write import stream_of
+from tove.data.tiny_world.write import stream_of, world_of
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.source import check_source
 from tove.errors import ConfigError
@@ -68,7 +68,8 @@ class GateOnObjectsStage:
         model: Any = context.load_model(context.model_path(self.source))[0]
         gates = gates_by_image(context, model, "test_dataloader")
         scenes = context.cfg.scenes
-        pool = make_pool(stream_of("test", scenes.seed), 0, scenes.test)
+        world = world_of(scenes.get("world"))
+        pool = make_pool(stream_of("test", scenes.seed), 0, scenes.test, world=world)
         is_object_IN = object_tokens(pool.instance, model.encoder.grid)
         numbers = [int(Path(image_id).stem.rpartition("_")[2]) for image_id in gates]
         weights_INK = torch.stack([*gates.values()])

@@ -10,10 +10,19 @@ import torch
 
 from tove.data.tiny_world.render import GROUND, MISS, SKY, render
 from tove.data.tiny_world.rendered import TRAIN_SEED, make_pool
-from tove.data.tiny_world.scene import FAR, MAX_OBJECTS, NEAR, sample_scenes
+from tove.data.tiny_world.scene import (
+    COLOURS,
+    FAR,
+    MAX_OBJECTS,
+    NEAR,
+    SHAPES,
+    World,
+    sample_scenes,
+)
 from tove.data.tiny_world.text import RELATIONS, questions_of, statements_of, things_of, vocabulary
 from tove.data.tiny_world.tokenizer import tiny_tokenizer
 from tove.data.tiny_world.write import SPLITS, stream_of, write_scenes
+from tove.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +167,42 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         write_scenes(tmp_path / "world", train=2, unlabelled=1, val=1, test=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_world_s_scenes_are_within_it_and_else_those_of_the_same_numbers():
+    world = World(objects=(4, 5), colours=("cyan", "red"), shapes=("box",), pitch=(0.6, 0.7))
+    here, there = sample_scenes(7, 0, 60), sample_scenes(7, 0, 60, world)
+    colours = [*COLOURS]
+    assert {colours[i] for i in there.colour.flatten().tolist()} == {"cyan", "red"}
+    assert set(there.shape.flatten().tolist()) == {SHAPES.index("box")}
+    wanted = sample_scenes(7, 0, 60, World(objects=(4, 5))).exists.sum(1)
+    assert (wanted >= here.exists.sum(1)).all()  # some find no place
+    assert wanted.max() == 5
+    assert torch.equal(here.fov, there.fov)
+    assert not torch.equal(here.down, there.down)
+    whole = World(objects=(2, 5), colours=tuple(COLOURS), shapes=SHAPES)
+    assert torch.equal(sample_scenes(7, 0, 60, whole).albedo, here.albedo)
+
+
+@pytest.mark.parametrize("wrong", [{"objects": (4, 9)}, {"colours": ("pink",)}, {"shapes": ()}])
+def test_a_world_that_cannot_be_drawn_is_refused(wrong):
+    with pytest.raises(ConfigError, match="1 to 5 objects, colours of red"):
+        World(**wrong)
+
+
+def test_shifted_splits_are_the_test_scenes_in_other_worlds(tmp_path):
+    counts = dict(train=2, unlabelled=1, val=1, test=4, seed=1)
+    plain, shifted = tmp_path / "plain", tmp_path / "shifted"
+    write_scenes(plain, **counts)
+    write_scenes(shifted, **counts, shifted={"boxes": {"shapes": ["box"]}})
+    for path in plain.rglob("*.*"):  # what there is without them stays as it is
+        if path.suffix in (".png", ".jsonl", ".json") and path.name != "scenes.json":
+            assert (shifted / path.relative_to(plain)).read_bytes() == path.read_bytes()
+    assert len(list((shifted / "images").glob("boxes_*.png"))) == 4
+    captions = json.loads((shifted / "annotations/captions_boxes.json").read_text())
+    told = " ".join(entry["caption"] for entry in captions["annotations"])
+    assert "box" in told
+    assert "ball" not in told
+    assert "cylinder" not in told
+    with pytest.raises(ConfigError, match=r"scenes\.shifted\.far\.pich is unknown"):
+        write_scenes(tmp_path / "wrong", **counts, shifted={"far": {"pich": [0, 1]}})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tove.data.tiny_world.render import GROUND, SKY, render
-from tove.data.tiny_world.scene import MAX_OBJECTS, sample_scenes
+from tove.data.tiny_world.scene import MAX_OBJECTS, WORLD, World, sample_scenes
 from tove.data.tiny_world.text import Thing, things_of, visible_boxes
 
 CELLS = 16
@@ -59,6 +59,7 @@ def make_pool(
     count: int,
     progress: Callable[[int], None] = lambda done: None,
     side: int = 64,
+    world: World = WORLD,
 ) -> Pool:
     """Renders `count` scenes of a seed with their ground truth.
 
@@ -68,11 +69,12 @@ def make_pool(
         count: How many.
         progress: Called with the number of scenes done.
         side: Of the images in pixels, a multiple of C.
+        world: What scenes are drawn from.
     """
     columns: list[list[Tensor]] = [[] for _ in range(8)]
     things: list[list[Thing]] = []
     for first in range(start, start + count, 256):
-        scenes = sample_scenes(seed, first, min(256, start + count - first))
+        scenes = sample_scenes(seed, first, min(256, start + count - first), world)
         rendered = render(scenes, side)
         kinds = torch.arange(SKY + 1)
         share = (rendered.instance[:, None] == kinds[None, :, None, None]).float()

@@ -14,11 +14,14 @@ B scenes, O object slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from tove.errors import ConfigError
 
 COLOURS: Final[dict[str, tuple[float, float, float]]] = {
     "red": (0.85, 0.12, 0.12),
@@ -93,7 +96,44 @@ class Scenes:
         return Scenes(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-def sample_scenes(seed: int, start: int, count: int) -> Scenes:
+@dataclass(frozen=True, slots=True)
+class World:
+    """What scenes are drawn from; the defaults are those of the shipped weights.
+
+    Scene `i` of a seed has the same random numbers in all worlds, so two of them differ in what
+    their ranges make of these numbers.
+
+    Attributes:
+        objects: The least and the largest number of objects, within 1 and MAX_OBJECTS.
+        colours: Words of COLOURS.
+        shapes: Words of SHAPES.
+        pitch: Range of the camera's pitch, radians; larger looks down more steeply.
+        fov: Range of the tangent of half the field of view.
+        height: Range of the camera's height over the ground, metres.
+    """
+
+    objects: tuple[int, int] = (2, 5)
+    colours: Sequence[str] = tuple(COLOURS)
+    shapes: Sequence[str] = SHAPES
+    pitch: tuple[float, float] = (0.15, 0.55)
+    fov: tuple[float, float] = (0.40, 0.58)
+    height: tuple[float, float] = (1.8, 4.0)
+
+    def __post_init__(self) -> None:
+        known = COLOURS.keys() >= {*self.colours} and {*SHAPES} >= {*self.shapes}
+        least, most = self.objects
+        if not (known and self.colours and self.shapes and 1 <= least <= most <= MAX_OBJECTS):
+            raise ConfigError(
+                f"A world has 1 to {MAX_OBJECTS} objects, colours of {', '.join(COLOURS)}, and "
+                f"shapes of {', '.join(SHAPES)}; {self} is none."
+            )
+
+
+WORLD: Final = World()
+"""That of the shipped weights."""
+
+
+def sample_scenes(seed: int, start: int, count: int, world: World = WORLD) -> Scenes:
     """Draws scenes `start .. start + count - 1` of a seed.
 
     Scene `i` of seed `s` is the same whatever batch it is drawn in.
@@ -102,6 +142,7 @@ def sample_scenes(seed: int, start: int, count: int) -> Scenes:
         seed: Names the stream of scenes, 0..1023.
         start: Number of the first scene.
         count: How many; a stream has 2^22 scenes.
+        world: What they are drawn from.
 
     Returns:
         `count` scenes on the CPU.
@@ -121,18 +162,24 @@ def sample_scenes(seed: int, start: int, count: int) -> Scenes:
         generator.manual_seed((seed << _INDEX_BITS) + index)
         rows.append(torch.rand(_NUMBERS_PER_SCENE, generator=generator))
     numbers = torch.stack(rows) if rows else torch.zeros(0, _NUMBERS_PER_SCENE)
-    return _scenes_from_numbers(torch.arange(start, start + count), numbers)
+    return _scenes_from_numbers(torch.arange(start, start + count), numbers, world)
 
 
 def _between(u: Tensor, low: float, high: float) -> Tensor:
     return low + u * (high - low)
 
 
-def _scenes_from_numbers(index: Tensor, u: Tensor) -> Scenes:
+def _one_of(u: Tensor, words: Sequence[str], known: Sequence[str]) -> Tensor:
+    """Turns uniform numbers into indices of `known`, words of `words` alike."""
+    places = torch.tensor([known.index(word) for word in words])
+    return places[(u * len(words)).long()]
+
+
+def _scenes_from_numbers(index: Tensor, u: Tensor, world: World) -> Scenes:
     """Turns uniform numbers [B, _NUMBERS_PER_SCENE] into scenes."""
-    pitch, roll = _between(u[:, 0], 0.15, 0.55), _between(u[:, 1], -0.15, 0.15)
+    pitch, roll = _between(u[:, 0], *world.pitch), _between(u[:, 1], -0.15, 0.15)
     down = torch.stack([roll.sin() * pitch.cos(), roll.cos() * pitch.cos(), pitch.sin()], dim=-1)
-    fov, height = _between(u[:, 2], 0.40, 0.58), _between(u[:, 3], 1.8, 4.0)
+    fov, height = _between(u[:, 2], *world.fov), _between(u[:, 3], *world.height)
     azimuth, elevation = _between(u[:, 4], 0.0, 6.2832), _between(u[:, 5], 0.7, 1.3)
     side, ahead = horizontal_axes(down)
     light = (
@@ -146,8 +193,9 @@ def _scenes_from_numbers(index: Tensor, u: Tensor) -> Scenes:
     ground = torch.stack([grey + contrast + tint, grey - contrast + tint], dim=1)
     sky = _between(u[:, 11:14], 0.72, 0.92)
     objects = u[:, 32:].reshape(len(u), MAX_OBJECTS, -1)
-    number = 2 + (u[:, 14] * 4).long().clamp(max=3)
-    colour = (objects[..., 0] * len(COLOURS)).long()
+    least, most = world.objects
+    number = least + (u[:, 14] * (most - least + 1)).long().clamp(max=most - least)
+    colour = _one_of(objects[..., 0], world.colours, [*COLOURS])
     palette = torch.tensor(list(COLOURS.values()))
     albedo = palette[colour] * _between(objects[..., 4:7], 0.85, 1.1)
     paleness = 0.4 * objects[..., 7:8]
@@ -165,7 +213,7 @@ def _scenes_from_numbers(index: Tensor, u: Tensor) -> Scenes:
         ground=ground,
         tile=_between(u[:, 17], 0.7, 1.4),
         exists=placed & wanted,
-        shape=(objects[..., 1] * len(SHAPES)).long(),
+        shape=_one_of(objects[..., 1], world.shapes, SHAPES),
         colour=colour,
         albedo=(albedo + paleness * (0.8 - albedo)).clamp(0.03, 1.0),
         centre=centre,

@@ -10,7 +10,8 @@
     root/annotations/depth_test.npz                   {file stem: [16, 16] log depth}
 
 The splits are scenes of different seeds: no scene is in two of them, and none was seen by the
-shipped weights (they know stream 0 only).
+shipped weights (they know stream 0 only). A shifted split, by a name of the user's, has the test
+scenes' random numbers in another world.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from tove.config.validation import Range
+from tove.config.validation import Range, check_arguments
 from tove.data.tiny_world.dialogue import (
     caption_conversation,
     conversations_about,
     words_conversation,
 )
 from tove.data.tiny_world.rendered import Pool, make_pool, seeded
+from tove.data.tiny_world.scene import World
 from tove.data.tiny_world.text import (
     Thing,
     ordered_caption,
@@ -45,7 +48,7 @@ from tove.data.tiny_world.text import (
 )
 from tove.errors import ConfigError
 
-__all__ = ["SPLITS", "stream_of", "write_scenes"]
+__all__ = ["SPLITS", "stream_of", "world_of", "write_scenes"]
 
 SPLITS = ("train", "val", "test", "unlabelled")
 _CHUNK = 256
@@ -60,6 +63,26 @@ def stream_of(split: str, seed: int) -> int:
     return 16 + 4 * seed + SPLITS.index(split)
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Scenes that are written: `count` of a stream, in a world."""
+
+    name: str
+    stream: int
+    count: int
+    world: World
+
+
+def world_of(settings: Mapping[str, Any] | None, where: str = "scenes.world") -> World:
+    """Return the world of a config's settings; None is that of the shipped weights.
+
+    Raises:
+        ConfigError: it cannot be drawn.
+    """
+    check_arguments(World, settings or {}, where)
+    return World(**{key: tuple(value) for key, value in (settings or {}).items()})
+
+
 def write_scenes(
     root: Path,
     *,
@@ -69,6 +92,8 @@ def write_scenes(
     test: Annotated[int, Range(1)],
     seed: Annotated[int, Range(0)] = 0,
     statements: Annotated[int, Range(1)] = 6,
+    world: Mapping[str, Any] | None = None,
+    shifted: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Renders the splits and writes them; all of them or nothing.
 
@@ -80,12 +105,20 @@ def write_scenes(
         test: Scenes for the report.
         seed: Another seed gives other scenes.
         statements: Statements about each scene, at most; of different relations.
+        world: What scenes are drawn from, see `tove.data.tiny_world.scene.World`.
+        shifted: Further test splits by name: what is laid over `world` there.
 
     Raises:
-        ConfigError: A folder of the user's is where the world would be written first.
+        ConfigError: A folder of the user's is where the world would be written first, or a world
+            that cannot be drawn.
         OSError: The disk is full or `root` cannot be written; nothing is left behind.
     """
     counts = {"train": train, "unlabelled": unlabelled, "val": val, "test": test}
+    own = world_of(world, "scenes.world")
+    splits = [Split(name, stream_of(name, seed), count, own) for name, count in counts.items()]
+    for name, over in (shifted or {}).items():
+        other = world_of({**(world or {}), **over}, f"scenes.shifted.{name}")
+        splits.append(Split(name, stream_of("test", seed), test, other))
     partial = root.with_name(root.name + ".partial")
     if partial.exists() and not (partial / _SETTINGS).is_file() and any(partial.iterdir()):
         raise ConfigError(
@@ -95,13 +128,15 @@ def write_scenes(
     _remove(partial)
     partial.mkdir(parents=True)
     settings = {**counts, "seed": seed, "statements": statements}
+    settings |= {"world": world} if world else {}
+    settings |= {"shifted": shifted} if shifted else {}
     (partial / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     for folder in _FOLDERS:
         (partial / folder).mkdir()
     try:
-        with _one_thread(), _Progress(sum(counts.values())) as advance:
-            for split, count in counts.items():
-                _write_split(partial, split, count, seed, statements, advance)
+        with _one_thread(), _Progress(sum(split.count for split in splits)) as advance:
+            for split in splits:
+                _write_split(partial, split, statements, advance)
         root.parent.mkdir(parents=True, exist_ok=True)
         if root.is_dir():  # a folder without annotations, e.g. made by hand
             root.rmdir()
@@ -146,24 +181,22 @@ class _Progress:
         self._bar.stop()
 
 
-def _write_split(
-    root: Path, split: str, count: int, seed: int, statements: int, advance: Callable[[int], None]
-) -> None:
-    stream = stream_of(split, seed)
-    folder, prefix = ("unlabelled", "") if split == "unlabelled" else ("images", f"{split}_")
+def _write_split(root: Path, split: Split, statements: int, advance: Callable[[int], None]) -> None:
+    stream, captioned = split.stream, split.name != "unlabelled"
+    folder, prefix = ("images", f"{split.name}_") if captioned else ("unlabelled", "")
     captions: dict[str, list[dict]] = {"images": [], "annotations": []}
     lines: list[str] = []
     questions: list[str] = []
     records: list[dict] = []
     depths: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(2) as pool:
-        for first, chunk in _chunks(stream, count):
+        for first, chunk in _chunks(split):
             names = [f"{prefix}{first + i:06d}.png" for i in range(len(chunk))]
             arrays = chunk.images.permute(0, 2, 3, 1).numpy()
             saved = pool.map(_save, arrays, [root / folder / name for name in names])
             for i, name in enumerate(names):
                 records += _conversations(chunk.things[i], f"{folder}/{name}", stream, first + i)
-            if split != "unlabelled":
+            if captioned:
                 for i, name in enumerate(names):
                     rng = seeded(stream, first + i)
                     _describe(captions, chunk.things[i], name, first + i, rng)
@@ -173,20 +206,21 @@ def _write_split(
             list(saved)
             advance(len(chunk))
     annotations = root / "annotations"
-    file = f"conversations_{'pretrain' if split == 'unlabelled' else split}.json"
+    file = f"conversations_{split.name if captioned else 'pretrain'}.json"
     (annotations / file).write_text(json.dumps(records))
-    if split == "unlabelled":
+    if not captioned:
         return
-    (annotations / f"captions_{split}.json").write_text(json.dumps(captions))
-    (annotations / f"statements_{split}.jsonl").write_text("".join(lines))
-    (annotations / f"questions_{split}.jsonl").write_text("".join(questions))
-    if split == "test":
+    (annotations / f"captions_{split.name}.json").write_text(json.dumps(captions))
+    (annotations / f"statements_{split.name}.jsonl").write_text("".join(lines))
+    (annotations / f"questions_{split.name}.jsonl").write_text("".join(questions))
+    if split.name == "test":
         np.savez_compressed(annotations / "depth_test.npz", allow_pickle=False, **depths)
 
 
-def _chunks(stream: int, count: int) -> Iterator[tuple[int, Pool]]:
-    for first in range(0, count, _CHUNK):
-        yield first, make_pool(stream, first, min(_CHUNK, count - first))
+def _chunks(split: Split) -> Iterator[tuple[int, Pool]]:
+    for first in range(0, split.count, _CHUNK):
+        count = min(_CHUNK, split.count - first)
+        yield first, make_pool(split.stream, first, count, world=split.world)
 
 
 def _save(array: np.ndarray, path: Path) -> None:

@@ -1,0 +1,12 @@
+# As tove-base_okvqa.py, of the merged encoder without experts; in the work folder of tove-lite_vqav2.py, whose
+# export is named here.
+_base_ = ["./tove-base_okvqa.py"]
+
+stages = [
+    dict(
+        type="TrainStage",
+        name="okvqa_lite",
+        source="vqav2_lite",
+        model=dict(type="PlainCLIP", encoder=dict(pretrained="work_dirs/tove-base/export")),
+    )
+]
