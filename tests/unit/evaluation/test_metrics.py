@@ -47,6 +47,18 @@ def evaluate(metric, samples: list[dict]) -> dict:
     return metric.evaluate(len(samples))
 
 
+def test_a_benchmark_s_statements_are_scored_by_themselves() -> None:
+    near = [{**statement(i, 1, 1), "benchmark": "near"} for i in range(4)]
+    far = [{**statement(i, 1, 0), "benchmark": "far"} for i in range(2)]
+    parts = [StatementAccuracy(prefix=name, benchmark=name) for name in ("near", "far")]
+    scores = Evaluator([*parts, StatementAccuracy()])
+    scores.process([*near, *far])
+    found = scores.evaluate(6)
+    assert (found["near/accuracy"], found["near/num_statements"]) == (1.0, 4)
+    assert (found["far/accuracy"], found["far/num_statements"]) == (0.0, 2)
+    assert found["vsr/num_statements"] == 4  # the others are the same items again
+
+
 def test_accuracy_with_interval_and_relations() -> None:
     samples = [statement(i, i % 2, 1, "left of" if i < 4 else "behind") for i in range(10)]
     samples[0]["prediction"] = 0
