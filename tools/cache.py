@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from tove.command_line import prepare_process
+from tove.command_line import check_least, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,9 +18,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dry-run", action="store_true", help="say how much room it takes; no weights are needed"
     )
     how.add_argument("--verify", action="store_true", help="check every byte that is there")
-    parser.add_argument(
-        "--copy-to", metavar="ADDRESS", help="such as s3://bucket/tokens, afterwards"
-    )
+    how.add_argument("--copy-to", metavar="ADDRESS", help="such as s3://bucket/tokens, afterwards")
     parser.add_argument(
         "--experts", nargs="+", metavar="SLOT", help="these only; clip is the encoder"
     )
@@ -38,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
     args = parser.parse_args(argv)
+    check_least(parser, args, images=1, batch_size=1)
     if args.images is not None and not args.dry_run:
         parser.error("--images needs --dry-run: it stands for data that is not there")
     return args

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import prepare_process
+from tove.command_line import check_least, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--include-path", type=Path, metavar="FOLDER", help="of tasks of your own, *.yaml"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N samples of each task")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_least(parser, args, limit=1)
+    return args
 
 
 def main() -> None:

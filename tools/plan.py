@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import prepare_process
+from tove.command_line import check_least, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,10 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="settings that override the config, such as batch_size=16",
     )
     args = parser.parse_args(argv)
-    for name, least in (("images", 1), ("words", 2), ("gpus", 1), ("tflops", 1e-9), ("price", 0)):
-        value = getattr(args, name)
-        if value is not None and not value >= least:
-            parser.error(f"--{name} is {value}; give {least:g} or more")
+    check_least(parser, args, images=1, words=2, gpus=1, tflops=1e-9, price=0)
     return args
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import prepare_process
+from tove.command_line import check_least, prepare_process
 
 _HERE = Path(__file__).resolve().parent
 
@@ -38,9 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: the cores)")
     args = parser.parse_args(argv)
-    for name in ("seeds", "jobs"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; give at least 1")
+    check_least(parser, args, seeds=1, jobs=1)
     args.claims, args.train = _HERE.parent / "configs/claims", _HERE / "train.py"
     return args
 

@@ -7,7 +7,7 @@ import locale
 import os
 import sys
 
-__all__ = ["add_model_options", "keep_freed_memory", "prepare_process"]
+__all__ = ["add_model_options", "check_least", "keep_freed_memory", "prepare_process"]
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, <malloc.h>
@@ -69,6 +69,15 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         set_option(_MMAP_THRESHOLD, _MOST_FROM_HEAP)
         set_option(_TRIM_THRESHOLD, _KEPT)
+
+
+def check_least(parser: argparse.ArgumentParser, args: argparse.Namespace, **least: float) -> None:
+    """End the command where a number is below the least that its option can be; nan is."""
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and not value >= smallest:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} is {value}; give {smallest:g} or more")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -96,6 +96,8 @@ def test_a_second_extraction_decodes_nothing_and_damage_is_found(
     from tove.data.image_dataset import ImageDataset
 
     config = write_config(only_transfer, "cached.py")
+    assert run_tool("cache", config, "--verify") == 2
+    assert "has no tokens to verify" in " ".join(capsys.readouterr().err.split())
     assert run_tool("cache", config) == 0
 
     def refuse(*_: Any) -> Any:

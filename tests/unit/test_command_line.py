@@ -1,10 +1,14 @@
 """What our commands settle before torch is imported: a process of its own tells."""
 
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 COUNT = """
 import ctypes, resource, sys
@@ -69,3 +73,24 @@ def test_bars_of_what_is_done_at_once_are_left_out(said: dict[str, str], shown: 
     command = [sys.executable, "-c", BARS]
     done = subprocess.run(command, env=own | said, capture_output=True, text=True, check=True)
     assert {name for name in ("short", "long") if f"{name}:" in done.stderr} == shown
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "told"),
+    [
+        ("cache", "CONFIG --dry-run --images 0", "--images is 0; give 1 or more"),
+        ("cache", "CONFIG --batch-size -3", "--batch-size is -3; give 1 or more"),
+        ("plan", "CONFIG --words 1", "--words is 1; give 2 or more"),
+        ("plan", "CONFIG --tflops nan", "--tflops is nan; give 1e-09 or more"),
+        ("reproduce", "--seeds 0", "--seeds is 0; give 1 or more"),
+        ("score", "CONFIG --jobs 0", "--jobs is 0; give 1 or more"),
+        ("lmms_eval", "FOLDER --tasks gqa --limit 0", "--limit is 0; give 1 or more"),
+        ("cache", "CONFIG --verify --copy-to s3://x/y", "not allowed with argument --verify"),
+    ],
+)
+def test_what_cannot_be_meant_ends_the_command(
+    tool: str, given: str, told: str, capsys: pytest.CaptureFixture
+):
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(TOOLS / f"{tool}.py"))["parse_args"](given.split())
+    assert told in capsys.readouterr().err

@@ -186,8 +186,14 @@ def cache(args: argparse.Namespace) -> None:
 
 
 def _verify(folder: Path, console: Console) -> None:
+    from tove.backbones.feature_cache.card import tables_of
     from tove.engine.cache_tools import verify
 
+    if not any(tables_of(folder)):
+        raise ConfigError(
+            f"{folder} has no tokens to verify; correct model.token_cache.dir, or extract them "
+            "first, with `mim run tove_plugins cache CONFIG`."
+        )
     damaged = []
     for name, sound, found in verify(folder):
         console.print(f"{name}: {sound:,} entries are sound")

@@ -65,7 +65,9 @@ def augmentation_of(settings: Mapping[str, Any] | None, where: str) -> Augmentat
     settings = dict(settings or {})
     check_arguments(Augmentation, settings, f"{where}.augment")
     for name in ("scale", "ratio"):
-        low, high = settings.get(name, (1, 1))
+        if name not in settings:
+            continue
+        settings[name] = low, high = tuple(settings[name])  # a command line gives lists
         if low > high:
             raise ConfigError(
                 f"{where}.augment.{name} is {settings[name]!r}, the least and the largest; put the "

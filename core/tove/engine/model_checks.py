@@ -73,6 +73,7 @@ def check_models(cfg: Config, needed: Collection[str], only: str | None, stages:
             check_part(registry.MODELS, settings, where)
             _check_parts(settings, over, where)
             laid_over.append((settings, (over.get("experts") or {}).keys(), where))
+    _check_cached_slots(cfg)
     runs = {slot for slot, _ in run_experts(cfg, only)}
     experts = cfg.model.get("experts", {})
     for slot in experts:
@@ -81,6 +82,14 @@ def check_models(cfg: Config, needed: Collection[str], only: str | None, stages:
     for settings, slots, where in laid_over:
         for slot in slots - (experts.keys() - needed):
             _check_expert(settings, slot, where, cfg)
+
+
+def _check_cached_slots(cfg: Config) -> None:
+    """Refuse a token cache's settings of slots that neither the model nor a stage's has."""
+    models = [cfg.model, *(entry.get("model") or {} for entry in cfg.stages)]
+    slots = {"clip", *(slot for model in models for slot in model.get("experts") or ())}
+    own = (cfg.model.get("token_cache") or {}).get("experts") or {}
+    check_known(own, slots, "model.token_cache.experts")
 
 
 def _check_parts(settings: Settings, own: Settings, where: str) -> None:

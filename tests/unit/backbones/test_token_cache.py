@@ -182,6 +182,20 @@ def test_ids_of_paths_are_looked_up_by_their_pixels(filled):
     assert view_digests(torch.full((1, 3, 2, 2), 0.3)) == [None]  # no uint8 gives .3 in float32
 
 
+def test_pixels_that_no_uint8_gives_are_computed_and_not_kept(filled):
+    folder, _, images, tokens = filled
+    mixed, network = torch.cat([images[:1], images[:1] / 2, images[1:2]]), Network()
+    ids = ["crop photos/0.png", "crop photos/half.png", "crop photos/1.png"]
+    cache = make(folder)
+    for _ in range(2):
+        found = look_up(cache, ids, mixed, network)
+        torch.testing.assert_close(found, torch.stack([tokens[0], tokens[0] / 2, tokens[1]]))
+    assert network.seen == 2
+    assert not cache.open(source(), GRID, 8).table.pending
+    with pytest.raises(ConfigError, match=r"1 images of a batch, first crop photos/half\.png\."):
+        look_up(make(folder, "read"), ids, mixed, network)
+
+
 @pytest.mark.parametrize("change", ["weight", "buffer", "layer"])
 def test_every_weight_of_the_encoder_is_in_its_key(change, clip_folder):
     from tove.backbones.clip.encoder import TransformersCLIP

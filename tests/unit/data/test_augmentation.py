@@ -119,6 +119,12 @@ def test_a_mirrored_file_is_known_when_both_digests_are(root) -> None:
         assert KnownViews(rest.get, lambda _: True).find(path, 16, crop) is None
 
 
+def test_a_range_may_come_as_a_list(root) -> None:
+    listed = build(root, dict(views=2, scale=[0.5, 1.0], ratio=[1, 1])).augment
+    assert listed == build(root, dict(views=2, scale=(0.5, 1.0), ratio=(1, 1))).augment
+    assert len({listed}) == 1  # hashed where the images of several data sets are counted
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

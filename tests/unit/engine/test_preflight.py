@@ -91,6 +91,11 @@ MISTAKES = {
         ConfigError,
         r"model\.experts\.depth\.device is 'cuda:99', which cannot be used here: ",
     ),
+    "a slot of the cache": (
+        swap(token_cache={"dir": "tokens", "experts": {"deth": {"mode": "off"}}}),
+        ConfigError,
+        r"model\.token_cache\.experts\.deth is unknown. Did you mean 'depth'",
+    ),
     "token_norm": (
         swap(token_norm="standardize"),
         ConfigError,

@@ -200,9 +200,10 @@ class DiskStore:
 
 def _refusal(opened: OpenTable, missing: Sequence[str], damaged: Sequence[str]) -> str:
     folder, name = opened.table.folder, opened.description["source"]["name"]
+    first = missing[0]
     what = (
         f"The token cache lacks the tokens of '{name}' for {len(missing)} images of a batch, "
-        f"first the view with digest {missing[0][:12]}"
+        f"first {f'the view with digest {first[:12]}' if isinstance(first, ViewKey) else first}"
     )
     if damaged:
         why = f" {' '.join(damaged[:_SHOWN])}"

@@ -136,7 +136,7 @@ class Table:
         """Return the arrays of entries, and the rows of those that are not there.
 
         Args:
-            keys: of the entries, one a row.
+            keys: of the entries, one a row; empty of what has none.
             pin: into memory that copies to an accelerator wait for nobody from.
             reuse: into the memory of the last call, which the caller is done with: new memory
                 costs more than what is read into it.
@@ -145,7 +145,8 @@ class Table:
         if reuse:
             self._memory, self._rows = arrays, len(keys)
         bits = {name: bits_of(array) for name, array in arrays.items()}
-        missing = [row for row, key in enumerate(keys) if not self._read(key, bits, row, arrays)]
+        rows = enumerate(keys)
+        missing = [row for row, key in rows if not (key and self._read(key, bits, row, arrays))]
         return arrays, missing
 
     def _new(self, rows: int, pin: bool = False) -> dict[str, Tensor]:
