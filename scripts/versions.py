@@ -82,6 +82,14 @@ def lower_bounds(project: dict[str, Any], extras: Iterable[str]) -> list[str]:
     return pins
 
 
+def runs(python: str) -> bool:
+    """Return whether an interpreter is on this machine; pyenv's shims alone are not one."""
+    command = shutil.which(python)
+    return command is not None and not subprocess.call(
+        [command, "-c", ""], stderr=subprocess.DEVNULL
+    )
+
+
 def install(combination: Combination, folder: Path) -> None:
     """Make the environment in a folder."""
     pins = list(combination.pins)
@@ -173,7 +181,7 @@ def main() -> int:
     for combination in COMBINATIONS:
         if args.only and args.only not in combination.name:
             continue
-        if shutil.which(combination.python) is None:
+        if not runs(combination.python):
             print(f"| {combination.name} | {combination.python} is not here | | |", flush=True)
             continue
         name = combination.name.replace(", ", "-").replace(" ", "-")

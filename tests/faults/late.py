@@ -140,7 +140,7 @@ CASES: dict[str, Change] = {
     ),
     "a hook's argument": _runner("merge", custom_hooks=[dict(type="EMAHook", momentun=0.1)]),
     "a visualizer's backend": _runner(
-        "merge", visualizer=dict(vis_backends=[dict(type="WandbVisBackend", proj="x")])
+        "merge", visualizer=dict(vis_backends=[dict(type="TensorboardVisBackend", proj="x")])
     ),
     "a loader that torch refuses": lambda s, d, w: s["unlabelled_dataloader"].update(
         prefetch_factor=2, num_workers=0

@@ -83,11 +83,17 @@ SETTINGS = frozenset(_KINDS)
 
 # Names that mmengine's Runner reads and a staged run does not, with what to write.
 _ELSEWHERE = {
+    "activation_checkpointing": "set model.language.checkpointing of a model that talks",
+    "compile": "leave it out: a stage trains its model as it is",
+    "efficient_conv_bn_eval": "leave it out: frozen networks run as they are",
+    "find_unused_parameters": "put it into model_wrapper_cfg=dict(find_unused_parameters=True)",
     "launcher": "pass --launcher on the command line",
     "load_from": "pass --stage NAME --checkpoint FILE on the command line",
     "randomness": "set `seed`",
     "resume": "pass --resume on the command line",
     "runner_type": "leave it out: each stage has a Runner of its own",
+    "strategy": "set model_wrapper_cfg=dict(type='FullyShard') to shard the model",
+    "sync_bn": "leave it out: batch norms stay as the model has them",
     "test_cfg": "leave it out: every stage is tested once, on test_dataloader",
     "val_cfg": "set schedule.val_interval",
     "val_evaluator": "set test_evaluator, which validation uses as well",

@@ -45,6 +45,7 @@ class RunPlan:
         resume: go on from the folder's last checkpoint if there is one.
         settings: in mmengine's vocabulary (`tove.config.keys.RUNNER_SETTINGS`), over what the
             schedule fills in.
+        config: the run's, which trackers and checkpoints keep a copy of.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class RunPlan:
     unused_parameters: bool = False
     resume: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def runner_settings(plan: RunPlan) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def runner_settings(plan: RunPlan) -> dict[str, Any]:
         "launcher": "pytorch" if plan.distributed else "none",
         "randomness": {"seed": plan.seed},
         "default_scope": "tove",
-        "cfg": Config({"model_wrapper_cfg": _wrapper_cfg(plan)}),
+        "cfg": Config(_cfg(plan)),
         "default_hooks": _default_hooks(plan),
         "custom_hooks": _custom_hooks(plan),
         "log_processor": merged_settings(
@@ -89,6 +91,12 @@ def runner_settings(plan: RunPlan) -> dict[str, Any]:
         settings["test_evaluator"] = list(plan.evaluator)
         settings["test_cfg"] = {}
     return settings
+
+
+def _cfg(plan: RunPlan) -> dict[str, Any]:
+    """Return what the Runner's `cfg` says; of it MLflow's backend looks for the folder."""
+    here = {"work_dir": str(plan.folder), "model_wrapper_cfg": _wrapper_cfg(plan)}
+    return {**plan.config, **here}
 
 
 def shards(plan: RunPlan) -> bool:

@@ -1,16 +1,20 @@
 """Each mistake in a config is one clear sentence, before anything is built."""
 
+import re
 from collections.abc import Callable
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
 
 from tove.config.loading import load_config
 from tove.data.prepare import prepare_data
 from tove.engine.preflight import check_config
+from tove.engine.runner_checks import _TRACKERS
 from tove.errors import ConfigError
 from tove_plugins import ExpertBuildError, ExpertNotAvailable
 
@@ -309,6 +313,26 @@ def test_a_mistake_is_told_in_one_sentence(mistake: str, settings: Settings):
     with pytest.raises(error, match=message) as raised:
         check_config(Config(settings))
     assert "\n" not in str(raised.value)
+
+
+def test_a_tracker_without_its_library_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tove.engine.runner_checks.find_spec", lambda name: None)
+    settings["visualizer"] = {"vis_backends": [{"type": "WandbVisBackend"}]}
+    words = r"visualizer\.vis_backends\.0\.type is 'WandbVisBackend', .*`pip install wandb`"
+    with pytest.raises(ConfigError, match=words):
+        check_config(Config(settings))
+
+
+def test_the_libraries_of_mmengine_s_trackers_are_known():
+    ours = {"LocalVisBackend", "TensorboardVisBackend"}
+    trackers = {n: c for n, c in VISBACKENDS.module_dict.items() if n not in ours}
+    imported = {
+        n: set(re.findall(r"(?:import|from) (\w+)", getsource(c._init_env)))
+        for n, c in trackers.items()
+        if c.__module__.startswith("mmengine.")
+    }
+    assert imported.keys() == _TRACKERS.keys()
+    assert all(_TRACKERS[name] in found for name, found in imported.items())
 
 
 def test_what_mmengine_s_vocabulary_holds_passes(settings: Settings):

@@ -1,7 +1,9 @@
 """mmengine's own words: what a config says in them is done, and what nothing reads is refused."""
 
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -48,7 +50,9 @@ class Seen(Hook):
         self.steps.append({name: p.detach().clone() for name, p in trained.items()})
 
 
-def train(folder: Path, **settings: Any) -> tuple[StageRunner, list[dict[str, torch.Tensor]]]:
+def train(
+    folder: Path, config: dict[str, Any] | None = None, **settings: Any
+) -> tuple[StageRunner, list[dict[str, torch.Tensor]]]:
     seen = Seen()
     settings.setdefault("visualizer", dict(vis_backends=[]))
     plan = RunPlan(
@@ -59,6 +63,7 @@ def train(folder: Path, **settings: Any) -> tuple[StageRunner, list[dict[str, to
         schedule=Schedule(steps=STEPS, lr=0.1, weight_decay=0.0, clip=None, log_interval=2),
         train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 12, batch_size=2),
         settings=settings | {"custom_hooks": [*settings.get("custom_hooks", []), seen]},
+        config=config or {},
     )
     runner = build_stage_runner(plan)
     runner.train()
@@ -136,6 +141,21 @@ def test_bfloat16_trains_on_a_cpu(tmp_path: Path):
     assert not torch.equal(steps[-1]["last.weight"], Fit().last.weight)
 
 
+def test_a_tracker_is_given_the_config_and_what_the_stage_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mlflow = MagicMock()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    backends = [dict(type="LocalVisBackend"), dict(type="MLflowVisBackend")]
+    train(tmp_path / "transfer", dict(seed=3), visualizer=dict(vis_backends=backends))
+    assert mlflow.log_params.call_args.args[0]["seed"] == 3
+    kept = {Path(call.args[0]).name for call in mlflow.log_artifact.call_args_list}
+    assert "scalars.json" in kept
+    mlflow.end_run.assert_called_once()
+    saved = read_checkpoint(tmp_path / f"transfer/iter_{STEPS}.pth")
+    assert "seed = 3" in saved["meta"]["cfg"]
+
+
 def context(**settings: Any) -> StageContext:
     return StageContext(Config(dict(schedule=dict(steps=9), seed=0, **settings)), Path())
 
@@ -166,6 +186,7 @@ def test_a_warm_up_that_does_not_end_names_stage_and_setting():
         ("shedule", "did you mean `schedule`"),
         ("vis_backends", r"put them into visualizer=dict"),
         ("resume", "pass --resume on the command line"),
+        ("sync_bn", "leave it out"),
     ],
 )
 def test_a_name_that_nothing_reads_is_a_sentence(name: str, words: str):

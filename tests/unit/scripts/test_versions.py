@@ -1,6 +1,7 @@
 """The script that tries the versions of pyproject: what it pins, which combinations it tells."""
 
 import importlib
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -52,9 +53,18 @@ def test_combinations_are_within_what_the_project_allows(tool: ModuleType):
         assert set(combination.extras) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.parametrize("shim", [False, True], ids=["no file", "a shim that finds none"])
 def test_a_python_that_is_not_here_is_told(
-    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tool: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    shim: bool,
 ):
+    if shim:
+        (tmp_path / "python3.99").write_text("#!/bin/sh\nexit 127\n")
+        (tmp_path / "python3.99").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     absent = tool.Combination("3.99, newest", "python3.99", (), ())
     monkeypatch.setattr(tool, "COMBINATIONS", (absent,))
     monkeypatch.setattr(sys, "argv", ["versions.py"])

@@ -199,6 +199,7 @@ class TrainStage:
             unused_parameters=model.leaves_unused,
             resume=context.resume,
             settings=context.runner_settings(self.runner),
+            config=context.cfg.to_dict(),
         )
 
     def _train(

@@ -163,6 +163,7 @@ class MergeStage:
             amp=context.amp,
             resume=context.resume,
             settings=context.runner_settings(self.runner),
+            config=context.cfg.to_dict(),
         )
 
     def _train(self, context: StageContext, model: Merge, schedule: Schedule) -> set[str]:
