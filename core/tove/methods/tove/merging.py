@@ -196,7 +196,8 @@ class Merge(BaseModel):
             answers = mode == "predict"
             return self.teacher.answer(prediction_BND, samples) if answers else prediction_BND
         first = 1 if self.keep else 0  # then the class token comes along
-        tokens_BPC = encoded(self.student.encode if first else self.student, to_unit_range(images))
+        network: Any = self.student.encode if first else self.student
+        tokens_BPC = encoded(network, to_unit_range(images))
         prediction_BND = self.teacher.plain_tokens(tokens_BPC[:, first:])
         with torch.no_grad():
             views = Views.of(content, owner, samples)
