@@ -265,7 +265,7 @@ class Copy:
         """Run tests up to the first that does not pass, and name that; nothing if all pass."""
         running = self.folder / RUNNING
         running.write_text(tests[0], "utf-8")  # until one is
-        process = PROCESSES.Process(target=run_tests, args=(self.folder, tests))
+        process = PROCESSES.Process(target=run_tests, args=(self.folder, tests, SECONDS))
         process.start()
         process.join(PATIENCE)
         if process.is_alive():
@@ -289,10 +289,11 @@ class Watch:
 
     Args:
         file: to write it to.
+        seconds: of processor time that a test may take.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, seconds: int) -> None:
+        self.file, self.seconds = file, seconds
 
     def pytest_collectreport(self, report: Any) -> None:  # noqa: ANN401 - pytest's
         """Write the name of a file that cannot be imported."""
@@ -302,11 +303,11 @@ class Watch:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Write a test's name and count its time from here."""
         self.file.write_text(nodeid, "utf-8")
-        limit = int(time.process_time()) + SECONDS
+        limit = int(time.process_time()) + self.seconds
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
-def run_tests(folder: Path, tests: Sequence[str]) -> None:
+def run_tests(folder: Path, tests: Sequence[str], seconds: int) -> None:
     """Run tests of a copy of the tree in this process, silently, and exit with pytest's status."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
@@ -319,7 +320,7 @@ def run_tests(folder: Path, tests: Sequence[str]) -> None:
     import pytest
 
     options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
-    sys.exit(pytest.main([*options, *tests], plugins=[Watch(folder / RUNNING)]))
+    sys.exit(pytest.main([*options, *tests], plugins=[Watch(folder / RUNNING, seconds)]))
 
 
 def survivors_of(mutants: Sequence[Mutant], jobs: int) -> tuple[list[Mutant], str]:

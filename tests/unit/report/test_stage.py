@@ -1,6 +1,7 @@
 """The report stage over a real run in miniature, and over a folder that has nothing."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,7 +44,9 @@ def test_a_run_leaves_a_page_with_everything_that_ran(short_run):
         assert expert["type"] in html
     for words in ("not distinguishable", "Removed in this order", "right answer", "seed"):
         assert words in html
-    assert html.count("<picture>") == 9
+    widths = re.findall(r'<figure style="flex-basis: ([\d.]+)rem">', html)
+    assert len(widths) == html.count("<picture>") == 9
+    assert max(map(float, widths)) <= (66 - 1.5) / 2  # two side by side
     assert "http://" not in html
 
 
