@@ -9,8 +9,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tove.engine.checkpoint import read_checkpoint
 from tove.engine import loop
+from tove.engine.checkpoint import read_checkpoint
 from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.optimizer import Schedule
 from tove.engine.run_plan import RunPlan
