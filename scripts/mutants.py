@@ -4,7 +4,8 @@
 
 A sample of `--num` places is drawn with `--seed`, and of each place one defect: another operator or
 number, a flipped bool, a keyword argument that is not passed on, a branch that is always taken or
-never. The file's tests run in a COPY of the tree; printed last is every defect that all passed.
+never. The file's tests run in a COPY of the tree, the closest first, up to the first that fails;
+printed last is every defect that all passed. What noticed a defect is run once more without any.
 
 The operators are those of mutmut 3. Its runner is not used: it leaves decorated functions and
 module-level constants alone, which here are checks, `no_grad` forwards and tolerances, it draws no
@@ -21,6 +22,7 @@ import difflib
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -28,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,6 +48,16 @@ ROOMS = {
     "expert_plugins/tove_experts/": "tests/unit/experts",
 }
 """Where the tests of a source folder lie; {} is the next folder's name. The first that fits."""
+
+DEFAULTS = "tests/integration/test_docs.py::test_told_defaults_are_the_code_s"
+"""Holds every default to the pages, whatever file it stands in."""
+
+SECONDS = 120
+"""Of processor time that one test may take: a defect that goes round for ever has been noticed."""
+PATIENCE = 3600
+"""Seconds that all tests of a defect may take; one that waits for ever has been noticed."""
+RUNNING = ".running"
+"""A copy's file with the name of the test that runs in it."""
 
 LIBRARIES = ["pytest", "torch", "mmengine.runner", "transformers.models.clip", "open_clip"]
 # Every defect needs a fresh process, and these take longer to import than most tests to run.
@@ -92,18 +104,38 @@ def python_files(paths: Sequence[str]) -> list[str]:
 
 
 def tests_of(file: str) -> Tests:
-    """Find the tests of a source file: those with its name or that import it; else its room's."""
-    path, room = Path(file), room_of(file)
+    """Find the tests of a source file, the closest first.
+
+    Those with its name, those that import it, and those of the modules that import it; where it has
+    none of its own, its folder's as well; last what holds defaults to the pages.
+    """
+    own, names = own_tests(file), names_of(file)
+    callers = [
+        other
+        for folder in ("core/tove", "tove_plugins", "expert_plugins/tove_experts")
+        for other, imported in imports_of(f"{folder}/**/*.py").items()
+        if other != file and not names.isdisjoint(imported)
+    ]
+    theirs = [test for caller in callers for test in own_tests(caller)]
+    folder = [] if own else [nearest_folder(room_of(file), Path(file).parent.name)]
+    return tuple(dict.fromkeys([*own, *theirs, *folder, DEFAULTS]))
+
+
+def own_tests(file: str) -> list[str]:
+    """Find the tests with the name of a source file, and then those that import it."""
+    path, room, modules = Path(file), room_of(file), names_of(file)
     names = {f"test_{path.stem.strip('_')}", f"test_{path.parent.name}_{path.stem.strip('_')}"}
+    tests = imports_of("tests/[uc]*/**/test_*.py")
+    named = [test for test in tests if Path(test).stem in names and test.startswith(f"{room}/")]
+    return named + [test for test, found in tests.items() if not modules.isdisjoint(found)]
+
+
+def names_of(file: str) -> set[str]:
+    """Give what others import of a file: its module, and what a package gives as its own."""
     module = file.removeprefix("core/").removeprefix("expert_plugins/").removesuffix(".py")
     module = module.replace("/", ".").removesuffix(".__init__")
-    wanted = {module, *(f"{module.rpartition('.')[0]}.{name}" for name in public_names(read(file)))}
-    found = []
-    for test, imported in imports_of_tests(ROOT).items():
-        named = Path(test).stem in names and test.startswith(f"{room}/")
-        if named or not wanted.isdisjoint(imported):
-            found.append(test)
-    return tuple(found) or (nearest_folder(room, path.parent.name),)
+    package = module.rpartition(".")[0]
+    return {module, *(f"{package}.{name}" for name in public_names(read(file)))}
 
 
 def nearest_folder(room: str, own: str) -> str:
@@ -130,10 +162,10 @@ def room_of(file: str) -> str:
 
 
 @cache
-def imports_of_tests(root: Path) -> dict[str, set[str]]:
-    """Give the files of the unit and conformance tests, each with what it imports."""
-    files = sorted((root / "tests").glob("[uc]*/**/test_*.py"))
-    return {file.relative_to(root).as_posix(): imports(file.read_text("utf-8")) for file in files}
+def imports_of(pattern: str) -> dict[str, set[str]]:
+    """Give the files of the repository that fit a pattern, each with what it imports."""
+    files = (file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob(pattern)))
+    return {file: imports(read(file)) for file in files}
 
 
 def imports(code: str) -> set[str]:
@@ -229,28 +261,53 @@ class Copy:
         self.folder = folder
         shutil.copytree(ROOT, folder, ignore=NOT_COPIED, symlinks=True)
 
-    def passes(self, tests: Tests, timeout: float) -> bool:
-        """Run tests up to the first that fails; one that hangs has noticed."""
-        process = PROCESSES.Process(target=run_tests, args=(self.folder, tests))
+    def noticed(self, tests: Sequence[str]) -> str:
+        """Run tests up to the first that does not pass, and name that; nothing if all pass."""
+        running = self.folder / RUNNING
+        running.write_text(tests[0], "utf-8")  # until one is
+        process = PROCESSES.Process(target=run_tests, args=(self.folder, tests, SECONDS))
         process.start()
-        process.join(timeout)
+        process.join(PATIENCE)
         if process.is_alive():
             process.kill()
             process.join()
-        return process.exitcode == 0
+        return "" if process.exitcode == 0 else running.read_text("utf-8")
 
-    def survives(self, mutant: Mutant, timeout: float) -> bool:
-        """Tell whether the tests pass with a defect, and take it out again."""
+    def noticed_with(self, mutant: Mutant) -> str:
+        """Name the test that notices a defect, and take the defect out again."""
         path = self.folder / mutant.file
         before = path.read_bytes()
         path.write_text(mutant.code, "utf-8")
         try:
-            return self.passes(mutant.tests, timeout)
+            return self.noticed(mutant.tests)
         finally:
             path.write_bytes(before)
 
 
-def run_tests(folder: Path, tests: Tests) -> None:
+class Watch:
+    """Writes down which test is running, and ends the process where it goes round for ever.
+
+    Args:
+        file: to write it to.
+        seconds: of processor time that a test may take.
+    """
+
+    def __init__(self, file: Path, seconds: int) -> None:
+        self.file, self.seconds = file, seconds
+
+    def pytest_collectreport(self, report: Any) -> None:  # noqa: ANN401 - pytest's
+        """Write the name of a file that cannot be imported."""
+        if report.failed:
+            self.file.write_text(report.nodeid, "utf-8")
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Write a test's name and count its time from here."""
+        self.file.write_text(nodeid, "utf-8")
+        limit = int(time.process_time()) + self.seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def run_tests(folder: Path, tests: Sequence[str], seconds: int) -> None:
     """Run tests of a copy of the tree in this process, silently, and exit with pytest's status."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
@@ -262,45 +319,36 @@ def run_tests(folder: Path, tests: Tests) -> None:
     multiprocessing.set_start_method(None, force=True)  # data loaders' workers are not ours
     import pytest
 
-    sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
+    sys.exit(pytest.main([*options, *tests], plugins=[Watch(folder / RUNNING, seconds)]))
 
 
-def time_without_defect(copy: Copy, mutants: Sequence[Mutant]) -> dict[str, float]:
-    """Time every test file on the tree as it is, in seconds; all have to pass."""
-    seconds = {}
-    for test in dict.fromkeys(test for mutant in mutants for test in mutant.tests):
-        start = time.monotonic()
-        if not copy.passes((test,), 1800):
-            raise SystemExit(f"{test} fails without any defect, so it cannot tell one.")
-        seconds[test] = time.monotonic() - start
-    return seconds
+def survivors_of(mutants: Sequence[Mutant], jobs: int) -> tuple[list[Mutant], str]:
+    """Run the tests of every defect, several copies of the tree side by side.
 
-
-def survivors_of(mutants: Sequence[Mutant], jobs: int) -> list[Mutant]:
-    """Run the tests of every defect, several copies of the tree side by side."""
+    Also names a test that noticed one and fails without any, if there is such a test.
+    """
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         copies = [Copy(Path(folder) / str(number)) for number in range(jobs)]
-        seconds = time_without_defect(copies[0], mutants)
         free: SimpleQueue[Copy] = SimpleQueue()
         for copy in copies:
             free.put(copy)
 
-        def survives(mutant: Mutant) -> bool:
+        def noticed(mutant: Mutant) -> str:
             copy = free.get()
             try:
-                survived = copy.survives(
-                    mutant, 60 + 5 * sum(seconds[test] for test in mutant.tests)
-                )
+                test = copy.noticed_with(mutant)
             finally:
                 free.put(copy)
-            print(
-                "SURVIVED" if survived else "caught  ", f"{mutant.file}:{mutant.line}", flush=True
-            )
-            return survived
+            how = f"caught   {mutant.file}:{mutant.line} by {test}"
+            print(how if test else f"SURVIVED {mutant.file}:{mutant.line}", flush=True)
+            return test
 
         with ThreadPoolExecutor(jobs) as pool:
-            found = list(pool.map(survives, mutants))
-    return [mutant for mutant, survived in zip(mutants, found, strict=True) if survived]
+            found = list(pool.map(noticed, mutants))
+        noticing = sorted(set(filter(None, found)))
+        broken = copies[0].noticed(noticing) if noticing else ""
+    return [mutant for mutant, test in zip(mutants, found, strict=True) if not test], broken
 
 
 def report(mutants: Sequence[Mutant], survivors: Sequence[Mutant], seed: int) -> None:
@@ -328,12 +376,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--jobs", type=int, default=1, help="copies of the tree to run side by side"
     )
     parser.add_argument("--tests", nargs="*", default=(), help="in place of the files' own")
+    parser.add_argument("--then", nargs="*", default=(), help="tests that run after the files' own")
+    parser.add_argument("--start", type=int, default=0, help="leave out so many of those drawn")
     parser.add_argument("--list", action="store_true", help="show the defects and run nothing")
     args = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes' too
-    mutants = sample(python_files(args.files), args.num, args.seed, tuple(args.tests))
-    survivors = mutants if args.list else survivors_of(mutants, args.jobs)
+    mutants = sample(python_files(args.files), args.num, args.seed, tuple(args.tests))[args.start :]
+    mutants = [replace(mutant, tests=(*mutant.tests, *args.then)) for mutant in mutants]
+    survivors, broken = (mutants, "") if args.list else survivors_of(mutants, args.jobs)
     report(mutants, survivors, args.seed)
+    if broken:
+        raise SystemExit(f"{broken} fails without any defect, so it cannot tell one.")
 
 
 if __name__ == "__main__":

@@ -122,9 +122,8 @@ class ImageDataset(BaseDataset):
             samples = samples[: self.max_samples]
         if not samples:
             raise ConfigError(
-                f"{type(self).__name__} found no sample in "
-                f"{self.ann_file or self.data_prefix['img']!r}; "
-                "check that it holds what this data set reads."
+                f"{type(self).__name__} found no sample in {self._listed_in!r}; check that it "
+                "holds what this data set reads."
             )
         paths = getattr(samples, "image_paths", None)
         self.serialize_data = paths is None
@@ -137,7 +136,9 @@ class ImageDataset(BaseDataset):
         links = any(path != real for path, real in found.items())
         self._ids = Texts(found.get(path, path) for path in paths) if links else self._paths
         doubles = sorted(found.keys() - {real: path for path, real in found.items()}.values())
-        warn(self.ann_file, len(doubles), "images are links to others, and one with them", doubles)
+        warn(
+            self._listed_in, len(doubles), "images are links to others, and one with them", doubles
+        )
         self._count_images(len(paths))
         return samples
 
@@ -264,12 +265,17 @@ class ImageDataset(BaseDataset):
     def _check_files(self, missing: list[str], number: int) -> None:
         if len(missing) > self.corrupt_limit:
             raise ConfigError(
-                f"{len(missing)} of the {number} images named in {self.ann_file!r} are not in "
-                f"{self.data_prefix['img']!r}, first {missing[0]!r}; set img_dir to their folder, "
-                f"or corrupt_limit (now {self.corrupt_limit}) to tolerate that many."
+                f"{len(missing)} of the {number} images named in {self._listed_in!r} are not in "
+                f"{self.data_prefix['img']!r}, or no files, first {missing[0]!r}; set img_dir to "
+                f"their folder, or corrupt_limit (now {self.corrupt_limit}) to tolerate that many."
             )
-        what = f"of its {number} images are not in {self.data_prefix['img']} and are skipped"
-        warn(self.ann_file, len(missing), what, missing)
+        what = f"of its {number} images are not in {self.data_prefix['img']}, or no files"
+        warn(self._listed_in, len(missing), f"{what}, and are skipped", missing)
+
+    @property
+    def _listed_in(self) -> str:
+        """Where the images are named: the annotations, or their own folder."""
+        return self.ann_file or str(self.data_prefix["img"])
 
     def _annotation_path(self) -> str:
         if not os.path.isfile(self.ann_file):

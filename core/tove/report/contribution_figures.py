@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tove.report.figures import legend_columns, shown
+from tove.report.figures import blank_figure, legend_columns, shown
 from tove.report.row_roles import is_share, metric_label
 from tove.report.theme import Theme, plain_log_scale
 
@@ -89,9 +89,7 @@ def pareto_fronts(
 
 
 def _panels(theme: Theme, label: str, points: Sequence[Point]) -> "tuple[Figure, Sequence[Axes]]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.2, 3.2))
+    figure = blank_figure(3.2)
     panels = figure.subplots(1, len(COSTS), sharey=True)
     for axes, (cost, (words, factor)) in zip(panels, COSTS.items(), strict=True):
         costs = [factor * point.cost[cost] for point in points]
@@ -101,6 +99,7 @@ def _panels(theme: Theme, label: str, points: Sequence[Point]) -> "tuple[Figure,
             plain_log_scale(axes, "x")
         else:
             axes.set_xlim(0, 1.1 * max(costs))
+            axes.locator_params(axis="x", nbins=4)
     panels[0].set_ylabel(label)
     return figure, panels
 

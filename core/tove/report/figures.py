@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "blank_figure",
     "detachment",
     "gate_layers",
     "gate_means",
@@ -35,10 +36,11 @@ _LETTERS = 56  # in a line of legend
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.6)), (0, (5, 1.5, 1, 1.5)))
 
 
-def _figure(height: float, width: float = _WIDTH) -> "Figure":
+def blank_figure(height: float) -> "Figure":
+    """Make an empty figure as wide as all are, so high in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height))
+    return Figure(figsize=(_WIDTH, height))
 
 
 def legend_columns(labels: Iterable[str]) -> int:
@@ -74,7 +76,7 @@ def detachment(
     """
     from matplotlib.patheffects import withStroke
 
-    figure = _figure(3.5)
+    figure = blank_figure(3.5)
     axes = figure.add_subplot()
     scale = 100.0 if is_share(scores[0].metric) else 1.0
     x = np.arange(len(scores))
@@ -128,7 +130,7 @@ def loss_curves(theme: Theme, name: str, curves: Curves) -> "Figure":
         name: of the loss.
         curves: by stage: (steps [T], values [T]); the last stage has the main line.
     """
-    figure = _figure(2.8)
+    figure = blank_figure(2.8)
     axes = figure.add_subplot()
     shades = [theme.ink, theme.muted, theme.muted, theme.accent]
     # From the fifth on, a colour of its own for every four, so that no two lines look alike.
@@ -173,7 +175,7 @@ def relation_bars(
         emphasised: names of rows in the main colour.
     """
     lines = -(-len(rows) // _COLUMNS)
-    figure = _figure(lines * (0.55 + 0.21 * len(relations)))
+    figure = blank_figure(lines * (0.55 + 0.21 * len(relations)))
     grid = figure.subplots(lines, _COLUMNS, sharex=True, sharey=True, squeeze=False)
     y = np.arange(len(relations))
     for axes in grid.flat[len(rows) :]:
@@ -210,7 +212,7 @@ def gate_means(theme: Theme, per_image_IK: Array, colours: Mapping[str, str]) ->
         per_image_IK: mean weight of each expert over the tokens of each image.
         colours: by slot, in the order of the columns.
     """
-    figure = _figure(0.7 + 0.42 * len(colours))
+    figure = blank_figure(0.7 + 0.42 * len(colours))
     axes = figure.add_subplot()
     mean_K = per_image_IK.mean(axis=0)
     low_K, high_K = np.quantile(per_image_IK, [0.1, 0.9], axis=0)
@@ -241,7 +243,7 @@ def gate_layers(
         colours: by slot, in the order of the columns.
         ends: names of the first and the last layer.
     """
-    figure = _figure(3.3)
+    figure = blank_figure(3.3)
     axes = figure.add_subplot()
     y = np.arange(per_layer_ILK.shape[1])
     mean_LK = np.nanmean(per_layer_ILK, axis=0)

@@ -104,6 +104,16 @@ def test_stock_libraries_give_the_same_tokens(clip_folder, open_clip_folder, tmp
     assert CLIPVisionModel.from_pretrained(tmp_path / "2").config.hidden_act == "gelu"
 
 
+def test_an_export_compiles_whole(clip_folder, tmp_path):
+    folder = export_encoder(_trained(TransformersCLIP(clip_folder)), tmp_path / "out")
+    encoder = CLIPVisionModel.from_pretrained(folder).eval()
+    pixels = torch.rand(2, 3, 32, 32)
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        found, expected = (m(pixels, output_hidden_states=True) for m in (compiled, encoder))
+    assert torch.equal(found.hidden_states[-1], expected.hidden_states[-1])
+
+
 def test_an_open_clip_encoder_of_another_epsilon_keeps_it_in_transformers(make_open_clip, tmp_path):
     encoder = OpenCLIP(make_open_clip(norm_kwargs={"eps": 1e-2}))
     folder = export_encoder(encoder, tmp_path / "out")

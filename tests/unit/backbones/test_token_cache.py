@@ -211,6 +211,14 @@ def test_every_weight_of_the_encoder_is_in_its_key(change, clip_folder):
     assert table_key(describe_encoder(first)) != table_key(describe_encoder(second))
 
 
+def test_options_that_leave_weights_and_spec_alone_are_in_an_expert_s_key(expert_types):
+    class Scaled(expert_types["fine"]):
+        spec = replace(expert_types["fine"].spec, options={"scale": 1.0})
+
+    keys = [table_key(describe_expert({"type": Scaled, **o})) for o in ({}, {"scale": 2.0})]
+    assert keys[0] != keys[1]
+
+
 def test_an_expert_without_a_declared_digest_is_known_by_its_weights(expert_types):
     kind = expert_types["coarse"]
     torch.manual_seed(0)

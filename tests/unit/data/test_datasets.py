@@ -118,10 +118,12 @@ def test_files_that_are_left_out_of_a_folder_are_counted(root, log) -> None:
     assert len(warnings_about(log, odd)) == 1
 
 
-def test_a_pipe_among_the_images_is_skipped_as_unreadable(root) -> None:
+def test_a_pipe_among_the_images_is_skipped_as_unreadable(root, log) -> None:
     os.mkfifo(root / "images" / "pipe.jpg")
     data = build(root, "UnlabelledImages", test_mode=True)
     assert [data[i]["sample"].get("skipped", False) for i in range(7)] == [False] * 6 + [True]
+    told = f"{root / 'images'}: 1 of its 7 images are not in {root / 'images'}, or no files, and"
+    assert len(warnings_about(log, told)) == 1
 
 
 def test_max_samples_and_concatenation(root) -> None:

@@ -54,7 +54,7 @@ def test_a_kill_before_any_change_of_names_is_made_good(tmp_path, monkeypatch):
 
     def paint(partial, split, *_):
         for folder in ("images", "unlabelled", "annotations"):
-            (partial / folder / split).write_text("")
+            (partial / folder / split.name).write_text("")
 
     monkeypatch.setattr(write, "_write_split", paint)
     for point in itertools.count(1):

@@ -122,6 +122,20 @@ def test_slurm_without_a_job_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
         init_processes("slurm", 0)
 
 
+@pytest.mark.parametrize(("job", "port"), [("7", "20007"), ("1234567", "34567")])
+def test_each_job_has_a_port_of_its_own(job: str, port: str, monkeypatch: pytest.MonkeyPatch):
+    for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
+    for name in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")  # so that what is set here is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="MASTER_ADDR"):
+        init_processes("slurm", 0)
+    assert os.environ["MASTER_PORT"] == port
+
+
 def test_a_job_whose_machines_cannot_be_asked_for_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
         monkeypatch.setenv(name, "0")  # so that what is set here is undone

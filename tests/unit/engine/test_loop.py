@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tove.engine import loop
 from tove.engine.checkpoint import read_checkpoint
-from tove.engine.loop import build_stage_runner
+from tove.engine.loop import StageRunner, build_stage_runner
 from tove.engine.optimizer import Schedule
 from tove.engine.run_plan import RunPlan
+from tove.engine.sharding import SHARD
 from tove.errors import CheckpointError
 
 
@@ -96,3 +99,22 @@ def test_a_model_draws_from_what_all_ranks_share_while_it_trains_and_no_longer(t
     train(tmp_path / "cut", 4, model=Draws())
     assert len(set(drawn[:4])) == 4
     assert drawn[4:] == drawn[:4]
+
+
+@pytest.mark.parametrize(
+    ("distributed", "kind", "sharded"),
+    [(True, SHARD, True), (True, "MMDistributedDataParallel", False), (False, SHARD, False)],
+)
+def test_only_a_training_of_several_processes_that_asks_for_it_is_sharded(
+    distributed: bool, kind: str, sharded: bool, monkeypatch: pytest.MonkeyPatch
+):
+    runner, model = object.__new__(StageRunner), Fit()
+    runner._distributed = distributed
+    monkeypatch.setattr(loop, "shard", lambda model, **options: ("sharded", model, options))
+    monkeypatch.setattr(Runner, "wrap_model", lambda self, cfg, model: ("wrapped", model, cfg))
+    settings = {"type": kind, "reshard_after_forward": True}
+    found = runner.wrap_model(settings, model)
+    if sharded:
+        assert found == ("sharded", model, {"reshard_after_forward": True})
+    else:
+        assert found == ("wrapped", model, settings)

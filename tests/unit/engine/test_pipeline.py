@@ -29,11 +29,11 @@ class Told:
     depends_on = ("model", "schedule")
     repeats = False
 
-    def __init__(self, name: str, keeps: bool = False) -> None:
-        self.name, self.keeps = name, keeps
+    def __init__(self, name: str, with_others: str = "begin again") -> None:
+        self.name, self.with_others = name, with_others
 
     def with_other_experts(self, context: Any) -> str:
-        return "keep" if self.keeps else "begin again"
+        return self.with_others
 
     def run(self, context: Any) -> list[dict[str, Any]]:
         return [ROW | {"name": self.name}]
@@ -57,10 +57,16 @@ def _stages() -> Iterator[None]:
         STAGES.module_dict.pop(kind.__name__)
 
 
-def run(folder: Path, lr: float = 0.1, experts: tuple[str, ...] = (), **options: Any) -> list[str]:
+def run(
+    folder: Path,
+    lr: float = 0.1,
+    experts: tuple[str, ...] = (),
+    two: str = "begin again",
+    **options: Any,
+) -> list[str]:
     """Run the stages plain, one, two and shown; give the names of all rows of the folder."""
-    entries = [dict(type="Told", name="plain", keeps=True)]
-    entries += [dict(type="Told", name=name) for name in ("one", "two")]
+    entries = [dict(type="Told", name="plain", with_others="keep")]
+    entries += [dict(type="Told", name="one"), dict(type="Told", name="two", with_others=two)]
     entries += [dict(type="Shown", name="shown")]
     model = dict(
         type="ToVE", experts={slot: dict(type="tiny_depth", tiny=True) for slot in experts}
@@ -113,6 +119,39 @@ def test_a_stage_alone_from_a_given_checkpoint_joins_the_others(tmp_path: Path):
     run(tmp_path, only="plain")
     assert run(tmp_path, only="one", checkpoint="first.pth") == ["plain", "one"]
     assert run(tmp_path, only="two", checkpoint="other.pth") == ["plain", "one", "two"]
+
+
+def test_going_on_with_other_experts_keeps_what_runs_none_and_begins_the_rest_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run(tmp_path, experts=("a",))
+    capsys.readouterr()
+    assert run(tmp_path, experts=("a", "b"), resume=True) == ["plain", "one", "two"]
+    told = capsys.readouterr().out
+    assert "plain: the experts have changed; it runs no expert, so it stays as it is" in told
+    assert "one: the experts have changed; it depends on all of them, so it begins again" in told
+    assert "one: Told in" in told
+    assert "plain: Told in" not in told
+
+
+def test_a_stage_that_refuses_other_experts_is_not_gone_on_with(tmp_path: Path):
+    run(tmp_path, experts=("a",), two="refuse")
+    with pytest.raises(ConfigError, match=r"'two' .*model\.experts\.b\.type: None -> 'tiny_depth'"):
+        run(tmp_path, experts=("a", "b"), two="refuse", resume=True)
+
+
+def test_a_run_begun_anew_shows_no_row_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(stage: Told, context: Any) -> list[dict[str, Any]]:
+        raise KeyboardInterrupt
+
+    run(tmp_path)
+    monkeypatch.setattr(Told, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, lr=0.2)
+    assert told_rate(tmp_path) == 0.2
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_an_unfinished_stage_gives_no_row_and_refuses_nothing(tmp_path: Path):

@@ -205,6 +205,15 @@ def test_mixed_precision_keeps_weights_gradients_and_states_as_they_are(plan: Pl
     assert half.parts == whole.parts
 
 
+def test_the_config_keeps_its_places(cfg: Config):
+    placed = deepcopy(cfg)
+    placed.model.init_from = "first.pth"
+    placed.model.experts.depth.device = "cuda:7"
+    make_plan(placed, PlanOptions(words=WORDS, stage="transfer"))
+    assert placed.model.init_from == "first.pth"
+    assert placed.model.experts.depth.device == "cuda:7"
+
+
 def test_a_probe_runs_the_step_here(cfg: Config):
     stage = make_plan(cfg, PlanOptions(words=WORDS, probe=True, stage="transfer")).stages[0]
     assert stage.seconds is not None

@@ -64,10 +64,12 @@ def test_type_is_of_one_size_in_pictures_of_all_widths():
 
     drawn = [draw("p", "p", "p", partial(figure, width=width)) for width in (2.5, 5.0, 6.2)]
     html = render_page(Page("t", "s", "h", sections=[Section("p", "p", pictures=drawn)]))
-    shown = re.findall(r'<figure style="max-width: ([\d.]+)rem">', html)
+    shown = re.findall(r'<figure style="flex-basis: ([\d.]+)rem">', html)
     assert [float(width) / picture.inches for width, picture in zip(shown, drawn, strict=True)] == [
-        pytest.approx(8.0, abs=0.05)
+        pytest.approx(6.3, abs=0.05)
     ] * 3
+    (rule,) = re.findall(r"\nfigure \{[^}]*\}", html)
+    assert "flex: 0 1" in rule  # none grows into the space that is left beside it
 
 
 def test_the_page_fetches_nothing():

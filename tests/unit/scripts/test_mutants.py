@@ -34,6 +34,9 @@ def tree(tmp_path: Path, tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> M
         for path, text in ((source, SOURCE), (test, TEST.format(name=name, x=x, y=y))):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+    pages = tmp_path / tool.DEFAULTS.partition("::")[0]
+    pages.parent.mkdir()
+    pages.write_text("def test_told_defaults_are_the_code_s():\n    pass\n")
     (tmp_path / "core/tove/modules/__init__.py").write_text("")
     (tmp_path / "core/tove/__init__.py").write_text("")
     (tmp_path / "pytest.ini").write_text(
@@ -58,7 +61,9 @@ def with_sums(tool: ModuleType, *names: str) -> list[Any]:
         ("core/tove/modules/resample.py", "tests/unit/methods/test_map_stem.py"),
         ("core/tove/evaluation/caption.py", "tests/unit/evaluation/test_metrics.py"),
         ("tove_plugins/_resources.py", "tests/unit/plugins/test_resources.py"),
-        # None is its own: the folder's.
+        # By what a test of a module that imports it imports.
+        ("core/tove/engine/provenance.py", "tests/unit/engine/test_expert_swap.py"),
+        # None is its own: the folder's too.
         ("core/tove/backbones/language/adapters.py", "tests/unit/backbones/language"),
         ("tove_plugins/testing/_built.py", "tests/conformance"),
     ],
@@ -72,10 +77,17 @@ def test_a_file_outside_of_the_sources_is_refused(tool: ModuleType):
         tool.tests_of("docs/index.md")
 
 
+def test_the_closest_come_first_and_the_pages_defaults_last(tool: ModuleType):
+    tests = tool.tests_of("core/tove/engine/provenance.py")
+    assert tests[0] == "tests/unit/engine/test_checkpoint.py"  # imports it itself
+    assert tests.index("tests/unit/engine/test_expert_swap.py") > 0
+    assert tests[-1] == tool.DEFAULTS
+
+
 def test_every_source_file_has_tests(tool: ModuleType):
     root = tool.ROOT
     for file in tool.python_files([str(root / "core/tove"), str(root / "tove_plugins")]):
-        assert all((root / test).exists() for test in tool.tests_of(file)), file
+        assert all((root / test.partition("::")[0]).exists() for test in tool.tests_of(file)), file
 
 
 @pytest.mark.slow
@@ -83,11 +95,13 @@ def test_a_defect_that_no_test_notices_survives_and_is_told(
     tree: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     mutants = with_sums(tree, "seen", "unseen")
-    survivors = tree.survivors_of(mutants, 1)
+    survivors, broken = tree.survivors_of(mutants, 1)
+    assert not broken
     tree.report(mutants, survivors, 7)
     told = capsys.readouterr().out
     assert [mutant.file for mutant in survivors] == ["core/tove/modules/unseen.py"]
     assert "1/2   in all, 50% (seed 7)" in told
+    assert re.search(r"caught +core/tove/modules/seen\.py:2 by .*test_seen\.py::test_double", told)
     assert re.search(r"-    return x \* 2\n\+    return x \+ 2", told)
     assert (tmp_path / "core/tove/modules/unseen.py").read_text() == SOURCE
 
@@ -96,8 +110,19 @@ def test_a_defect_that_no_test_notices_survives_and_is_told(
 def test_tests_that_fail_anyway_tell_nothing(tree: ModuleType, tmp_path: Path):
     test = tmp_path / "tests/unit/modules/test_seen.py"
     test.write_text(TEST.format(name="seen", x=3, y=7))
-    with pytest.raises(SystemExit, match=r"test_seen\.py fails without any defect"):
-        tree.survivors_of(with_sums(tree, "seen"), 1)
+    _, broken = tree.survivors_of(with_sums(tree, "seen"), 1)
+    assert broken.endswith("test_seen.py::test_double")
+
+
+@pytest.mark.slow
+def test_a_defect_that_goes_round_for_ever_has_been_noticed(
+    tree: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    code = "def double(x):\n    while True:\n        pass\n"
+    file = "core/tove/modules/seen.py"
+    monkeypatch.setattr(tree, "SECONDS", 1)
+    survivors, _ = tree.survivors_of([tree.Mutant(file, 2, code, tree.tests_of(file))], 1)
+    assert survivors == []
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tree: ModuleType):

@@ -106,7 +106,7 @@ def write_scenes(
         seed: Another seed gives other scenes.
         statements: Statements about each scene, at most; of different relations.
         world: What scenes are drawn from, see `tove.data.tiny_world.scene.World`.
-        shifted: Further test splits by name: what is laid over `world` there.
+        shifted: Further test splits by name, none of SPLITS: what is laid over `world` there.
 
     Raises:
         ConfigError: A folder of the user's is where the world would be written first, or a world
@@ -114,11 +114,7 @@ def write_scenes(
         OSError: The disk is full or `root` cannot be written; nothing is left behind.
     """
     counts = {"train": train, "unlabelled": unlabelled, "val": val, "test": test}
-    own = world_of(world, "scenes.world")
-    splits = [Split(name, stream_of(name, seed), count, own) for name, count in counts.items()]
-    for name, over in (shifted or {}).items():
-        other = world_of({**(world or {}), **over}, f"scenes.shifted.{name}")
-        splits.append(Split(name, stream_of("test", seed), test, other))
+    splits = _splits(counts, seed, world or {}, shifted or {})
     partial = root.with_name(root.name + ".partial")
     if partial.exists() and not (partial / _SETTINGS).is_file() and any(partial.iterdir()):
         raise ConfigError(
@@ -127,7 +123,7 @@ def write_scenes(
         )
     _remove(partial)
     partial.mkdir(parents=True)
-    settings = {**counts, "seed": seed, "statements": statements}
+    settings: dict[str, Any] = {**counts, "seed": seed, "statements": statements}
     settings |= {"world": world} if world else {}
     settings |= {"shifted": shifted} if shifted else {}
     (partial / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
@@ -144,6 +140,20 @@ def write_scenes(
     except BaseException:
         _remove(partial)
         raise
+
+
+def _splits(
+    counts: Mapping[str, int],
+    seed: int,
+    world: Mapping[str, Any],
+    shifted: Mapping[str, Mapping[str, Any]],
+) -> list[Split]:
+    own = world_of(world, "scenes.world")
+    splits = [Split(name, stream_of(name, seed), count, own) for name, count in counts.items()]
+    for name, over in shifted.items():
+        other = world_of({**world, **over}, f"scenes.shifted.{name}")
+        splits.append(Split(name, stream_of("test", seed), counts["test"], other))
+    return splits
 
 
 def _remove(partial: Path) -> None:

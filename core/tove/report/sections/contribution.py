@@ -77,8 +77,8 @@ def _note(found: Found, metric: str) -> str:
 
 def _added(metric: str, entry: Mapping[str, float]) -> str:
     def shown(value: float) -> str:
-        text = format_score(metric, value, unit=False)
-        return text if value < 0 else f"+{text}"
+        text = format_score(metric, abs(value), unit=False)
+        return f"{'-' if value < 0 and float(text) else '+'}{text}"
 
     text = shown(entry["value"])
     if "standard_error" in entry:

@@ -41,7 +41,7 @@ def results_section(material: Material) -> Section:
     if not material.rows:
         return Section("results", "Results", ["No stage has measured anything yet."])
     costs = ["forward ms", "FLOPs", "MB", "trained parameters", "all parameters"]
-    costs += ["images", "steps", "seed"]
+    costs += ["images", "steps"]
     header = ["row", "experts", *map(metric_label, material.metrics), *costs]
     rows = [_cells(row, material.metrics) for row in material.rows]
     apart = _shown_apart(material)
@@ -115,7 +115,6 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         f"{row['total_parameters']:,}",
         f"{row['training_images']:,}",
         f"{row['steps']:,}",
-        str(row["seed"]),
     ]
 
 
@@ -150,9 +149,14 @@ def relation_section(material: Material) -> Section:
     main = {name: scores for name, scores in by_row.items() if name not in detached}
     shown = sorted(sorted(relations, key=lambda r: -counts.get(r, 0))[:_MOST_RELATIONS])
     shown.sort(key=relations.index)
-    note = "Ordered by how much more ToVE has right than the baseline, the largest gain on top."
+    notes, standing = [], material.standing
+    if standing.method and standing.baseline:
+        notes.append(
+            f"Ordered by how much more {standing.name} has right than the baseline, the largest "
+            "gain on top."
+        )
     if len(shown) < len(relations):
-        note += f" The picture has the {len(shown)} relations with the most items."
+        notes.append(f"The picture has the {len(shown)} relations with the most items.")
     caption = (
         "Share answered right, by relation or kind of question, one panel per row of the results. "
         "Thin lines are 95 % intervals; the dashed line at 50 is guessing between two answers. "
@@ -163,7 +167,7 @@ def relation_section(material: Material) -> Section:
     )
     picture = draw("relations", "Bars of accuracy by relation", caption, figure)
     table = Table(header, rows, range(1, len(header)))
-    return Section("relations", title, [note], table, [picture])
+    return Section("relations", title, notes, table, [picture])
 
 
 def _relation_scores(material: Material) -> dict[str, dict[str, Score]]:

@@ -117,9 +117,11 @@ def test_straight_through_gives_the_router_the_experts_gradient(form):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_sorted_linear_passes_gradcheck(kept):
+@pytest.mark.parametrize("x_trains", [False, True])
+def test_sorted_linear_passes_gradcheck(kept, x_trains):
     shapes = {"x": (6, 5), "W": (4, 5), "b": (4,), "A": (3, 2, 5), "a": (3, 2), "B1": (3, 3, 4)}
     values = [torch.randn(s).double().requires_grad_() for s in (*shapes.values(), (6, 1))]
+    values[0].requires_grad_(x_trains)
     drawn = (torch.rand(6, 5) > 0.3, 1 / 0.7) if kept else None
 
     def run(*values):
