@@ -117,7 +117,13 @@ def test_a_second_extraction_decodes_nothing_and_damage_is_found(
     content[-1] ^= 1
     shard.write_bytes(content)
     assert run_tool("cache", config, "--verify") == 2
-    assert shard.name in " ".join(capsys.readouterr().err.split())
+    told = capsys.readouterr()
+    assert shard.name in "".join(told.out.split())
+    assert shard.name in "".join(told.err.split())
+    assert "Remove the files that are named" in " ".join(told.err.split())
+    shard.unlink()
+    assert run_tool("cache", config) == 0
+    assert run_tool("cache", config, "--verify") == 0
 
 
 def test_two_processes_fill_a_cache_and_train_from_it_as_they_do_live(

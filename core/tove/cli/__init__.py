@@ -197,12 +197,14 @@ def _verify(folder: Path, console: Console) -> None:
     damaged = []
     for name, sound, found in verify(folder):
         console.print(f"{name}: {sound:,} entries are sound")
+        for place in found:
+            console.print(place, soft_wrap=True)
         damaged += found
     if damaged:
-        shown = " ".join(damaged[:10])
         raise ConfigError(
-            f"{len(damaged)} places of the token cache are damaged. {shown} Run the command "
-            "without --verify: it extracts anew what they held."
+            f"{len(damaged)} places of the token cache are damaged, first: {damaged[0]} Remove the "
+            "files that are named and run the command without --verify: it extracts anew what they "
+            "held."
         )
 
 

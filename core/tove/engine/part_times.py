@@ -212,7 +212,12 @@ def _show(runner: Runner, line: dict[str, Any]) -> None:
     """Tell a line to the log and to TensorBoard."""
     step = line["step_ms"]
     parts = ", ".join(f"{n} {ms:.1f} ({100 * ms / step:.0f} %)" for n, ms in line["parts"].items())
-    runner.logger.info(f"step {line['iter']}: {step:.1f} ms, forward passes: {parts}")
+    mfu = f", MFU {100 * line['mfu']:.1f} %" if "mfu" in line else ""
+    runner.logger.info(
+        f"step {line['iter']}: {step:.1f} ms after {line['data_ms']:.1f} ms of waiting for data, "
+        f"{line['tokens_per_s']:,.0f} tokens read a second, {line['peak_memory_mb']:,.0f} MB at "
+        f"the peak{mfu}; forward passes: {parts}"
+    )
     numbers = {name: value for name, value in line.items() if isinstance(value, float)}
     numbers |= {f"forward_ms/{part}": ms for part, ms in line["parts"].items()}
     for name, value in numbers.items():

@@ -6,7 +6,7 @@ several processes and machines may fill one folder.
 """
 
 import os
-import secrets
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +38,10 @@ from tove.engine.progress import passing
 from tove.errors import ConfigError
 from tove.registry import ENCODERS
 
-__all__ = ["Extraction", "cache_of", "chosen_slots", "folder_of"]
+__all__ = ["Extraction", "cache_of", "chosen_slots", "folder_of", "scattered"]
 
 _FITTED, _HELD_OUT = 256, 64  # images that a codec is fitted to, and judged on
+_RUN = 16  # images that follow each other on disk
 _MAX_ROWS = 50_000  # tokens of each of the two: enough for 1,024 directions
 
 
@@ -92,6 +93,17 @@ def chosen_slots(cfg: Config, wanted: Sequence[str] | None) -> list[str]:
     own = cache.get("experts") or {}
     modes = {slot: own.get(slot, {}).get("mode", cache.get("mode")) for slot in slots}
     return list(wanted or [slot for slot in slots if modes[slot] != "off"])
+
+
+def scattered(numbers: Sequence[int]) -> list[int]:
+    """Return numbers by runs of some, the runs in an order that differs from call to call.
+
+    Processes that know of each other by their files alone then seldom compute the same; two that
+    went through all in one order would do the rest side by side once one has reached the other.
+    """
+    runs = [numbers[first : first + _RUN] for first in range(0, len(numbers), _RUN)]
+    random.SystemRandom().shuffle(runs)
+    return [number for run in runs for number in run]
 
 
 @dataclass
@@ -156,11 +168,9 @@ class Extraction:
         return {slot: table for slot, table in opened.items() if table is not None}
 
     def _share(self, part: DistinctViews) -> list[int]:
-        """Return the images of this process; uncoordinated ones begin at different places."""
+        """Return the images of this process, in an order of its own."""
         rank, world = get_dist_info()
-        own = [*range(rank, len(part), world)]
-        first = secrets.randbelow(len(own)) if world == 1 and own else 0
-        return own[first:] + own[:first]
+        return scattered(range(rank, len(part), world))
 
     def _loader(self, part: DistinctViews, numbers: Sequence[int]) -> DataLoader:
         size = self.batch_size or int(self.cfg.get("batch_size", 32))
@@ -282,7 +292,7 @@ def check_room(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed > free:
         raise ConfigError(
-            f"The tokens need {needed / 1e9:,.1f} GB and the disk of {folder} has "
-            f"{free / 1e9:,.1f} GB free; choose another folder, a smaller codec (such as "
+            f"The tokens need {needed / 1e9:,.3f} GB and the disk of {folder} has "
+            f"{free / 1e9:,.3f} GB free; choose another folder, a smaller codec (such as "
             "'pool+pca256+int8'), or fewer networks by --experts."
         )

@@ -69,9 +69,13 @@ def test_they_are_in_the_log_in_tensorboard_s_file_and_in_the_report(measured: P
     log = next(measured.glob("transfer/*/*.log")).read_text()
     assert "step 4:" in log
     line = lines_of(measured / "transfer/part_times.jsonl")[0]
-    told = dict(
-        re.findall(r"([\w.]+) [\d.]+ \((\d+) %\)", log.partition("step 4:")[2].split("\n")[0])
+    shown = log.partition("step 4: ")[2].split("\n")[0]
+    assert shown.startswith(
+        f"{line['step_ms']:.1f} ms after {line['data_ms']:.1f} ms of waiting for data, "
+        f"{line['tokens_per_s']:,.0f} tokens read a second, {line['peak_memory_mb']:,.0f} MB at "
+        f"the peak, MFU {100 * line['mfu']:.1f} %; "
     )
+    told = dict(re.findall(r"([\w.]+) [\d.]+ \((\d+) %\)", shown))
     assert told.keys() == line["parts"].keys()
     for part, ms in line["parts"].items():
         assert int(told[part]) == pytest.approx(100 * ms / line["step_ms"], abs=0.5)

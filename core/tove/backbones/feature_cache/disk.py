@@ -219,8 +219,9 @@ def _refusal(opened: OpenTable, missing: Sequence[str], damaged: Sequence[str]) 
             f"{what}.{why} The folder is a copy: once it is removed it is fetched again. What the "
             "address lacks is extracted where its own folder is, and copied there."
         )
+    run = "Remove the damaged files and run" if damaged else "Run"
     return (
-        f"{what}.{why} Run `mim run tove_plugins cache CONFIG`, or set "
+        f"{what}.{why} {run} `mim run tove_plugins cache CONFIG`, or set "
         "model.token_cache.mode='read-through'."
     )
 
