@@ -13,13 +13,14 @@ from tove.errors import CheckpointError
 from tove.methods.tove.model import ToVE
 
 PARTS = ToVE.slot_parts
+GATE = {"noise": 1.0, "sees": "experts"}  # has all the layers that a slot may have
 
 
 @pytest.fixture
 def trained(make_model, experts, batch):
     """A model with the slots coarse, fine and other, trained for three steps, as a checkpoint."""
     experts["other"] = {"type": experts["fine"]["type"]}
-    model = make_model(gate={"noise": 1.0})
+    model = make_model(gate=GATE)
     wrapper = build_optim_wrapper(model, optim_wrapper_cfg(Schedule(steps=9, lr=0.01)))
     for _ in range(3):
         wrapper.update_params(sum(model(**batch, mode="loss").values()))
@@ -30,7 +31,7 @@ def trained(make_model, experts, batch):
 
 def go_on(trained: dict, make_model: Any, experts: dict) -> tuple[ToVE, CarryOver]:
     """Give a model with other experts what the checkpoint has for it; say what became of slots."""
-    model = make_model(seed=1, gate={"noise": 1.0}, experts=experts)
+    model = make_model(seed=1, gate=GATE, experts=experts)
     carry = carry_over(trained, model.provenance())
     model.load_trainable(carried_state(trained["state_dict"], carry, PARTS))
     return model, carry
@@ -48,7 +49,7 @@ def test_layers_go_by_name_whatever_the_order(trained, make_model, experts):
 
 def test_an_expert_that_comes_has_the_fresh_layers_of_its_model(trained, make_model, experts):
     more = {"new": experts["coarse"], **experts}
-    fresh = make_model(seed=1, gate={"noise": 1.0}, experts=more).state_dict()
+    fresh = make_model(seed=1, gate=GATE, experts=more).state_dict()
     model, carry = go_on(trained, make_model, more)
     assert str(carry) == "kept: coarse, fine, other; new: new (fresh layers)"
     for name, tensor in model.state_dict().items():
@@ -76,7 +77,7 @@ def test_the_same_expert_with_other_options_is_another(trained, make_model, expe
 
 
 def test_what_belongs_to_no_expert_must_fit(trained, make_model, experts):
-    model = make_model(gate={"noise": 1.0}, projector={"hidden": 8})
+    model = make_model(gate=GATE, projector={"hidden": 8})
     carry = carry_over(trained, model.provenance())
     with pytest.raises(CheckpointError, match="another shape"):
         model.load_trainable(carried_state(trained["state_dict"], carry, PARTS))
