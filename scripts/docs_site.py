@@ -1,8 +1,8 @@
 """What the documentation site has beyond the pages of docs/: hooks of mkdocs, see mkdocs.yml.
 
 The API reference is made of the public lists, `tove_plugins` and `tove.api`, read without importing
-them. A page's links to files of the repository are text on the site, which has no such files; one
-to a file that is not there is a warning, and warnings fail the build.
+them. A page's links to files of the repository, and to folders, are text on the site, which has no
+such pages; one to a file that is not there is a warning, and warnings fail the build.
 """
 
 import ast
@@ -27,12 +27,13 @@ def on_files(files: Files, config: Any) -> Files:  # noqa: ANN401 - mkdocs' conf
 
 
 def on_page_markdown(markdown: str, page: Any, **context: Any) -> str:  # noqa: ANN401
-    """Turn links to files outside docs/ into text."""
+    """Turn links to what the site has no page of, files outside docs/ and folders, into text."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
 
     def link(found: re.Match[str]) -> str:
         target = (folder / found["target"]).resolve()
-        if ":" in found["target"] or target.is_relative_to(ROOT / "docs"):
+        page = target.is_relative_to(ROOT / "docs") and not target.is_dir()
+        if ":" in found["target"] or page:
             return found[0]
         if not target.exists():
             _log.warning("%s links to %s, which is not there", page.file.src_uri, found["target"])

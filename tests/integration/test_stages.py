@@ -80,6 +80,8 @@ def test_the_user_is_told_the_scores_and_the_files(finished_run: dict[str, Any])
     for text in ("plain_clip", "tove-dino", "merged", "vsr/accuracy", f"{work}/results.json"):
         assert text in output
     assert f"{work}/export" in output
+    assert output.count("slim checkpoint with no expert") == 1
+    assert output.count("slim checkpoint with d") == 1  # depth or dino
     assert (work / "export" / "config.json").exists()
 
 

@@ -73,6 +73,13 @@ def test_it_tells_what_the_weights_do_not(export: Path):
     assert "Zero-shot, by" not in text  # there is no text tower
 
 
+def test_a_format_that_was_not_written_is_not_told(miniature: Path, tmp_path: Path, export: Path):
+    assert "In open_clip" in (export / "README.md").read_text()
+    folder = TransformersCLIP(str(miniature / "clip")).export(tmp_path / "one", ["transformers"])
+    write_model_card(folder, ROW, [PLAIN], TERMS, {"type": "ToVE"})
+    assert "In open_clip" not in (folder / "README.md").read_text()
+
+
 def test_its_code_gives_the_tokens(export: Path, monkeypatch: pytest.MonkeyPatch):
     Image.new("RGB", (40, 32), "red").save(export / "photo.jpg")
     (code,) = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)

@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tove import cli
 from tove.backbones.experts.hub import ExpertHub
 from tove.backbones.shapes import shapes_alone
+from tove.engine.parts import REST
 from tove.engine.plan.options import PlanOptions, context_of, training_stages
-from tove.engine.plan.plan import make_plan
+from tove.engine.plan.plan import _parts, make_plan
 from tove.engine.plan.results import Plan, StagePlan
 from tove.engine.plan.shape_step import made_up_batch, place_experts, step_of
 from tove.engine.preflight import check_config
@@ -81,6 +82,13 @@ def test_parameters_and_operations_are_those_of_the_built_model(
         if name not in ("encoder", "language") and "experts." not in name
     )
     assert joins == cost["fusion"]["flops"]
+
+
+def test_what_is_in_no_part_comes_last():
+    counts = {"encoder": [2, 0, 8], REST: [1, 1, 4], "language": [3, 3, 12]}
+    parts = _parts(counts, None, 1, {"depth": "has no weights"})
+    assert [part.name for part in parts] == ["encoder", "language", "experts.depth", REST]
+    assert [part.parameters for part in parts] == [2, 3, 0, 1]
 
 
 def test_a_step_is_one_that_runs(plan: Plan, built: Any, cfg: Config):

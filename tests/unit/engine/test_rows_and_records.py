@@ -9,6 +9,7 @@ import pytest
 from tove.atomic_io import atomic_writer, remove_unfinished, temporary_folder
 from tove.config.overlay import flatten
 from tove.engine.rows import (
+    gives_one_answer,
     make_console,
     nested_metrics,
     read_rows,
@@ -47,6 +48,22 @@ def test_bounds_and_counts_join_their_metric():
         "vsr/relation/left": {"value": 0.25},
         "caption/BLEU_4": {"value": 0.1},
     }
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        ({"value": 1.0, "n": 2}, True),
+        ({"value": 1.0, "n": 1}, False),  # one item has one answer
+        ({"value": 0.99, "n": 500}, True),
+        ({"value": 0.98, "n": 500}, False),
+        ({"value": 1.0}, True),  # rows of before had no number
+    ],
+)
+def test_a_row_that_answers_the_same_to_nearly_all_items_is_known(share: dict, told: bool):
+    row = {"metrics": {"vsr/accuracy": {"value": 0.5}, "vsr/top_answer_share": share}}
+    assert gives_one_answer(row, "vsr/accuracy") is told
+    assert not gives_one_answer(row, "caption/CIDEr")
 
 
 def test_rows_survive_the_file_and_a_missing_file_has_none(tmp_path: Path):

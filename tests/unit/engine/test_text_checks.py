@@ -7,7 +7,7 @@ import pytest
 from tove.backbones.language.causal_lm import CausalLanguageModel
 from tove.backbones.language.chat import ChatLanguageModel
 from tove.data.views import build_view
-from tove.engine.stages.text_checks import check_lengths, check_texts
+from tove.engine.stages.text_checks import check_lengths, check_texts, warn_of_unknown_words
 from tove.engine.trainable_state import choose_trained
 from tove.errors import ConfigError
 
@@ -62,3 +62,23 @@ def test_what_is_held_in_16_bits_does_not_train(chat_folder):
     model = model_with(chat_folder, dtype="bfloat16").language
     with pytest.raises(ConfigError, match="lost to rounding"):
         choose_trained(model, ["lm"], "stages.tune.trains")
+
+
+class Captions(list):
+    def get_data_info(self, index):
+        return dict(prompt="a photo of", target=self[index])
+
+
+def test_words_that_the_language_model_does_not_know_are_told_where_they_are_many(log):
+    heard = []
+
+    def unknown_share(texts):
+        heard.extend(texts)
+        return sum("zebra" in text for text in texts) / len(texts)
+
+    model = SimpleNamespace(language=SimpleNamespace(unknown_share=unknown_share))
+    warn_of_unknown_words(model, Captions(["a cat"] * 20))
+    assert heard == ["a photo of a cat"] * len(heard)
+    assert not log
+    warn_of_unknown_words(model, Captions(["a cat", "a zebra"]))
+    assert "50 % of the words to train on are unknown" in log[-1].getMessage()

@@ -111,6 +111,16 @@ def test_all_experts_away_leaves_plain_clip(make_variant):
         assert torch.equal(model.fuse(images).t_fuse, v)
 
 
+def test_only_without_its_experts_a_step_leaves_parameters_unused(make_variant, make_model):
+    assert not make_model(kind="PlainCLIP").leaves_unused  # it has none to leave out
+    for kind in ("UniformAverage", "PrismerResampler"):
+        model = make_variant(kind)
+        assert not model.leaves_unused
+        for slot in model.slots:
+            model.hub.detach(slot)
+        assert model.leaves_unused
+
+
 def test_a_single_expert_does_without_the_others_and_not_without_itself(make_variant):
     model = make_variant("SingleExpert", detached=("coarse",))
     assert list(model.provenance()) == ["fine"]

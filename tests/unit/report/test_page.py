@@ -9,7 +9,7 @@ from tove.report.page import Card, Page, Section, Table, render_page
 from tove.report.theme import Picture, draw
 
 NASTY = "<script>alert('x')</script> & \"q\""
-VOID = {"meta", "img", "source", "br", "link"}
+VOID = {"meta", "img", "source", "br", "link", "wbr"}
 
 
 class Balanced(HTMLParser):
@@ -70,6 +70,13 @@ def test_type_is_of_one_size_in_pictures_of_all_widths():
     ] * 3
     (rule,) = re.findall(r"\nfigure \{[^}]*\}", html)
     assert "flex: 0 1" in rule  # none grows into the space that is left beside it
+
+
+def test_a_long_name_over_a_column_may_break_and_is_escaped_all_the_same():
+    table = Table(("vsr/top_answer_share", "<b>"), [["1", "2"]])
+    html = render_page(Page("t", "s", "h", sections=[Section("p", "p", table=table)]))
+    assert '<th scope="col">vsr/<wbr>top_<wbr>answer_<wbr>share</th>' in html
+    assert "&lt;b&gt;" in html
 
 
 def test_the_page_fetches_nothing():

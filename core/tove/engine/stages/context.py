@@ -25,10 +25,9 @@ __all__ = ["StageContext"]
 
 @dataclass
 class StageContext(RunModels):
-    """The run that a stage is part of.
+    """The run that a stage is part of. It takes the arguments of `RunModels` as well.
 
     Args:
-        cfg: the whole config, data roots filled in.
         work_dir: the run's folder.
         rows: the rows of the stages before, in order.
         resume: go on with what is in the folder.
@@ -37,7 +36,6 @@ class StageContext(RunModels):
         checkpoint: given by the user for a stage that is run alone.
         files: files that the user is told about at the end, with what each is.
         loaders: data loaders of evaluation that are built already, by name.
-        **models: the arguments of `RunModels`.
     """
 
     work_dir: Path
