@@ -1,6 +1,7 @@
 """`check`: run the conformance kit on an expert or a method; exit status 1 if a check fails."""
 
 import argparse
+import os
 import time
 from collections import Counter
 from contextlib import suppress
@@ -43,6 +44,8 @@ def run(parsed: argparse.Namespace) -> int:
         raise CommandError(
             "check needs the name of an expert or a method; --list names the checks instead."
         )
+    # transformers 5 shows a bar for each model that it loads, in the middle of a line of ours.
+    os.environ.setdefault("TQDM_DELAY", "2")  # read by tqdm as torch imports it
     entries = find_entries(parsed.name)
     _require_device(parsed.device)
     return max(_check(entry, parsed) for entry in entries)

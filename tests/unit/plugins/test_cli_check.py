@@ -1,5 +1,6 @@
 """`python -m tove_plugins check`."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -40,6 +41,17 @@ def test_a_right_expert_passes_and_each_check_is_told(capsys: pytest.CaptureFixt
     assert first.split()[:3] == ["1/2", "spec_complete", "passed"]
     assert second.split()[:3] == ["2/2", "shape_and_grid", "passed"]
     assert "2 passed, 0 failed, 0 skipped" in last
+
+
+@pytest.mark.parametrize("own", [None, "0"])
+def test_bars_of_short_loads_stay_out_of_the_lines_unless_asked_for(
+    own: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TQDM_DELAY", own or "")
+    if own is None:
+        monkeypatch.delenv("TQDM_DELAY")
+    assert main(["check", "tiny_depth", "--only", "spec_complete"]) == 0
+    assert os.environ["TQDM_DELAY"] == (own or "2")
 
 
 def test_real_builds_with_the_trained_weights(
