@@ -410,6 +410,7 @@ def test_no_switch_of_the_method_is_left_untold():
         "width",
         "slots",
         "headless",
+        "expert_width",
         "d_lang",
         "d_in",
         "teacher",
