@@ -83,8 +83,13 @@ class ToVE(ProjectedExperts):
         self.settle()
 
     def _make_gate(self, options: Mapping[str, Any]) -> nn.Module:
-        given = {"headless": self.hub.detached, "expert_width": self.projector.shared.in_features}
-        return TokenGate(self.encoder.width, self.slots, **given, **options)
+        return TokenGate(
+            self.encoder.width,
+            self.slots,
+            headless=self.hub.detached,
+            expert_width=self.projector.shared.in_features,
+            **options,
+        )
 
     def fuse_tokens(self, t_clip_BNC: Tensor, tokens: Mapping[str, Tensor]) -> Fused:
         """Return t_fuse = v + lambda MLP_t(sum_k g_k P_k(t_k)); without experts it is v."""
