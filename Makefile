@@ -72,7 +72,7 @@ $(MUTATION_STAMP): $(DEV_STAMP)
 
 mutants: $(MUTATION_STAMP)
 	@test -n "$(FILES)" || { echo "Say which files: make mutants FILES='core/tove/modules core/tove/methods/tove/gate.py'"; exit 2; }
-	$(BIN)/python scripts/mutants.py $(FILES) --num $(or $(NUM),40) --seed $(or $(SEED),0) --jobs $(or $(JOBS),1)
+	$(BIN)/python scripts/mutants.py $(FILES) --num $(or $(NUM),40) --seed $(or $(SEED),0) --jobs $(or $(JOBS),1) --start $(or $(START),0) --then $(THEN)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -32,8 +32,8 @@ def on_page_markdown(markdown: str, page: Any, **context: Any) -> str:  # noqa: 
 
     def link(found: re.Match[str]) -> str:
         target = (folder / found["target"]).resolve()
-        page = target.is_relative_to(ROOT / "docs") and not target.is_dir()
-        if ":" in found["target"] or page:
+        stays = target.is_relative_to(ROOT / "docs") and not target.is_dir()
+        if ":" in found["target"] or stays:
             return found[0]
         if not target.exists():
             _log.warning("%s links to %s, which is not there", page.file.src_uri, found["target"])

@@ -60,13 +60,19 @@ def write_whole(
     folder = Path(folder).absolute()
     _check(encoder, folder)
     with writing(folder), temporary_folder(folder) as new:
-        about = {"source": encoder.pretrained, "layer": encoder.layer, **write(new)}
+        about = {"source": _public(encoder.pretrained), "layer": encoder.layer, **write(new)}
         about |= {"image_size": encoder.image_size, "grid": encoder.grid}
         about |= {"width": encoder.width, "teachers": encoder.teachers}
         (new / MARK).write_text(json.dumps(about, indent=2) + "\n")
         _share(new)
         _replace(folder, new)
     return folder
+
+
+def _public(source: str) -> str:
+    """Return a source as others may read it: of a folder of this machine the name alone."""
+    path = Path(source).expanduser()
+    return path.name if path.exists() else source
 
 
 def teachers_of(pretrained: str) -> list[dict[str, Any]]:

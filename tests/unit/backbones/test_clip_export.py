@@ -264,7 +264,7 @@ def test_what_cannot_be_exported_is_said(clip_folder, make_clip, open_clip_folde
     assert not (tmp_path / "out").exists()
 
 
-def test_an_export_can_be_read_by_others_and_tells_no_private_path(tmp_path) -> None:
+def test_an_export_can_be_read_by_others_and_tells_no_private_path(clip_folder, tmp_path) -> None:
     encoder = TransformersCLIP("pkg:tove/assets/tiny_clip")
     folder = export_encoder(encoder, tmp_path / "export")
     umask = os.umask(0o022)
@@ -272,3 +272,7 @@ def test_an_export_can_be_read_by_others_and_tells_no_private_path(tmp_path) -> 
     for path in (folder, *folder.rglob("*")):
         assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask
     assert json.loads((folder / "export.json").read_text())["source"] == "pkg:tove/assets/tiny_clip"
+    own = export_encoder(TransformersCLIP(clip_folder), tmp_path / "own")
+    for file in own.rglob("*.json"):
+        assert os.path.dirname(clip_folder) not in file.read_text(), file
+    assert json.loads((own / "export.json").read_text())["source"] == os.path.basename(clip_folder)

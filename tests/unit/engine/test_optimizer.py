@@ -90,6 +90,11 @@ def test_mixed_precision_has_the_schedule_s_dtype():
     assert "dtype" not in optim_wrapper_cfg(schedule)
 
 
+@pytest.mark.parametrize(("amp", "kind"), [(False, "OptimWrapper"), (True, "AmpOptimWrapper")])
+def test_precision_is_mixed_only_where_it_is_asked_for(amp: bool, kind: str):
+    assert optim_wrapper_cfg(Schedule(), amp=amp)["type"] == f"Deferred{kind}"
+
+
 def test_what_a_schedule_says_reaches_the_optimiser():
     schedule = Schedule(steps=2, lr=0.01, betas=(0.8, 0.95), weight_decay=0.3, clip=0.25)
     wrapper = build_optim_wrapper(half_frozen(), optim_wrapper_cfg(schedule))

@@ -111,6 +111,16 @@ def test_all_experts_away_leaves_plain_clip(make_variant):
         assert torch.equal(model.fuse(images).t_fuse, v)
 
 
+def test_concatenated_channels_take_the_transfer_s_options_or_none(make_variant):
+    assert make_variant("ConcatChannels", transfer={"scale": 0.5}).transfer.scale == 0.5
+    assert make_variant("ConcatChannels", transfer=None).transfer.scale == 1.0
+
+
+def test_the_resampler_has_prismer_s_64_queries_unless_told(make_model):
+    model = make_model(kind="PrismerResampler", resampler={"num_heads": 2}).eval()
+    assert model.fuse(torch.rand(1, 3, 40, 40)).t_fuse.shape[1] == 16 + 64
+
+
 def test_only_without_its_experts_a_step_leaves_parameters_unused(make_variant, make_model):
     assert not make_model(kind="PlainCLIP").leaves_unused  # it has none to leave out
     for kind in ("UniformAverage", "PrismerResampler"):
