@@ -175,6 +175,10 @@ def test_the_order_in_a_folder_of_version_0_1_is_told(short_run, tmp_path):
     ranking = work_dir / "detach/ranking.json"
     slots = [entry["slot"] for entry in json.loads(ranking.read_text())]
     ranking.write_text(json.dumps([{"slot": s, "mean_gate_weight": 0.125} for s in slots]))
+    ended = work_dir / "detach/done.json"
+    done = json.loads(ended.read_text())
+    del done["digests"]  # it noted none
+    ended.write_text(json.dumps(done))
     html = run({**settings, "data_root": str(tmp_path / "gone")}, work_dir, only="report")
     words = "the lowest mean gate weight on the validation split (in brackets) first"
     assert f"{words}: {slots[0]} (0.125)" in html
