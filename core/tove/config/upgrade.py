@@ -1,11 +1,11 @@
-"""Settings as earlier versions wrote them, in configs and checkpoints, in today's words."""
+"""What earlier versions wrote, in configs, checkpoints and work folders, in today's words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tove.config.overlay import plain_settings
 
-__all__ = ["upgraded_model", "upgraded_stages"]
+__all__ = ["upgraded_model", "upgraded_ranking", "upgraded_stages"]
 
 _ARMS = {"plain": "PlainCLIP", "baseline": "MatchedBaseline", "tove": "ToVE"}
 
@@ -45,6 +45,16 @@ def upgraded_stages(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             stage.setdefault("source", "transfer")
             upgraded.append(_export_of(stage))
     return upgraded
+
+
+def upgraded_ranking(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of a `ranking.json`; version 0.1 ranked by the gate and told no rule."""
+    return [
+        {"slot": entry["slot"], "rule": "gate", "score": entry["mean_gate_weight"]}
+        if "mean_gate_weight" in entry
+        else dict(entry)
+        for entry in entries
+    ]
 
 
 def _export_of(merge: dict[str, Any]) -> dict[str, Any]:

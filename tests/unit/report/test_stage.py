@@ -168,6 +168,22 @@ def test_a_report_of_a_moved_data_set_is_still_written(short_run, tmp_path):
     assert "Removed in this order" in html
 
 
+def test_the_order_in_a_folder_of_version_0_1_is_told(short_run, tmp_path):
+    settings, finished, _ = short_run
+    work_dir = tmp_path / "work"
+    shutil.copytree(finished, work_dir)
+    ranking = work_dir / "detach/ranking.json"
+    slots = [entry["slot"] for entry in json.loads(ranking.read_text())]
+    ranking.write_text(json.dumps([{"slot": s, "mean_gate_weight": 0.125} for s in slots]))
+    ended = work_dir / "detach/done.json"
+    done = json.loads(ended.read_text())
+    del done["digests"]  # it noted none
+    ended.write_text(json.dumps(done))
+    html = run({**settings, "data_root": str(tmp_path / "gone")}, work_dir, only="report")
+    words = "the lowest mean gate weight on the validation split (in brackets) first"
+    assert f"{words}: {slots[0]} (0.125)" in html
+
+
 def test_a_setting_that_no_report_has_is_refused():
     with pytest.raises(ConfigError, match=r"report\.num_map .*Did you mean 'num_maps'"):
         ReportStage("report", num_map=3)

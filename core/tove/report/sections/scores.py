@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from tove.config.upgrade import upgraded_ranking
 from tove.engine.rows import role_of, show_cost
 from tove.evaluation import wilson_interval
 from tove.report import figures
@@ -254,7 +255,7 @@ def _order(material: Material) -> str:
     for stage in material.stages("DetachStage"):
         path = material.context.folder(stage) / "ranking.json"
         if path.is_file():
-            ranking = json.loads(path.read_text("utf-8"))
+            ranking = upgraded_ranking(json.loads(path.read_text("utf-8")))
             weights |= {entry["slot"]: entry["score"] for entry in ranking}
             rules |= {entry["rule"] for entry in ranking}
     parts = [
