@@ -57,6 +57,16 @@ def test_a_student_that_can_be(settings: Settings, tmp_path: Path, student: Any)
     check(settings, tmp_path)
 
 
+def test_a_training_goes_on_from_the_merge_and_not_from_its_export(
+    settings: Settings, tmp_path: Path
+):
+    tune = dict(type="TrainStage", name="tune", model=dict(type="PlainCLIP"))
+    stages = settings["stages"]
+    check({**settings, "stages": [*stages, {**tune, "source": "merge"}]}, tmp_path)
+    with pytest.raises(ConfigError, match=r"trains none; set its source to 'merge'"):
+        check({**settings, "stages": [*stages, {**tune, "source": "merged"}]}, tmp_path)
+
+
 def test_an_encoder_that_no_export_holds(settings: Settings, tmp_path: Path, not_clip: str):
     settings["model"]["encoder"] = {"type": not_clip}
     with pytest.raises(ConfigError, match="NotCLIP cannot be; use TransformersCLIP, OpenCLIP or"):

@@ -107,11 +107,21 @@ class TrainStage:
                 )
         if self.source is not None:
             check_source(context, self.name, self.source)
+            self._check_not_exported(context, self.source)
         check_reference(context, self.name, self.reference)
         schedule = context.schedule(self.name, self.schedule, self.runner)
         needed = [self.data["test"], *[self.data["train"]] * bool(schedule.steps)]
         needed += [self.data["val"]] * bool(schedule.val_interval)
         context.require(self.name, "test_evaluator", *needed)
+
+    def _check_not_exported(self, context: StageContext, source: str) -> None:
+        """Refuse an export's checkpoint: its encoder is in the exported folder."""
+        of = {e["name"]: e.get("source") for e in context.cfg.stages if e["type"] == "ExportStage"}
+        if source in of:
+            raise ConfigError(
+                f"Stage '{self.name}' goes on from '{source}', which exports a model and trains "
+                f"none; set its source to '{of[source]}', whose model that is."
+            )
 
     def _overlay(self, context: StageContext) -> dict[str, Any]:
         return run_overlay(context.cfg, self.name)
