@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,4 +217,20 @@ def test_a_signal_is_heard_at_the_end_of_the_step_and_left_alone_after_the_train
     assert ended.value.exit_status == 128 + signal.SIGUSR1
     assert (tmp_path / "last_checkpoint").read_text() == "iter_2.pth"
     assert len((tmp_path / "loss.jsonl").read_text().splitlines()) == 2
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_training_in_another_thread_than_the_main_one_hears_no_signal(tmp_path: Path):
+    before, raised = signal.getsignal(signal.SIGUSR1), []
+
+    def begin() -> None:
+        try:
+            PreemptionHook(LossCurveHook()).before_train(SimpleNamespace(world_size=1))
+        except ValueError as error:  # of signal.signal, which only the main thread may call
+            raised.append(error)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    assert not raised
     assert signal.getsignal(signal.SIGUSR1) is before

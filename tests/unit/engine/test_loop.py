@@ -28,10 +28,16 @@ class Fit(BaseModel):
 
 
 def train(folder: Path, steps: int, amp: bool = False, model: BaseModel | None = None) -> None:
-    plan = RunPlan(
+    build_stage_runner(plan_of(folder, steps, amp, model)).train()
+
+
+def plan_of(
+    folder: Path, steps: int, amp: bool = False, model: BaseModel | None = None, seed: int = 0
+) -> RunPlan:
+    return RunPlan(
         folder=folder,
         model=model or Fit(),
-        seed=0,
+        seed=seed,
         meta=dict,
         schedule=Schedule(steps=steps, checkpoint_interval=2, log_interval=2),
         train_dataloader=DataLoader([dict(inputs=torch.ones(4))] * 12, batch_size=2),
@@ -39,7 +45,10 @@ def train(folder: Path, steps: int, amp: bool = False, model: BaseModel | None =
         resume=True,
         settings=dict(visualizer=dict(vis_backends=[])),
     )
-    build_stage_runner(plan).train()
+
+
+def test_a_runner_has_the_run_s_seed(tmp_path: Path):
+    assert build_stage_runner(plan_of(tmp_path, 2, seed=3)).seed == 3
 
 
 def rewrite_meta(path: Path, **entries: object) -> None:
