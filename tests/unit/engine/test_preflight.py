@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import getsource
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.registry import VISBACKENDS
 
 from tove.config.loading import load_config
 from tove.data.prepare import prepare_data
+from tove.engine import preflight
 from tove.engine.preflight import check_config
 from tove.engine.runner_checks import _TRACKERS
 from tove.errors import ConfigError
@@ -517,3 +519,15 @@ def test_the_world_s_settings_are_checked(settings, tmp_path):
     cfg = Config({**settings, "scenes": dict(data_root=str(tmp_path), trian=3)})
     with pytest.raises(ConfigError, match=r"scenes\.trian is unknown"):
         prepare_data(cfg)
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("read", True), ("read-through", False)])
+def test_experts_whose_tokens_alone_are_read_are_those_of_the_folder(
+    mode: str, asked: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folders: list[Path] = []
+    monkeypatch.setattr(preflight, "register_card", folders.append)
+    settings["model"]["token_cache"] = dict(dir=str(tmp_path), mode=mode)
+    with suppress(ConfigError):  # nothing is kept there
+        check_config(Config(settings))
+    assert folders == [tmp_path] * asked

@@ -116,6 +116,18 @@ def test_concatenated_channels_take_the_transfer_s_options_or_none(make_variant)
     assert make_variant("ConcatChannels", transfer=None).transfer.scale == 1.0
 
 
+def test_an_average_drops_experts_in_training_alone_and_where_it_is_asked_to(make_variant):
+    def dropped():
+        return {frozenset(model.dropped()) for _ in range(40)} - {frozenset()}
+
+    model = make_variant("UniformAverage").train()
+    assert not dropped()
+    model = make_variant("UniformAverage", expert_dropout=0.5).train()
+    assert dropped()
+    model.eval()
+    assert not dropped()
+
+
 def test_the_resampler_has_prismer_s_64_queries_unless_told(make_model):
     model = make_model(kind="PrismerResampler", resampler={"num_heads": 2}).eval()
     assert model.fuse(torch.rand(1, 3, 40, 40)).t_fuse.shape[1] == 16 + 64
