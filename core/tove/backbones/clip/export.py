@@ -123,6 +123,10 @@ def _write_transformers(encoder: Encoder, folder: Path) -> bool:
     """Write a CLIPModel, or a CLIPVisionModel where the source has no text tower of CLIP's kind."""
     make = _from_transformers if encoder.library == "transformers" else _from_open_clip
     model, has_text = make(encoder, folder)
+    model.config = deepcopy(model.config)  # the encoder's own still says where it is from
+    sides = (getattr(model.config, f"{side}_config", None) for side in ("vision", "text"))
+    for config in filter(None, (model.config, *sides)):
+        config._name_or_path = ""  # it would be a path of this machine
     model.save_pretrained(folder)
     settings = image_processor(encoder, "CLIPImageProcessor", crops=True)
     (folder / "preprocessor_config.json").write_text(settings)
