@@ -220,8 +220,9 @@ class Merge(BaseModel):
 
     def _class_distance(self, class_BC: Tensor, images: Tensor) -> Tensor:
         """Compare the class token with that of CLIP as it was, 1 - cosine; a scalar."""
+        clip: Any = self.teacher.plain_encoder()
         with torch.no_grad():
-            own_BPC = encoded(self.teacher.plain_encoder().encode, to_unit_range(images))
+            own_BPC = encoded(clip.encode, to_unit_range(images))
         return token_distance("cosine", None, class_BC, own_BPC[:, 0])
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
