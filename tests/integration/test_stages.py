@@ -56,12 +56,14 @@ def test_every_configuration_has_its_row(finished_run: dict[str, Any]):
     ]
     assert list(rows) == ["plain_clip", "baseline", "tove", *(f"tove-{s}" for s in order), "merged"]
     for row in rows.values():
-        assert row.keys() - {"retrieval", "merge_loss"} == KEYS
+        assert row.keys() - {"retrieval", "merge_loss", "gate"} == KEYS
         accuracy = row["metrics"]["vsr/accuracy"]
         assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
         assert accuracy["n"] == 8
         assert row["forward_ms"] > 0
     assert rows["tove"]["experts"] == ["depth", "dino"]
+    assert [name for name, row in rows.items() if "gate" in row] == ["tove"]  # it has a choice
+    assert rows["tove"]["gate"]["share"].keys() == {"depth", "dino"}
     assert [len(rows[f"tove-{slot}"]["experts"]) for slot in order] == [1, 0]
     assert (rows["merged"]["training_images"], rows["merged"]["steps"]) == (22, 10)
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -146,7 +147,7 @@ def test_the_exported_processor_does_what_the_source_s_did(clip_folder, tmp_path
 def test_export_json_says_what_the_tokens_are(clip_folder, tmp_path):
     out = export_encoder(TransformersCLIP(clip_folder, image_size=48, layer=-2), tmp_path / "out")
     assert json.loads((out / "export.json").read_text()) == {
-        "source": clip_folder,
+        "source": Path(clip_folder).name,  # whoever gets the folder has not this machine's paths
         "layer": -2,
         "text_tower": "source",
         "zero_shot": ["transformers", "open_clip"],
