@@ -173,6 +173,33 @@ def test_what_is_kept_of_the_class_token(make_model, batch):
     assert losses["loss_keep"].item() == pytest.approx(5 * kept, rel=0.5)
 
 
+def test_clip_s_own_class_tokens_cost_once_where_its_tokens_do(make_model, batch, monkeypatch):
+    def losses_of(**options):
+        torch.manual_seed(0)
+        merge = Merge(make_model(**options), keep=1.0).train()
+        for parameter in merge.student.parameters():
+            parameter.data.mul_(1.1)
+        runs = []
+        clip, own = merge.teacher.encoder, type(merge.teacher.encoder).encode
+        monkeypatch.setattr(
+            clip, "encode", lambda images: runs.append(len(images)) or own(clip, images)
+        )
+        rows = [[0, 1], [1, 2], [2, 0]]
+        samples = batch["data_samples"]
+        found = [
+            merge(batch["images"][r], [samples[i] for i in r], mode="loss")["loss_keep"]
+            for r in rows
+        ]
+        return found, runs
+
+    live, each = losses_of()
+    cached, once = losses_of(token_cache={"max_gb": 0.1})
+    assert each == [2, 2, 2]
+    assert once == [2, 1]
+    torch.testing.assert_close(cached, live)
+    assert all(loss > 0.001 for loss in live)
+
+
 def test_an_encoder_without_a_class_token_is_told(make_model):
     model = make_model()
     model.encoder.has_class_token = False

@@ -200,11 +200,12 @@ class Merge(BaseModel):
         tokens_BPC = encoded(network, to_unit_range(images))
         prediction_BND = self.teacher.plain_tokens(tokens_BPC[:, first:])
         with torch.no_grad():
-            views = Views.of(content, owner, samples)
-            target_BND = self.teacher.fuse(images, view_ids(samples), views).t_fuse
+            views, image_ids = Views.of(content, owner, samples), view_ids(samples)
+            target_BND = self.teacher.fuse(images, image_ids, views).t_fuse
         losses = {"loss_merge": self.distance(prediction_BND, target_BND)}
         if self.keep:
-            losses["loss_keep"] = self.keep * self._class_distance(tokens_BPC[:, 0], images)
+            distance = self._class_distance(tokens_BPC[:, 0], images, image_ids)
+            losses["loss_keep"] = self.keep * distance
         if self.lm_weight:
             losses["loss_lm"] = self.lm_weight * self._language_loss(prediction_BND, samples)
         return losses
@@ -218,12 +219,24 @@ class Merge(BaseModel):
         read = self.metric_DD if self.loss == "fisher" else self.teacher.language
         return token_distance(self.loss, read, prediction_BND, target_BND)
 
-    def _class_distance(self, class_BC: Tensor, images: Tensor) -> Tensor:
+    def _class_distance(
+        self, class_BC: Tensor, images: Tensor, image_ids: list[str] | None
+    ) -> Tensor:
         """Compare the class token with that of CLIP as it was, 1 - cosine; a scalar."""
         clip: Any = self.teacher.plain_encoder()
-        with torch.no_grad():
-            own_BPC = encoded(clip.encode, to_unit_range(images))
-        return token_distance("cosine", None, class_BC, own_BPC[:, 0])
+
+        @torch.no_grad()
+        def own_class(rows: list[int]) -> Tensor:
+            tokens_BPC: Tensor = encoded(clip.encode, to_unit_range(images[rows]))
+            return tokens_BPC[:, 0]
+
+        memory = None if self.teacher.cache is None else self.teacher.cache.memory
+        if memory is not None and image_ids:  # frozen as CLIP's other tokens are, and small
+            kind = f"class token {tuple(images.shape[2:])}"
+            own_BC = memory.get_or_compute(kind, image_ids, own_class, images.device)
+        else:
+            own_BC = own_class([*range(len(images))])
+        return token_distance("cosine", None, class_BC, own_BC)
 
     def _language_loss(self, prediction_BND: Tensor, samples: list[Sample]) -> Tensor:
         """L_lm on the samples that have a target; unlabelled images have none."""
