@@ -1,5 +1,6 @@
 """A complete run in miniature, from random weights and drawn squares; seconds on one core."""
 
+import gc
 import json
 from collections.abc import Callable
 from functools import partial
@@ -83,6 +84,16 @@ def _write_data(root: Path) -> None:
         (root / f"annotations/statements_{split}.jsonl").write_text("\n".join(lines))
     for index in range(10):
         _draw(root / "unlabelled" / f"{index:03d}.png", index + 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_not_collected() -> None:
+    """Keep collections from looking through all that is imported: a data set asks for one.
+
+    A command that ran in this process has lifted that.
+    """
+    if gc.get_freeze_count() < 100_000:
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ Processes are forked: torch is imported once, and what kills one of them is a re
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -87,6 +88,7 @@ def start(work: Callable[[], object], log: Path | None = None, said: int | None 
     It exits with 0, with 2 where it said one sentence, which goes to the descriptor `said`, else
     with 1. What it prints goes to the file `log`; None drops it.
     """
+    gc.freeze()  # no collection of the fork looks through what is imported
     pid = os.fork()
     if pid:
         return pid

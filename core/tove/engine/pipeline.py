@@ -19,6 +19,7 @@ from mmengine.registry import init_default_scope
 from tove.atomic_io import is_full_disk, remove_unfinished, unwritable, write_text, writing
 from tove.backbones.experts.licences import check_licences, licence_table
 from tove.config.overlay import plain_settings
+from tove.config.text import text_of
 from tove.engine.planning import needed_slots, run_encoders, run_experts, run_overlay, source_of
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.engine.score_names import score_names
@@ -272,7 +273,7 @@ class StagedRunner:
     def _write_config(self) -> None:
         if not self.resume and self.only is None:  # the rows there are of an earlier config
             (self.work_dir / "results.json").unlink(missing_ok=True)
-        write_text(self.work_dir / "config.py", self.cfg.pretty_text)
+        write_text(self.work_dir / "config.py", text_of(self.cfg))
 
     def _summary(self) -> None:
         """Print the table and the files."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.device import get_device
 from torch.utils.data import DataLoader
 
 from tove.config.overlay import merged_settings
+from tove.config.text import FormattedOnce
 from tove.engine.distributed import timeout_of
 from tove.engine.hooks import LossCurveHook, ProvenanceHook, ReseedHook
 from tove.engine.optimizer import Schedule, optim_wrapper_cfg, param_scheduler_cfg
@@ -74,7 +74,7 @@ def runner_settings(plan: RunPlan) -> dict[str, Any]:
         "launcher": "pytorch" if plan.distributed else "none",
         "randomness": {"seed": plan.seed},
         "default_scope": "tove",
-        "cfg": Config(_cfg(plan)),
+        "cfg": FormattedOnce(_cfg(plan)),
         "default_hooks": _default_hooks(plan),
         "custom_hooks": _custom_hooks(plan),
         "log_processor": merged_settings(

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from tove.backbones.experts.licences import Terms
 from tove.backbones.export_folder import MARK
 from tove.config import environment
+from tove.config.text import text_of
 from tove.config.upgrade import upgraded_model
 from tove.data.annotations import read_json
 from tove.engine.checkpoint import attached_slots, read_checkpoint
@@ -195,7 +196,7 @@ class RunModels:
             "frozen": dict(model.frozen),
             "licences": self.licences_of(model),
             "versions": environment.versions(),
-            "cfg": self.cfg.pretty_text,
+            "cfg": text_of(self.cfg),
             **entries,
         }
 

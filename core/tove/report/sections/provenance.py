@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from tove.config import environment
+from tove.config.text import text_of
 from tove.report.page import Section, Table, section
 from tove.report.report_data import Material
 
@@ -27,5 +28,5 @@ def provenance_section(material: Material) -> Section:
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     table = Table(("what", "value"), facts)
-    folded = [("The whole config", context.cfg.pretty_text)]
+    folded = [("The whole config", text_of(context.cfg))]
     return Section("provenance", "Provenance", table=table, folded=folded)
