@@ -56,7 +56,8 @@ def look_over(cfg: Config, console: Console | None = None) -> Findings:
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("looking over the data", total=len(entries))
         for loader, entry in entries:
-            progress.update(task, description=f"looking over {loader}: {_name(entry)}", refresh=True)
+            told = f"looking over {loader}: {_name(entry)}"
+            progress.update(task, description=told, refresh=True)
             try:
                 dataset = _build(entry)
                 remarks += _looked_for(dataset, loader, looked_for)
