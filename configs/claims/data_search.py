@@ -20,7 +20,7 @@ tried = {  # by images: steps, and the rate
     800: [(500, RATE), (500, 1e-3), (1000, 1e-3), (1000, RATE)],
     5000: [(1000, RATE), (2000, RATE), (2000, 1e-3), (4000, RATE)],
 }
-chosen = {125: (250, 1e-3), 800: (500, RATE), 5000: (2000, RATE)}
+chosen = {125: (250, 1e-3), 800: (1000, 1e-3), 5000: (2000, 1e-3)}
 models = dict(plain_clip=dict(type="PlainCLIP"), tove={})
 settings = dict(
     table_metrics=metrics,
