@@ -8,7 +8,8 @@ from tove.reproduce.answers import gather
 from tove.reproduce.cells import Cell, make_cell
 from tove.reproduce.claim import Claim, find_claims, read_claim
 from tove.reproduce.grid import Grid, failure
-from tove.reproduce.page import answer, write_index, write_outcome
+from tove.reproduce.index import write_index
+from tove.reproduce.page import answer, write_outcome
 from tove.reproduce.records import Record
 
 __all__ = ["reproduce"]

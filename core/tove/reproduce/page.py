@@ -1,7 +1,6 @@
 """The page of a claim: its answer, the numbers behind it, and how they were measured.
 
-RESULTS/NAME.md, NAME.json, NAME.png    of one claim
-RESULTS/README.md                       of all claims, those that nobody has measured too
+RESULTS/NAME.md, NAME.json, NAME.png
 """
 
 import json
@@ -14,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from tove.atomic_io import atomic_writer, write_text
-from tove.data.annotations import read_json
 from tove.engine.rows import COST_COLUMNS, show_cost
 from tove.errors import ConfigError
 from tove.evaluation.intervals import Interval
 from tove.report.row_roles import metric_label
 from tove.report.theme import LIGHT, png
 from tove.reproduce.answers import SEEDS, Answer, Found, Measured, joint, judge
-from tove.reproduce.claim import Claim, Criterion, find_claims, read_claim
+from tove.reproduce.claim import Claim, Criterion
 from tove.reproduce.figures import claim_figure
 from tove.reproduce.gate_table import GATE_NOTE, gate_table
+from tove.reproduce.markdown import table
 from tove.reproduce.records import Record
 from tove.reproduce.retrieval_table import retrieval_table
 
-__all__ = ["Outcome", "answer", "write_index", "write_outcome"]
+__all__ = ["Outcome", "answer", "write_outcome"]
 
 _COSTS = ("trainable_parameters", "flops", "vision_tokens")
 
@@ -98,32 +97,6 @@ def write_outcome(outcome: Outcome, folder: Path) -> Path:
     return folder / f"{name}.md"
 
 
-def write_index(claims: Path, folder: Path) -> None:
-    """Write the page of all claims.
-
-    Args:
-        claims: folder of their files.
-        folder: of the results.
-    """
-    lines = [
-        "# The claims, and what the miniature says",
-        "",
-        "Written by `reproduce`; what a claim is and how one is added: "
-        "[reproduce.md](../reproduce.md).",
-        "",
-        "| claim | question | answer | seeds | commit |",
-        "|---|---|---|---|---|",
-    ]
-    for name in find_claims(claims):
-        path = folder / f"{name}.json"
-        told = read_json(str(path), "what `reproduce` wrote; delete it") if path.is_file() else None
-        own = f"[{name}]({name}.md)" if told else name
-        found = [told["answer"], told["seeds"], told["commit"]] if told else ["not measured"]
-        cells = [own, read_claim(name, claims).question, *map(str, found)]
-        lines.append(_cells([*cells, *[""] * (5 - len(cells))]))
-    write_text(folder / "README.md", "\n".join(lines) + "\n")
-
-
 # --- the parts of a page --------------------------------------------------------------------------
 
 
@@ -160,15 +133,15 @@ def _reserve(outcome: Outcome) -> str:
 
 
 def _criteria(found: Sequence[Found]) -> str:
-    lines = ["| | | 95 % | against | seeds | each seed | holds |", "|---|---|---|---|---|---|---|"]
+    lines = [["", "", "95 %", "against", "seeds", "each seed", "holds"]]
     for one in found:
         kind = one.criterion.kind
         each = ", ".join(_number(value, kind) for value in one.each.values())
         value = f"{_sign(one.bound)}{_number(one.interval.value, kind)}"
         against = f"> {_number(one.criterion.above, kind)}"
         cells = [one.criterion.says, value, _ends(one.interval, kind), against]
-        lines.append(_cells([*cells, str(one.interval.n), each, one.answer]))
-    return "\n".join(lines)
+        lines.append([*cells, str(one.interval.n), each, one.answer])
+    return table(lines)
 
 
 def _sign(bound: str) -> str:
@@ -194,7 +167,7 @@ def _scores(outcome: Outcome) -> str:
         costs = {cost: round(value) for cost, value in costs.items() if not math.isnan(value)}
         lines.append([*cells, *(show_cost(costs, cost) for cost in _COSTS)])
     note = "± is the standard deviation over seeds; differences are paired, with 95 % intervals."
-    return f"{_table(lines)}\n\n{note}"
+    return f"{table(lines)}\n\n{note}"
 
 
 def _mean(measured: Measured, arm: str, metric: str) -> str:
@@ -224,7 +197,7 @@ def _kinds(outcome: Outcome) -> list[str]:
         name = f"{metric.partition('/')[0]}/relation/{kind}"
         cells = [_difference(outcome.measured, c.arms[0], c.arms[1], name) for c in told]
         lines.append([kind, *cells])
-    return [f"## By kind: {metric_label(metric)}", _table(lines)]
+    return [f"## By kind: {metric_label(metric)}", table(lines)]
 
 
 def _gates(outcome: Outcome) -> list[str]:
@@ -232,18 +205,13 @@ def _gates(outcome: Outcome) -> list[str]:
     lines = gate_table(outcome.measured.rows, outcome.claim.metrics[0])
     if not lines:
         return []
-    return ["## Gates", GATE_NOTE, _table(lines)]
+    return ["## Gates", GATE_NOTE, table(lines)]
 
 
 def _retrieval(outcome: Outcome) -> list[str]:
     """Write what the arms' merged encoders can still do of what CLIP did."""
     note, lines = retrieval_table(outcome.measured.rows)
-    return ["## Zero-shot retrieval", note, _table(lines)] if lines else []
-
-
-def _table(lines: list[list[str]]) -> str:
-    heads, *rest = lines
-    return "\n".join(_cells(line) for line in (heads, ["---"] * len(heads), *rest))
+    return ["## Zero-shot retrieval", note, table(lines)] if lines else []
 
 
 def _provenance(outcome: Outcome) -> str:
@@ -276,10 +244,6 @@ def _number(value: float, kind: str) -> str:
 
 def _ends(interval: Interval, kind: str) -> str:
     return f"{_number(interval.low, kind)} to {_number(interval.high, kind)}"
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _data(outcome: Outcome) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from tove.errors import ConfigError
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import make_cell
 from tove.reproduce.claim import find_claims, read_claim
-from tove.reproduce.page import answer, write_index, write_outcome
+from tove.reproduce.index import write_index
+from tove.reproduce.page import answer, write_outcome
 
 REPOSITORY = Path(__file__).parents[3]
 CLAIMS = REPOSITORY / "configs/claims"
