@@ -26,6 +26,7 @@ from tove.backbones.feature_cache.writer import TableWriter
 
 GRID, WIDTH, BATCH = (24, 24), 1024, 32
 GOALS = {"sequential": 0.8, "shuffled": 0.5}
+WHY = "five runs of one tree gave .70 to .80"
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -106,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             times = frame.in_turns(works, rounds, warm_up=0)
             values = frame.over(times["raw"], times["own"])
-            claims.append(Claim(f"raw read() / the cache's, {what}", values, GOALS[what], True))
+            name = f"raw read() / the cache's, {what}"
+            claims.append(Claim(name, values, GOALS[what], at_least=True, why=WHY))
     frame.write("token_cache", "the cache beside raw reads and writes of its bytes", claims, args)
 
 
