@@ -126,6 +126,20 @@ def test_a_second_extraction_decodes_nothing_and_damage_is_found(
     assert run_tool("cache", config, "--verify") == 0
 
 
+def test_the_size_can_be_had_before_the_data_is_there(
+    only_transfer: dict[str, Any],
+    write_config: Callable,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    only_transfer["data_root"] = str(tmp_path / "later")
+    config = write_config(only_transfer, "later.py")
+    assert run_tool("cache", config, "--dry-run") == 2
+    assert "Before the data is there: --images N." in capsys.readouterr().err
+    assert run_tool("cache", config, "--dry-run", "--images", "1000") == 0
+    assert "Tokens of 1,000 images" in capsys.readouterr().out
+
+
 def test_two_processes_fill_a_cache_and_train_from_it_as_they_do_live(
     only_transfer: dict[str, Any],
     write_config: Callable,

@@ -217,7 +217,10 @@ def _estimate(
     from tove.engine.distinct_views import distinct_views
 
     if images is None:
-        views = sum(len(part) * part.views for part in distinct_views(cfg))
+        try:
+            views = sum(len(part) * part.views for part in distinct_views(cfg))
+        except ConfigError as error:
+            raise ConfigError(f"{error} Before the data is there: --images N.") from error
     else:
         views = images * most_views(cfg)
     free = free_bytes(known.folder)
