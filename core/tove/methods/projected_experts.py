@@ -39,6 +39,7 @@ def make_projector(
     language: Any,  # noqa: ANN401 - any language model
     hub: ExpertHub,
     options: Mapping[str, Any] | None = None,
+    kind: type[Projector] = Projector,
 ) -> Projector:
     """Make the projector from an encoder and the hub's experts to a language model.
 
@@ -47,8 +48,9 @@ def make_projector(
         language: has `width`.
         hub: the experts that get a first layer each.
         options: dict(hidden=...); hidden is the language width where it is not given.
+        kind: of projector.
     """
-    return Projector(
+    return kind(
         encoder.width,
         hub.widths,
         encoder.grid,
@@ -88,4 +90,5 @@ class ProjectedExperts(VisionLanguageModel):
         **options: Any,  # noqa: ANN401 - those of the base
     ) -> None:
         super().__init__(encoder, language, experts, **options)
-        self.projector = make_projector(self.encoder, self.language, self.hub, projector)
+        kind = self.sections["projector"][0]
+        self.projector = make_projector(self.encoder, self.language, self.hub, projector, kind)

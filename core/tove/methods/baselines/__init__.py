@@ -2,6 +2,12 @@
 
 from tove.methods.baselines.concat import ConcatChannels, ConcatTokens
 from tove.methods.baselines.matched_mlp import MatchedBaseline
+from tove.methods.baselines.other_transfers import (
+    ToVEConcat,
+    ToVECrossAttention,
+    ToVEReplace,
+    ToVESeparateLayers,
+)
 from tove.methods.baselines.plain_clip import PlainCLIP
 from tove.methods.baselines.prismer_resampler import PrismerResampler
 from tove.methods.baselines.single_expert import SingleExpert
@@ -14,5 +20,9 @@ __all__ = [
     "PlainCLIP",
     "PrismerResampler",
     "SingleExpert",
+    "ToVEConcat",
+    "ToVECrossAttention",
+    "ToVEReplace",
+    "ToVESeparateLayers",
     "UniformAverage",
 ]

@@ -56,7 +56,7 @@ class ToVE(ProjectedExperts):
     }
     on_other_experts: ClassVar[OnOtherExperts] = "carry over"
     detachable = True
-    slot_parts = (
+    slot_parts: tuple[str, ...] = (
         "hub.experts",
         "projector.first",
         "gate.heads",
@@ -78,7 +78,8 @@ class ToVE(ProjectedExperts):
         super().__init__(**options)
         self.balance_weight, self.expert_dropout = balance_weight, expert_dropout
         self.gate = self._make_gate(gate or {})
-        self.transfer = ResidualTransfer(self.language.width, **(transfer or {}))
+        make_transfer = self.sections["transfer"][0]
+        self.transfer = make_transfer(self.language.width, **(transfer or {}))
         self.merging = None if merging is None else JointMerging(self.encoder, **merging)
         self.settle()
 
