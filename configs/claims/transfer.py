@@ -22,7 +22,7 @@ switches = dict(
     zero_start=dict(transfer=dict(zero_init=True)),
     zero_start_learned=dict(transfer=dict(scale="learned", zero_init=True)),
 )
-schedules = dict.fromkeys(others, {})  # of the schedule, where the search chose other ones
+schedules = {name: {} for name in others}  # of the schedule, where the search chose other ones
 
 
 def cell(name, model):
@@ -58,7 +58,7 @@ cells = dict(
                 schedule=dict(steps=500, lr=2e-3, optimizer="AdamW"),
             ),
             dict(type="ExportStage", name="merged_apart", source="merge"),
-        ]
+        ],
     ),
 )
 
