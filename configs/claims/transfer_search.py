@@ -13,8 +13,8 @@ models = dict(
     separate=dict(type="ToVESeparateLayers"),
 )
 DEMO = (2e-3, 10.0)
-tried = [DEMO, (1e-3, 10.0), (4e-3, 10.0), (2e-3, 1.0)]  # rate, lambda
-chosen = dict.fromkeys(models, DEMO)
+tried = [DEMO, (5e-4, 10.0), (1e-3, 10.0), (4e-3, 10.0), (2e-3, 1.0)]  # rate, lambda
+chosen = dict.fromkeys(models, (1e-3, 10.0))
 
 
 def name_of(kind, rate, scale):
