@@ -63,6 +63,6 @@ tests = [
 ]
 quick = dict(
     seeds=1,
-    cells=["residual", "residual_1"],
+    cells=["residual_at_0.001", "residual_1"],
     settings=dict(scenes=dict(val=100)),
 )

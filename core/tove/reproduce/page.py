@@ -29,6 +29,7 @@ from tove.reproduce.retrieval_table import retrieval_table
 __all__ = ["Outcome", "answer", "write_outcome"]
 
 _COSTS = ("trainable_parameters", "flops", "vision_tokens")
+_COLUMNS = 6  # of a table by kind; a search among many settings has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +185,12 @@ def _difference(measured: Measured, arm: str, over: str, metric: str) -> str:
 
 
 def _kinds(outcome: Outcome) -> list[str]:
-    """Write the differences of the tests by kind of question, where items have kinds."""
+    """Write the differences of a few tests by kind of question, where items have kinds."""
     metric = outcome.claim.metrics[0]
     kinds = outcome.measured.kinds(metric)
     told = [one.criterion for one in outcome.tests if one.criterion.kind == "difference"]
     told = [criterion for criterion in told if criterion.metric == metric]
-    if not (kinds and told):
+    if not (kinds and 0 < len(told) <= _COLUMNS):
         return []
     heads = ["kind", *(f"{c.arms[0]} over {c.arms[1]}" for c in told)]
     lines = [heads]

@@ -126,6 +126,11 @@ def test_a_page_says_answer_numbers_commit_and_command(outcome, tmp_path: Path):
     assert Image.open(tmp_path / "results/helps.png").size[0] > 500
 
 
+def test_a_search_with_many_tests_has_no_table_by_kind(outcome, tmp_path: Path):
+    many = replace(outcome, tests=list(outcome.tests) * 7)
+    assert "## By kind" not in write_outcome(many, tmp_path / "results").read_text()
+
+
 def test_a_first_look_at_curves_has_the_points_that_were_run(make_record, tmp_path: Path):
     claim = read_claim("data_efficiency", CLAIMS).quickly()
     sizes = {name: 125 if name.endswith("_125") else 800 for name in claim.cells}
