@@ -17,8 +17,7 @@ STARTED = {"scale": 3.0, "zero_init": False}
 @pytest.fixture
 def make(make_model):
     def make(kind, **options):
-        heads = {"num_heads": 2} if kind == "ToVECrossAttention" else {}
-        return make_model(kind=kind, transfer={**STARTED, **heads}, **options)
+        return make_model(kind=kind, transfer=STARTED, **options)
 
     return make
 
@@ -109,8 +108,9 @@ def test_cross_attention_starts_as_plain_clip_and_its_heads_have_to_fit():
     transfer = CrossAttentionTransfer(24, num_heads=3)
     assert torch.equal(transfer(v, z), v)
     assert transfer.scale.requires_grad
+    assert CrossAttentionTransfer(20).query.out_features == 8
     with pytest.raises(ConfigError, match=r"transfer\.hidden is 12 wide, which 5 heads"):
-        CrossAttentionTransfer(24, num_heads=5)
+        CrossAttentionTransfer(24, hidden=12, num_heads=5)
     with pytest.raises(ConfigError, match=r"transfer\.num_head"):
         check_model(
             ToVECrossAttention,

@@ -64,8 +64,8 @@ class CrossAttentionTransfer(nn.Module):
 
     Args:
         d_lang: width of the language model.
-        hidden: width of queries, keys and values; None is half of `d_lang`, with which it has as
-            many weights as MLP_t.
+        hidden: width of queries, keys and values; None is half of `d_lang` or a little less, with
+            which it has as many weights as MLP_t.
         num_heads: divides `hidden`.
         scale: lambda, as in `ResidualTransfer`.
         zero_init: start with W_o = 0, that is with plain CLIP.
@@ -80,7 +80,7 @@ class CrossAttentionTransfer(nn.Module):
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        width = hidden or d_lang // 2
+        width = hidden or num_heads * max(1, d_lang // (2 * num_heads))
         if width % num_heads:
             raise ConfigError(
                 f"transfer.hidden is {width} wide, which {num_heads} heads do not divide; set "
