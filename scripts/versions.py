@@ -53,13 +53,16 @@ class Combination:
 
 
 COMBINATIONS = (
-    Combination("3.11, lowest", "python3.11", ("lowest",), ("dev", "experts")),
+    Combination("3.11, lowest", "python3.11", ("lowest",), ("dev", "mim", "experts")),
     Combination(
-        "3.11, transformers 4.57", "python3.11", ("transformers==4.57.*",), ("dev", "experts")
+        "3.11, transformers 4.57",
+        "python3.11",
+        ("transformers==4.57.*",),
+        ("dev", "mim", "experts"),
     ),
-    Combination("3.11, transformers 5", "python3.11", NEWEST, ("dev", "maps")),
-    Combination("3.12, transformers 5", "python3.12", NEWEST, ("dev", "maps")),
-    Combination("3.13, transformers 5", "python3.13", NEWEST, ("dev", "maps")),
+    Combination("3.11, transformers 5", "python3.11", NEWEST, ("dev", "mim", "maps")),
+    Combination("3.12, transformers 5", "python3.12", NEWEST, ("dev", "mim", "maps")),
+    Combination("3.13, transformers 5", "python3.13", NEWEST, ("dev", "mim", "maps")),
 )
 
 

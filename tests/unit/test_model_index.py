@@ -3,6 +3,10 @@
 import warnings
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("mim", reason="mim is an extra: pip install -e '.[mim]'")
+
 REPOSITORY = Path(__file__).parents[2]
 NO_MODELS = ("_base_", "benchmarks", "claims")  # laid over other configs, or questions to several
 
