@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for turn in range(rounds)
         ]
     above = [ours - FACTOR * plain for ours, plain, _ in times]
-    why = "a model class of transformers and an optimiser alone take most of it, see below"
+    why = "a model class of transformers and an optimiser alone take most of it, see the next row"
     claims = [
         Claim(f"start-up less {FACTOR} times the imports", above, SECONDS, unit="s", why=why),
         Claim("the libraries' part less the same", [b - FACTOR * a for _, a, b in times], unit="s"),

@@ -189,6 +189,8 @@ class Stage(Protocol):
     - `overlays_model = True`: its entry's `model` lies over the model's settings;
     - `check(context)`, called before any stage runs, that raises ConfigError for settings it could
       not run with;
+    - `rehearse(context)`, called after all checks, the last stage's first, that builds what the
+      stage is going to train and by what, and trains nothing;
     - `planned(context)`, of a stage that trains, that returns a `PlannedTraining`: what and how
       long, for `mim run tove_plugins plan`;
     - `with_other_experts(context)`, asked when a run is resumed with other experts than the stage

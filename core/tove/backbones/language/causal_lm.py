@@ -1,4 +1,4 @@
-"""The language side: a frozen causal language model that reads the vision tokens (method 1.1, 1.6).
+"""The language side: a frozen causal language model that reads the vision tokens.
 
     p(text | t_fuse) = prod_t p(w_t | w_<t, t_fuse)        loss, ranking and generation all use it
 

@@ -1,4 +1,4 @@
-"""A decoder-only chat model that reads images inside a conversation (method 1.6, 2.5; LLaVA).
+"""A decoder-only chat model that reads images inside a conversation (LLaVA).
 
     x = [E(w_1), .., E(w_i), f_1, .., f_n, E(w_i+1), ..]      f: an image's tokens, where <image> is
     L = - mean over answer tokens of log p(x_t | x_<t)

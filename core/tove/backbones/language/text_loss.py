@@ -1,4 +1,4 @@
-"""L_lm: the cross-entropy of what a language model is to say (method 1.1, 1.6)."""
+"""L_lm: the cross-entropy of what a language model is to say."""
 
 from typing import Literal
 

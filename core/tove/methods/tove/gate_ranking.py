@@ -1,4 +1,4 @@
-"""Ranking by the gate: how much of the tokens' weight an expert is given (method 1.4).
+"""Ranking by the gate: how much of the tokens' weight an expert is given.
 
     rank_k = mean over held-out images and tokens of g_ik
 

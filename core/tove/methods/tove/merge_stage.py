@@ -1,6 +1,6 @@
 """The merge stage: teach a copy of the encoder to predict t_fuse.
 
-    target = stop_gradient(t_fuse)      prediction = P_clip(CLIP'(image))       method 1.5
+    target = stop_gradient(t_fuse)      prediction = P_clip(CLIP'(image))
 
 What it leaves is plain CLIP around the student: experts, gate and MLP_t are gone. An ExportStage
 writes and measures it; a TrainStage may go on from it.
