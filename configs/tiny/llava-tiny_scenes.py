@@ -63,7 +63,7 @@ schedule = dict(steps=400, lr=1e-3, warmup=30)
 # As the table of docs/llava.md was measured; by the Fisher metric it has not been.
 merging = dict(
     model=dict(loss="readout", keep=0.0),
-    schedule=dict(optimizer="AdamW", steps=600, lr=2e-3, warmup=30, checkpoint_interval=200)
+    schedule=dict(optimizer="AdamW", steps=600, lr=2e-3, warmup=30, checkpoint_interval=200),
 )
 first = dict(
     type="TrainStage",
