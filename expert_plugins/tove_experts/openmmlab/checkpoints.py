@@ -75,13 +75,12 @@ def _method(owner: object, name: str) -> None:
 
 def _harmless() -> Iterator[Any]:
     """Give what a file may name, as `torch.serialization.safe_globals` takes it."""
-    from numpy._core import multiarray  # where numpy 2 keeps what pickled arrays name
-
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     yield (_Log, "mmengine.logging.history_buffer.HistoryBuffer")
     for builtins in ("builtins", "__builtin__"):  # pickles of protocol 2 use Python 2's name
         yield (_method, f"{builtins}.getattr")
     yield from (np.ndarray, np.dtype)
     yield from (type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32))
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and since
-        yield (multiarray._reconstruct, f"{module}._reconstruct")
-        yield (multiarray.scalar, f"{module}.scalar")
+        yield (reconstruct, f"{module}._reconstruct")
+        yield (scalar, f"{module}.scalar")
