@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import runpy
 from html import escape
 from pathlib import Path
 
@@ -119,3 +120,16 @@ def test_a_checkpoint_that_does_not_say_its_config_is_a_sentence(checkpoint, tmp
     cfg = load_config(str(CONFIGS[0]))
     with pytest.raises(ConfigError, match="does not say what it was trained with"):
         with_model_of(cfg, path)
+
+
+@pytest.mark.parametrize("tool", ["train", "plan", "cache"])
+def test_a_benchmark_s_config_alone_is_no_run(tool: str, capsys: pytest.CaptureFixture):
+    (config,) = [path for path in CONFIGS if path.stem == "pope"]
+    parse = runpy.run_path(str(CONFIGS[0].parents[2] / f"tools/{tool}.py"))["parse_args"]
+    assert getattr(cli, tool)(parse([str(config)])) == 2
+    assert "pope.py lacks the setting" in capsys.readouterr().err
+
+
+def test_a_model_that_is_no_dict_is_a_sentence(checkpoint):
+    with pytest.raises(ConfigError, match="model is 7, but it must be a dict"):
+        with_model_of(load_config(str(CONFIGS[0]), ["model=7"]), checkpoint)
