@@ -17,6 +17,7 @@ from tove.engine.benchmark_config import with_model_of
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.preflight import check_config
 from tove.engine.stages.context import StageContext
+from tove.engine.stages.evaluate import evaluate_checkpoint
 from tove.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs/benchmarks").glob("*.py"))
@@ -133,3 +134,20 @@ def test_a_benchmark_s_config_alone_is_no_run(tool: str, capsys: pytest.CaptureF
 def test_a_model_that_is_no_dict_is_a_sentence(checkpoint):
     with pytest.raises(ConfigError, match="model is 7, but it must be a dict"):
         with_model_of(load_config(str(CONFIGS[0]), ["model=7"]), checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("work", "split", "told"),
+    [
+        ("file", "test", "Writing .*file/test-test/rows.json failed"),
+        ("work", "val", "pope.py has no `val_dataloader`, so there is nothing to evaluate"),
+    ],
+)
+def test_an_evaluation_that_would_come_to_nothing_is_said_first(
+    checkpoint, tmp_path, work, split, told
+):
+    (tmp_path / "file").touch()
+    (config,) = [path for path in CONFIGS if path.stem == "pope"]
+    cfg = with_model_of(load_config(str(config), work_dir=str(tmp_path / work)), checkpoint)
+    with pytest.raises(ConfigError, match=told):
+        evaluate_checkpoint(cfg, checkpoint, split)
