@@ -39,7 +39,8 @@ def unwritable(path: Path, error: Exception) -> CheckpointError:
     """Give the one sentence for a file or folder that cannot be written."""
     return CheckpointError(
         f"Writing {path} failed ({getattr(error, 'strerror', None) or error}); what was there "
-        "before is untouched. Free space or mend the permissions, then go on with --resume."
+        "before is untouched. Free space, mend the permissions or name another place, then run the "
+        "command again, a training with --resume."
     )
 
 

@@ -116,6 +116,9 @@ def test_one_image_or_one_question_stands_for_all(model: Any, photos: list[str])
         model.ask(photos[:3], questions)
     with pytest.raises(ConfigError, match="empty"):
         model.ask(photos, questions, [])
+    for use in (model.ask, model.judge):
+        with pytest.raises(ConfigError, match="question or statement is empty"):
+            use(photos[0], " ")
 
 
 def test_batches_do_not_change_the_answers(work: Path, model: Any, photos: list[str]):
