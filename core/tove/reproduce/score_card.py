@@ -22,6 +22,7 @@ from tove.backbones.experts.registration import expert_options, expert_spec
 from tove.config.loading import load_config
 from tove.config.options import parse_options
 from tove.engine.rows import COST_COLUMNS, make_console, show_cost
+from tove.errors import ConfigError
 from tove.evaluation.intervals import Interval
 from tove.report.row_roles import metric_label
 from tove.reproduce.answers import Measured, gather, judge
@@ -62,6 +63,9 @@ class Card:
 
 def _options_of(expert: str, options: list[str]) -> dict[str, Any]:
     """Read an expert's own options, as those of a config's expert are read."""
+    for option in options:
+        if not option.partition("=")[1]:
+            raise ConfigError(f"--options takes KEY=VALUE, but got '{option}'; give it a value.")
     place = "model.experts.scored."
     beside = {"model": {"experts": {"scored": {"type": expert}}}}
     found = parse_options([f"{place}{option}" for option in options], beside)

@@ -127,6 +127,7 @@ def test_the_command_prints_writes_and_draws(command, tmp_path: Path, capsys):
         (["--json", "file/card.json"], "Writing file/card.json failed (File exists)"),
         (["--picture", "folder.svg"], "Writing folder.svg failed (Is a directory)"),
         (["--options", f"sha256={'a' * 64}"], "have sha256"),
+        (["--options", "spacing"], "--options takes KEY=VALUE, but got 'spacing'"),
     ],
 )
 def test_what_would_fail_at_the_end_is_said_before_any_run(
