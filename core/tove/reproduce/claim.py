@@ -230,8 +230,9 @@ def _check_part(
             raise ConfigError(
                 f"{where} lacks `{name}`; docs/reproduce.md tells what it has to say."
             )
-    for name in kinds.keys() & part.keys():
-        check_value(part[name], kinds[name], f"{where}: {name}")
+    for name, hint in kinds.items():
+        if name in part:
+            check_value(part[name], hint, f"{where}: {name}")
 
 
 def _criterion(path: Path, entry: Mapping[str, Any]) -> Criterion:
