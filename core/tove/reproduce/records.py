@@ -98,7 +98,7 @@ def read(cell: Cell, folder: Path) -> Record | None:
 
 def _is_whole(record: Record) -> bool:
     """Tell whether a record has what an answer takes, and a score for each of its items."""
-    rows = record.told.get("rows")
+    rows: Any = record.told.get("rows")
     if not (record.told.keys() >= _TOLD and fits(rows, list[dict])):
         return False
     try:
