@@ -277,10 +277,10 @@ def test_json_is_all_that_is_printed(
     assert entry["scores"] == model.judge(photos[0], STATEMENT.format("red"))[0].scores
 
 
-def test_a_mistake_is_one_sentence(work: Path, capsys: pytest.CaptureFixture):
+def test_a_mistake_is_one_sentence(work: Path, photos: list[str], capsys: pytest.CaptureFixture):
     assert run_tool("caption", work, "no.jpg") == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: no.jpg cannot be read")
-    assert run_tool("ask", work, "no.jpg", "red ?", "--stage", "merg") == 2
+    assert run_tool("ask", work, photos[0], "red ?", "--stage", "merg") == 2
     assert "Did you mean 'merge'" in capsys.readouterr().err.splitlines()[-1]
 
 
