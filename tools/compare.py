@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import prepare_process
+from tove.command_line import check_endings, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here as well")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the tables here as well")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_endings(parser, args, plot=(".png",))
+    return args
 
 
 def main() -> None:

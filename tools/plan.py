@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import check_least, prepare_process
+from tove.command_line import check_endings, check_least, prepare_process
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,6 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     check_least(parser, args, images=1, words=2, gpus=1, tflops=1e-9, price=0)
+    check_endings(parser, args, plot=(".png",))
     return args
 
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tove.command_line import check_least, prepare_process
+from tove.command_line import check_endings, check_least, prepare_process
 
 _HERE = Path(__file__).resolve().parent
 
@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here as well")
     args = parser.parse_args(argv)
     check_least(parser, args, seeds=1, jobs=1)
+    check_endings(parser, args, picture=(".svg", ".png"))
     args.config = _HERE.parent / "configs/tiny/tove-tiny_scenes.py"
     args.train = _HERE / "train.py"
     return args

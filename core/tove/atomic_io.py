@@ -21,6 +21,7 @@ from tove.errors import CheckpointError
 __all__ = [
     "AtomicBackend",
     "atomic_writer",
+    "check_places",
     "is_full_disk",
     "remove_unfinished",
     "temporary_folder",
@@ -38,7 +39,8 @@ def unwritable(path: Path, error: Exception) -> CheckpointError:
     """Give the one sentence for a file or folder that cannot be written."""
     return CheckpointError(
         f"Writing {path} failed ({getattr(error, 'strerror', None) or error}); what was there "
-        "before is untouched. Free space or mend the permissions, then go on with --resume."
+        "before is untouched. Free space, mend the permissions or name another place, then run the "
+        "command again, a training with --resume."
     )
 
 
@@ -89,6 +91,21 @@ def atomic_writer(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def check_places(*files: Path | None) -> None:
+    """Say before long work where its files cannot be written; None is no file.
+
+    Raises:
+        CheckpointError: one of them is a folder, or its own folder takes no file.
+    """
+    for path in files:
+        if path is not None:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+                tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextmanager

@@ -6,8 +6,15 @@ import gc
 import locale
 import os
 import sys
+from collections.abc import Sequence
 
-__all__ = ["add_model_options", "check_least", "keep_freed_memory", "prepare_process"]
+__all__ = [
+    "add_model_options",
+    "check_endings",
+    "check_least",
+    "keep_freed_memory",
+    "prepare_process",
+]
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, <malloc.h>
@@ -78,6 +85,16 @@ def check_least(parser: argparse.ArgumentParser, args: argparse.Namespace, **lea
         if value is not None and not value >= smallest:
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} is {value}; give {smallest:g} or more")
+
+
+def check_endings(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, **endings: Sequence[str]
+) -> None:
+    """End the command where a file's name says another format than the one that is written."""
+    for name, known in endings.items():
+        path = getattr(args, name)
+        if path is not None and path.suffix.lower() not in known:
+            parser.error(f"--{name} is {path}; give a name that ends in {' or '.join(known)}")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

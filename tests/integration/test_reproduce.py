@@ -32,7 +32,10 @@ tests = [dict(says="ours is above plain", difference=("ours", "plain"), metric="
 BROKEN = (
     CLAIM
     + """
-cells["broken"] = dict(stages=[dict(type="TrainStage", name="broken", model=dict(type="Nothing"))])
+cells["broken"] = dict(
+    stages=[dict(type="TrainStage", name="broken")],
+    custom_hooks=[dict(type="EMAHook", nothing=1)],  # looked at as a run begins
+)
 """
 )
 
@@ -76,7 +79,7 @@ def test_a_grid_goes_on_where_it_was_killed(
     assert reproduce(arguments) == 2
     said = capsys.readouterr()
     assert "1 of 3 cells failed, the first of them broken (seed 0): " in said.err
-    assert "Nothing" in said.err
+    assert "custom_hooks.0 cannot be built" in said.err
     assert "What has finished is kept" in said.err
     assert "helps: no page, 1 cells have not finished" in said.out
     assert log.stat().st_mtime_ns == run_once

@@ -116,6 +116,9 @@ def test_one_image_or_one_question_stands_for_all(model: Any, photos: list[str])
         model.ask(photos[:3], questions)
     with pytest.raises(ConfigError, match="empty"):
         model.ask(photos, questions, [])
+    for use in (model.ask, model.judge):
+        with pytest.raises(ConfigError, match="question or statement is empty"):
+            use(photos[0], " ")
 
 
 def test_batches_do_not_change_the_answers(work: Path, model: Any, photos: list[str]):
@@ -274,10 +277,10 @@ def test_json_is_all_that_is_printed(
     assert entry["scores"] == model.judge(photos[0], STATEMENT.format("red"))[0].scores
 
 
-def test_a_mistake_is_one_sentence(work: Path, capsys: pytest.CaptureFixture):
+def test_a_mistake_is_one_sentence(work: Path, photos: list[str], capsys: pytest.CaptureFixture):
     assert run_tool("caption", work, "no.jpg") == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: no.jpg cannot be read")
-    assert run_tool("ask", work, "no.jpg", "red ?", "--stage", "merg") == 2
+    assert run_tool("ask", work, photos[0], "red ?", "--stage", "merg") == 2
     assert "Did you mean 'merge'" in capsys.readouterr().err.splitlines()[-1]
 
 

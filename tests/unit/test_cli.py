@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tove.cli.answers import caption
 from tove.cli.ending import command
 from tove.data import TooManyCorruptImages
 from tove.errors import ConfigError
@@ -126,3 +127,10 @@ def test_what_is_imported_is_kept_from_garbage_collection_while_a_command_runs()
     assert look(argparse.Namespace()) == 0
     assert found == [(True, True)]
     assert gc.get_freeze_count() == 0
+
+
+def test_an_image_that_is_none_is_said_before_a_model_is_loaded(tmp_path, capsys):
+    (tmp_path / "text.jpg").write_text("no image")
+    args = dict(images=[str(tmp_path / "text.jpg")], work_dir=tmp_path, prompt=None)
+    assert caption(argparse.Namespace(**args)) == 2
+    assert "text.jpg cannot be read as an image" in capsys.readouterr().err

@@ -85,6 +85,13 @@ def test_bars_of_what_is_done_at_once_are_left_out(said: dict[str, str], shown: 
         ("reproduce", "--seeds 0", "--seeds is 0; give 1 or more"),
         ("score", "CONFIG --jobs 0", "--jobs is 0; give 1 or more"),
         ("lmms_eval", "FOLDER --tasks gqa --limit 0", "--limit is 0; give 1 or more"),
+        (
+            "score",
+            "NAME --picture a.jpg",
+            "--picture is a.jpg; give a name that ends in .svg or .png",
+        ),
+        ("plan", "CONFIG --plot a.svg", "--plot is a.svg; give a name that ends in .png"),
+        ("compare", "FOLDER --plot a", "--plot is a; give a name that ends in .png"),
         ("cache", "CONFIG --verify --copy-to s3://x/y", "not allowed with argument --verify"),
     ],
 )

@@ -44,12 +44,9 @@ def find_entries(name: str) -> list[ExpertEntry | MethodEntry]:
         return found
     if any(name in (entry.spec.name, *methods.contested) for entry in methods.every()):
         raise failed[1]
-    told = [f"Nor is there such a method; {_listed(methods)}."] if methods.entries else []
-    raise type(failed[0])(" ".join([str(failed[0]), *told, *methods.causes(name)]))
-
-
-def _listed(methods: MethodCatalog) -> str:
-    return f"there are: {', '.join(methods.entries)}"
+    listed = ", ".join(methods.entries) or "none"
+    told = f"Nor does a package bring such a method; there are: {listed}."
+    raise type(failed[0])(" ".join([str(failed[0]), told, *methods.causes(name)]))
 
 
 @contextmanager

@@ -92,13 +92,19 @@ def count_blocks(layer: int, num_layers: int, name: str) -> int:
     return layer % (num_layers + 1)
 
 
-def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: ANN401
+def load_whole(
+    model_class: Any,  # noqa: ANN401
+    source: str,
+    pretrained: str,
+    where: str = "model.encoder.pretrained",
+) -> Any:  # noqa: ANN401
     """Load a model of transformers in float32; the library draws what is missing at random.
 
     Args:
         model_class: has `from_pretrained`.
         source: a folder or hub id.
-        pretrained: how the config names it.
+        pretrained: how the user names it.
+        where: the user does.
 
     Raises:
         ConfigError: there is no such model, or weights are missing.
@@ -114,7 +120,7 @@ def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: 
         )
     except Exception as error:  # a config.json that is not of its weights raises anything
         raise ConfigError(
-            f"The encoder {pretrained!r} could not be loaded; model.encoder.pretrained takes "
+            f"The encoder {pretrained!r} could not be loaded; {where} takes "
             f"the folder of a {model_class.__name__}, or of a model that holds one, "
             f"'pkg:PACKAGE/FOLDER' or a hub id. The cause: {type(error).__name__}: {error}"
         ) from error
@@ -123,7 +129,7 @@ def load_whole(model_class: Any, source: str, pretrained: str) -> Any:  # noqa: 
     if missing := sorted(loaded["missing_keys"]):
         raise ConfigError(
             f"{pretrained!r} is not a whole {model_class.__name__}: it has no {missing[0]!r} (and "
-            f"{len(missing) - 1} more); point model.encoder.pretrained at a folder that does."
+            f"{len(missing) - 1} more); point {where} at a folder that does."
             f"{_of_a_later_version(model.config)}"
         )
     return model

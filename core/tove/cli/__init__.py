@@ -165,10 +165,11 @@ def cache(args: argparse.Namespace) -> None:
     """Keep the tokens of frozen networks on disk; see `tools/cache.py` for the arguments."""
     from tove.backbones.feature_cache.remote import copy_to, local_folder
     from tove.data.prepare import prepare_data
-    from tove.engine.preflight import check_config
+    from tove.engine.preflight import check_config, check_outline
     from tove.engine.token_extraction import Extraction, cache_of, chosen_slots, folder_of
 
     cfg = load_config(args.config, args.cfg_options)
+    check_outline(cfg)
     distributed = init_processes(args.launcher, args.local_rank, timeout_of(cfg))
     console = make_console(quiet=distributed and not is_main_process())
     if args.verify:
@@ -232,11 +233,12 @@ def plan(args: argparse.Namespace) -> None:
     """Say what a config is going to take; see `tools/plan.py` for the arguments."""
     from tove.engine.plan.options import PlanOptions
     from tove.engine.plan.plan import make_plan
-    from tove.engine.preflight import check_config
+    from tove.engine.preflight import check_config, check_outline
     from tove.report.plan.figure import write_picture
     from tove.report.plan.tables import cache_table, part_table, remarks, run_table, write_json
 
     cfg = load_config(args.config, args.cfg_options)
+    check_outline(cfg)
     check_config(cfg, without=() if args.probe else cfg.model.get("experts", ()))
     asked = ("stage", "images", "words", "gpus", "amp", "tflops", "probe", "price")
     made = make_plan(cfg, PlanOptions(**{name: getattr(args, name) for name in asked}))

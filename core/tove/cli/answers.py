@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tove.cli.ending import command
+from tove.data.image_io import load_image
 
 __all__ = ["ask", "caption", "chat"]
 
@@ -86,6 +87,8 @@ def _use(
         shown: the entry that a reader wants.
         load: gives the model; a run's by default.
     """
+    for image in args.images if "images" in args else [args.image]:
+        load_image(image, 1)  # before a model is loaded, and answers are lost with this one's
     with contextlib.redirect_stdout(sys.stderr):  # logs; what is printed is the answer alone
         model = (load or _trained)(args)
         print(model, file=sys.stderr)

@@ -4,7 +4,7 @@ Any other top-level name is a variable of the config file's own.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from tove.config.validation import Range, check_value
@@ -14,6 +14,7 @@ __all__ = [
     "RUNNER_SETTINGS",
     "SETTINGS",
     "TRAINING_SETTINGS",
+    "check_misspelt",
     "check_names",
     "check_settings",
     "is_setting",
@@ -118,10 +119,26 @@ def check_names(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"The config sets `{name}`, which no stage reads; {_ELSEWHERE[name]}."
             )
-        near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=_NEAR)
-        if near and not is_setting(name):
+        if not is_setting(name):
+            check_misspelt([name], SETTINGS, "The config")
+
+
+def check_misspelt(names: Iterable[str], known: Collection[str], where: str) -> None:
+    """Refuse names in a file that are those of nothing, and nearly one that is read.
+
+    Args:
+        names: in the file, its own variables among them.
+        known: that are read.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name in names:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+        if near and name not in known:
             raise ConfigError(
-                f"The config sets `{name}`, which nothing reads; did you mean `{near[0]}`? A "
+                f"{where} sets `{name}`, which nothing reads; did you mean `{near[0]}`? A "
                 "variable of your own needs a name less like it."
             )
 

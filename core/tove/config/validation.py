@@ -177,9 +177,13 @@ def look_up(registry: Registry, name: Any, where: str) -> Any:  # noqa: ANN401
 
 
 def parameters_of(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """Yield a target's own parameters; those behind a class's `**options` in its bases too."""
+    """Yield a target's own parameters; those behind a class's `**options` in its bases too.
+
+    `*args` is none: a config gives arguments by their names.
+    """
     if not inspect.isclass(target):
-        yield from inspect.signature(target).parameters.values()
+        given = inspect.signature(target).parameters.values()
+        yield from (p for p in given if p.kind is not p.VAR_POSITIONAL)
         return
     options, told = None, set()
     for cls in inspect.getmro(target):
@@ -187,7 +191,8 @@ def parameters_of(target: Callable[..., Any]) -> Iterator[inspect.Parameter]:
             continue
         if cls in (nn.Module, object):  # take nothing: options that came so far go elsewhere
             break
-        own = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+        taken = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+        own = [p for p in taken if p.kind is not p.VAR_POSITIONAL]
         yield from (p for p in own if p.kind is not p.VAR_KEYWORD and p.name not in told)
         told |= {parameter.name for parameter in own}
         options = next((p for p in own if p.kind is p.VAR_KEYWORD), None)

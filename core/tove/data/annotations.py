@@ -132,6 +132,8 @@ def read_json(
     try:
         with open_text(path) as file:
             content = json.load(file, object_hook=slim)
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no {path!r}, which should be {what}.") from error
     except (OSError, ValueError, RecursionError, BadZipFile) as error:
         raise ConfigError(f"{path!r} is not {what} ({_reason(error)}).") from error
     finally:
@@ -169,6 +171,10 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
     try:
         with open_text(path) as file:
             yield from ((n, line) for n, line in enumerate(file, start=1) if line.strip())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no annotation file {path!r}; put it there, or correct data_root or its name."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The annotation file {path!r} cannot be read ({error}); it must be text in UTF-8."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from tove.config.keys import check_settings
 from tove.config.overlay import merged_settings, plain_settings
 from tove.engine.checkpoint import read_checkpoint
 from tove.errors import ConfigError
@@ -27,10 +28,11 @@ def with_model_of(cfg: Config, checkpoint: Path) -> Config:
 
     Raises:
         CheckpointError: it cannot be read.
-        ConfigError: it does not say what it was trained with.
+        ConfigError: it does not say what it was trained with, or a setting is of a wrong kind.
     """
     if "stages" in cfg:
         return cfg
+    check_settings(cfg)
     text = read_checkpoint(checkpoint)["meta"].get("cfg")
     if not text:
         raise ConfigError(

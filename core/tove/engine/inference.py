@@ -151,7 +151,7 @@ class TrainedModel:
             One answer for each image or question.
         """
         asks = self._questions.prompt or "{question}"
-        plain = [" ".join(question.split()) for question in _listed(questions)]
+        plain = _asked(questions)
         prompts = [asks.replace("{question}", question) for question in plain]
         view = self._questions.view
         if answers is not None:
@@ -178,7 +178,7 @@ class TrainedModel:
                 "No data set of this run has statements, so it was not trained to judge one; ask "
                 "a question instead, with the answers to choose from."
             )
-        plain = [plain_statement(statement) for statement in _listed(statements)]
+        plain = [plain_statement(statement) for statement in _asked(statements)]
         prompts = [asks.prompt.replace("{statement}", statement) for statement in plain]
         return self._chosen(images, prompts, asks.candidates, asks.view)
 
@@ -285,6 +285,13 @@ def _asking(cfg: Config, about: str | None) -> _Asking:
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:
     return [texts] if isinstance(texts, str) else texts
+
+
+def _asked(texts: str | Sequence[str]) -> list[str]:
+    asked = [" ".join(text.split()) for text in _listed(texts)]
+    if not all(asked):
+        raise ConfigError("A question or statement is empty; say what is asked.")
+    return asked
 
 
 def _images_of(images: Any) -> list[Any]:  # noqa: ANN401

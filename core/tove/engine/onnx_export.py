@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from tove.atomic_io import atomic_writer
 from tove.backbones.export_folder import MARK
-from tove.backbones.vit import tower_of
+from tove.backbones.vit import load_whole, tower_of
+from tove.config.validation import check_value
 from tove.data.annotations import read_json
 from tove.errors import ConfigError
+from tove_plugins import weights_problem
 
 __all__ = ["export_onnx"]
 
@@ -49,8 +51,8 @@ def export_onnx(folder: Path, file: Path) -> float:
         of the tokens.
 
     Raises:
-        ConfigError: the folder is no export, onnxruntime or onnxscript is missing, or the tokens
-            differ; nothing is written then.
+        ConfigError: the folder is no export or is damaged, onnxruntime or onnxscript is missing, or
+            the tokens differ; nothing is written then.
         CheckpointError: the file cannot be written.
     """
     try:
@@ -100,7 +102,12 @@ def _read(folder: Path) -> tuple[nn.Module, int]:
             "Give the folder that a stage ExportStage wrote, WORK_DIR/export say."
         )
     about = read_json(str(folder / MARK), "what an export says of itself", hint=dict)
-    whole = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    check_value(about.get("grid"), tuple[int, int], f"{folder / MARK}: grid")
+    for key in ("layer", "image_size"):
+        check_value(about.get(key), int, f"{folder / MARK}: {key}")
+    if problem := weights_problem(folder):
+        raise ConfigError(problem)
+    whole = load_whole(AutoModel, str(folder), str(folder), "FOLDER").eval()
     rows, columns = about["grid"]
     tower = tower_of(whole)
     model = _Tokens(tower, about["layer"], rows * columns).eval()

@@ -91,8 +91,7 @@ class StagedRunner:
             ConfigError: another run writes into the folder, what is kept is of other settings or
                 not whole, or whatever a stage refuses.
         """
-        init_default_scope(SCOPE)
-        stages = [self._build(entry) for entry in self.entries]
+        stages = self.build_stages()
         # A stage that repeats gives no rows: alone it leaves those there are, and their config, and
         # may look at a folder that another run writes.
         if any(stage.repeats and stage.name == self.only for stage in stages):
@@ -100,6 +99,15 @@ class StagedRunner:
         with ExitStack() as held:
             on_main(lambda: self._lock(held))
             return self._run(stages)
+
+    def build_stages(self) -> list[Stage]:
+        """Build the stages; each checks the settings that it is going to read.
+
+        Raises:
+            ConfigError: whatever a stage refuses.
+        """
+        init_default_scope(SCOPE)
+        return [self._build(entry) for entry in self.entries]
 
     def _lock(self, held: ExitStack) -> None:
         """Keep other runs out of the work folder, and remove what a killed one left in it."""

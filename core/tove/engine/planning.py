@@ -5,7 +5,7 @@ where it has one. What a stage leaves may be another model than it ran (a merge 
 around a new encoder): its class says so by `leaves`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ def method_settings(
 ) -> dict[str, Any]:
     """Lay settings over those of a model; one of another type takes of the base what it knows.
 
+    So do the parts that it builds, such as another transfer.
+
     Args:
         base: `cfg.model`, or settings that lie over it.
         over: a stage's `model`.
@@ -45,9 +47,17 @@ def method_settings(
     """
     base, over = plain_settings(base), plain_settings(over)
     if "type" in over and over["type"] != base.get("type"):
-        known = accepted_arguments(look_up(MODELS, over["type"], where))
-        base = {key: value for key, value in base.items() if known is None or key in known}
+        kind = look_up(MODELS, over["type"], where)
+        base = _known(kind, base)
+        for name, (part, _) in getattr(kind, "sections", {}).items():
+            if isinstance(base.get(name), Mapping):
+                base[name] = _known(part, base[name])
     return merged_settings(base, over)
+
+
+def _known(target: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    known = accepted_arguments(target)
+    return {key: value for key, value in settings.items() if known is None or key in known}
 
 
 def source_of(entry: Mapping[str, Any]) -> str | None:

@@ -40,7 +40,7 @@ from tove.engine.runner_checks import check_runner
 from tove.errors import ConfigError
 from tove_plugins import ExpertNotAvailable
 
-__all__ = ["check_config"]
+__all__ = ["check_config", "check_outline"]
 
 _NEEDED = ("data_root", "image_size", "model", "seed", "stages", "test_dataloader")
 
@@ -65,21 +65,14 @@ def check_config(
         ConfigError: or an error of `tove_plugins`; the first problem found.
     """
     environment.check_environment()
-    _check_keys(cfg)
-    if cfg.get("custom_imports"):
-        _import_modules(cfg.custom_imports)
-    import_named_methods(cfg)
-    init_default_scope(registry.SCOPE)
+    check_outline(cfg)
     if amp and not torch.cuda.is_available() and _amp_dtype(cfg) != "bfloat16":
         raise ConfigError(
             "--amp in float16 needs an accelerator, and there is none here; set "
             "schedule.amp_dtype=bfloat16, or leave --amp out."
         )
-    check_part(registry.MODELS, cfg.model, "model")
     _know_stored_experts(cfg)
     fill_in(cfg)
-    for entry in cfg.stages:
-        check_part(registry.STAGES, entry, f"stages.{entry['name']}")
     check_evaluation(cfg)
     check_runner(cfg)
     needed = needed_slots(cfg, checkpoint, only) - set(without)
@@ -94,6 +87,25 @@ def check_config(
     metrics = cfg.get("test_evaluator", [])
     for metric in metrics if isinstance(metrics, list) else [metrics]:
         check_part(registry.METRICS, metric, "test_evaluator")
+
+
+def check_outline(cfg: Config) -> None:
+    """Check a config's own settings, its model and its stages' entries; import what it names.
+
+    Args:
+        cfg: changed in place where it is in the words of version 0.1.
+
+    Raises:
+        ConfigError: the first problem found.
+    """
+    _check_keys(cfg)
+    if cfg.get("custom_imports"):
+        _import_modules(cfg.custom_imports)
+    import_named_methods(cfg)
+    init_default_scope(registry.SCOPE)
+    check_part(registry.MODELS, cfg.model, "model")
+    for entry in cfg.stages:
+        check_part(registry.STAGES, entry, f"stages.{entry['name']}")
 
 
 def _amp_dtype(cfg: Config) -> str:

@@ -1,13 +1,16 @@
 """A Llava folder as whoever downloads it uses it: transformers alone, no part of the engine."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tove.data.annotations import read_json
 from tove.data.image_io import load_image
+from tove.engine.model_checks import check_placement
+from tove.errors import ConfigError
+from tove_plugins import weights_problem
 
 __all__ = ["StockLlava", "is_llava_folder"]
 
@@ -17,8 +20,8 @@ def is_llava_folder(folder: Path) -> bool:
     config = folder / "config.json"
     if not config.is_file():
         return False
-    kind: str = json.loads(config.read_text()).get("model_type", "")
-    return kind.startswith("llava")
+    told = read_json(str(config), "a model's config; fetch it again", hint=dict)
+    return str(told.get("model_type")).startswith("llava")
 
 
 class StockLlava:
@@ -28,6 +31,9 @@ class StockLlava:
         folder: of the model.
         device: None is an accelerator, if there is one.
         dtype: of the weights by name; None is as they were written.
+
+    Raises:
+        ConfigError: the folder is damaged, or there is no such device or dtype.
 
     Attributes:
         stage: the folder's name.
@@ -39,6 +45,9 @@ class StockLlava:
     def __init__(self, folder: Path, device: str | None = None, dtype: str | None = None) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        check_placement("chat", {"device": device, "dtype": dtype})
+        if problem := weights_problem(folder):
+            raise ConfigError(problem)
         self.stage = folder.name
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype or "auto")

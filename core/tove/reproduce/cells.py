@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.utils import import_modules_from_strings
 
 from tove.backbones.experts.registration import expert_spec
 from tove.config.keys import SETTINGS
 from tove.config.overlay import flatten, merged_settings, plain_settings
+from tove.engine.preflight import check_outline
 from tove.errors import ConfigError
 from tove.registry import STAGES
 from tove_plugins import resolve_resource, sha256_of
@@ -77,11 +77,10 @@ def make_cell(config: Path, over: Mapping[str, Any], seed: int, work: Path) -> C
         work: the grid's folder.
 
     Raises:
-        ConfigError: the config cannot be read.
+        ConfigError: the config cannot be read, or has no model or stages that could be run.
     """
     cfg = merged_settings(_settings(config), _seeded(plain_settings(over), seed))
-    if cfg.get("custom_imports"):
-        import_modules_from_strings(**cfg["custom_imports"])
+    check_outline(Config(plain_settings({"seed": seed, **cfg}), filename=config))
     scenes = {key: value for key, value in (cfg.get("scenes") or {}).items() if key != "data_root"}
     digest = _digest({**cfg, "seed": seed, "scenes": {**scenes, "seed": seed} if scenes else None})
     cfg["seed"] = seed

@@ -22,19 +22,59 @@ which one goes first depends on the seed.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mmengine.config import Config
 
+from tove.config.keys import check_misspelt
 from tove.config.overlay import merged_settings, plain_settings
+from tove.config.validation import Range, check_known, check_value
 from tove.errors import ConfigError, close_matches
 
 __all__ = ["Claim", "Criterion", "find_claims", "read_claim"]
 
-_KINDS = {"difference": 2, "share": 3, "factor": 2}
+_SEEDS = Annotated[int, Range(1)]
+_KEYS: Mapping[str, Any] = {
+    "question": str,
+    "paper": str,
+    "config": str,
+    "settings": dict,
+    "cells": dict,
+    "tests": list[dict],
+    "beside": list[dict],
+    "over": str | None,
+    "metrics": list[str],
+    "figure": dict | None,
+    "seeds": _SEEDS,
+    "quick": dict,
+}
+_QUICK: Mapping[str, Any] = {
+    "seeds": _SEEDS,
+    "settings": dict,
+    "cells": list[str],
+    "tests": list[dict],
+}
+_X = Literal[
+    "training_images",
+    "steps",
+    "experts",
+    "trainable_parameters",
+    "total_parameters",
+    "flops",
+    "forward_ms",
+    "peak_memory_mb",
+    "vision_tokens",
+]
+_FIGURE: Mapping[str, Any] = {"x": _X, "lines": dict[str, list[str]]}
+_KINDS: Mapping[str, Any] = {
+    "difference": tuple[str, str],
+    "share": tuple[str, str, str],
+    "factor": tuple[str, str],
+}
+_CRITERION: Mapping[str, Any] = {"says": str, "metric": str, "above": float, **_KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +172,7 @@ def read_claim(name: str, folder: Path) -> Claim:
         return _claim(path.resolve(), shlex.quote(name), told)
     except ConfigError:
         raise
-    except Exception as error:  # a claim is a program of the user's, and may raise anything
+    except (Exception, SystemExit) as error:  # a claim is a program, and may raise anything
         raise ConfigError(
             f"The claim {path} cannot be read ({type(error).__name__}: {error}); docs/reproduce.md "
             "tells what it has to say."
@@ -140,11 +180,21 @@ def read_claim(name: str, folder: Path) -> Claim:
 
 
 def _claim(path: Path, asked: str, told: Mapping[str, Any]) -> Claim:
-    figure = told.get("figure") or {}
+    where = f"The claim {path}"
+    check_misspelt(told, _KEYS, where)
+    _check_part(told, _KEYS, where, ("question", "config", "cells", "tests", "metrics"))
+    figure, quick = told.get("figure") or {}, told.get("quick", {})
+    for name, part, kinds in (("figure", figure, _FIGURE), ("quick", quick, _QUICK)):
+        check_known(part, kinds, f"{where}: {name}")
+        _check_part(part, kinds, f"{where}: {name}")
+    if figure:
+        _check_part(figure, {}, f"{where}: figure", [*_FIGURE])
+    for name, own in told["cells"].items():
+        check_value(own, dict, f"{where}: cells.{name}")
     everywhere = told.get("settings", {})
     config = (path.parent / told["config"]).resolve()
     if not config.is_file():
-        raise ConfigError(f"The claim {path} is about {config}, which is no file; mend `config`.")
+        raise ConfigError(f"{where} is about {config}, which is no file; mend `config`.")
     claim = Claim(
         name=path.stem,
         path=path,
@@ -160,24 +210,40 @@ def _claim(path: Path, asked: str, told: Mapping[str, Any]) -> Claim:
         x=figure.get("x", ""),
         lines=figure.get("lines", {}),
         seeds=told.get("seeds", 3),
-        quick=told.get("quick", {}),
+        quick=quick,
     )
-    missing = set(claim.quick.get("cells", ())) - set(claim.cells)
-    if missing or not claim.tests or not claim.metrics:
+    missing = set(quick.get("cells", ())) - set(claim.cells)
+    if missing or not (claim.cells and claim.tests and claim.metrics):
         raise ConfigError(
-            f"The claim {path} needs at least one test and one metric, and `quick` may name its "
-            f"own cells only (unknown: {', '.join(sorted(missing)) or 'none'})."
+            f"{where} needs at least one cell, test and metric, and `quick` may name its own cells "
+            f"only (unknown: {', '.join(sorted(missing)) or 'none'})."
         )
     return claim
 
 
+def _check_part(
+    part: Mapping[str, Any], kinds: Mapping[str, Any], where: str, needed: Collection[str] = ()
+) -> None:
+    """Refuse entries of another kind, and what lacks one that is needed."""
+    for name in needed:
+        if name not in part:
+            raise ConfigError(
+                f"{where} lacks `{name}`; docs/reproduce.md tells what it has to say."
+            )
+    for name, hint in kinds.items():
+        if name in part:
+            check_value(part[name], hint, f"{where}: {name}")
+
+
 def _criterion(path: Path, entry: Mapping[str, Any]) -> Criterion:
-    (kind,) = [kind for kind in _KINDS if kind in entry] or [""]
-    if len(entry.get(kind, ())) != _KINDS.get(kind, -1):
+    where = f"The claim {path}: test {entry.get('says')!r}"
+    check_known(entry, _CRITERION, where)
+    _check_part(entry, _CRITERION, where, ("says", "metric"))
+    kinds = [kind for kind in _KINDS if kind in entry]
+    if len(kinds) != 1:
         raise ConfigError(
-            f"The claim {path} has the test {dict(entry)!r}; give it difference=(ours, theirs), "
-            "share=(part, whole, none) or factor=(our line, their line)."
+            f"{where} has {' and '.join(kinds) or 'nothing to compare'}; give it difference=(ours, "
+            "theirs), share=(part, whole, none) or factor=(our line, their line), one of them."
         )
-    return Criterion(
-        entry["says"], kind, tuple(entry[kind]), entry["metric"], float(entry.get("above", 0.0))
-    )
+    arms = tuple(entry[kinds[0]])
+    return Criterion(entry["says"], kinds[0], arms, entry["metric"], float(entry.get("above", 0)))

@@ -1,12 +1,16 @@
 """What `reproduce` does: grids of the claims that are asked for, their pages, the page of all."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from tove.atomic_io import check_places
 from tove.engine.rows import make_console
+from tove.errors import ConfigError
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import Cell, make_cell
 from tove.reproduce.claim import Claim, find_claims, read_claim
+from tove.reproduce.claim_checks import check_claim
 from tove.reproduce.grid import Grid, failure
 from tove.reproduce.index import write_index
 from tove.reproduce.page import answer, write_outcome
@@ -22,13 +26,18 @@ def reproduce(args: argparse.Namespace) -> None:
     """Run the grids and write the pages; see `tools/reproduce.py` for the arguments.
 
     Raises:
-        ConfigError: an unknown claim, or cells that failed; what has finished is kept.
+        ConfigError: an unknown claim, one that cannot be answered, or cells that failed; what has
+            finished is kept.
     """
     console = make_console()
     names = args.claim or list(find_claims(args.claims))
-    claims = [read_claim(name, args.claims) for name in names]
+    claims = [read_claim(name, args.claims) for name in dict.fromkeys(names)]
+    _check_names(claims, args.claims)
+    for claim in claims:
+        check_claim(claim, _by_seed(_cells(claim, 1, args.work_dir)))
     claims = [claim.quickly() if args.quick else claim for claim in claims]
     results = args.results or (args.work_dir / "quick" if args.quick else Path("docs/results"))
+    check_places(results / "README.md", results / "cells" / "NAME.json")
     grid = Grid(args.work_dir, results / "cells", args.train, args.jobs, console)
     planned = {claim.name: _cells(claim, args.seeds, args.work_dir) for claim in claims}
     cells = [cell for by_name in planned.values() for cell in _by_seed(by_name)]
@@ -41,14 +50,27 @@ def reproduce(args: argparse.Namespace) -> None:
         raise failure(grid.failed, len({cell.name for cell in cells}))
 
 
+def _check_names(claims: Sequence[Claim], folder: Path) -> None:
+    """Refuse two claims of one name: the page of one would take the place of the other's."""
+    known = {name: path.resolve() for name, path in find_claims(folder).items()}
+    for claim in claims:
+        other = known.setdefault(claim.name, claim.path)
+        if other != claim.path:
+            raise ConfigError(
+                f"The claim {claim.path} has the name of {other}, whose page its own would "
+                "replace; rename the file."
+            )
+
+
 def _cells(claim: Claim, seeds: int | None, work: Path) -> Cells:
-    return {
-        name: {
-            seed: make_cell(claim.config, over, seed, work.resolve())
-            for seed in range(seeds or claim.seeds)
-        }
-        for name, over in claim.cells.items()
-    }
+    def cell(name: str, seed: int) -> Cell:
+        try:
+            return make_cell(claim.config, claim.cells[name], seed, work.resolve())
+        except ConfigError as error:
+            raise ConfigError(f"Cell '{name}' of the claim {claim.path}: {error}") from error
+
+    number = range(seeds or claim.seeds)
+    return {name: {seed: cell(name, seed) for seed in number} for name in claim.cells}
 
 
 def _by_seed(cells: Cells) -> list[Cell]:

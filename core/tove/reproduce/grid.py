@@ -18,15 +18,18 @@ from mmengine.config import Config
 from rich.console import Console
 
 from tove.atomic_io import write_text, writing
-from tove.config.data_sets import fill_in
+from tove.config.overlay import plain_settings
 from tove.data.prepare import prepare_data
+from tove.engine.pipeline import StagedRunner
+from tove.engine.preflight import check_config
 from tove.engine.progress import passing
 from tove.errors import ConfigError
 from tove.locks import locked
 from tove.reproduce.cells import Cell
 from tove.reproduce.records import Record, keep, read
+from tove_plugins import ExpertBuildError, ExpertNotAvailable
 
-__all__ = ["Grid", "failure"]
+__all__ = ["Grid", "checked_config", "failure"]
 
 _LOOK = 0.2  # seconds between looks at the processes
 _SAID = re.compile(r"^error: (?P<sentence>.*)$", re.M)
@@ -59,7 +62,8 @@ class Grid:
             cells: in the order in which they begin; of equal ones the first counts.
 
         Raises:
-            ConfigError: another process runs this grid, or the data cannot be written.
+            ConfigError: a cell is refused, before any begins; another process runs this grid; or
+                the data cannot be written.
         """
         distinct = {cell.name: cell for cell in cells}
         found = {name: read(cell, self.records) for name, cell in distinct.items()}
@@ -74,14 +78,13 @@ class Grid:
 
     def _prepare(self, cells: Sequence[Cell]) -> None:
         """Write the scenes of the cells, each set once, and the configs."""
+        checked = [checked_config(cell) for cell in cells]
         roots = set()
-        for cell in cells:
-            cfg = Config(dict(cell.cfg))
+        for cell, cfg in zip(cells, checked, strict=True):
             cell.folder.mkdir(parents=True, exist_ok=True)
-            write_text(_config_of(cell), cfg.pretty_text)
-            if cfg.get("data_root") not in roots:
-                roots.add(cfg.get("data_root"))
-                fill_in(cfg)
+            write_text(_config_of(cell), Config(dict(cell.cfg)).pretty_text)
+            if cfg.data_root not in roots:
+                roots.add(cfg.data_root)
                 prepare_data(cfg)
 
     def _run(self, cells: Sequence[Cell]) -> dict[str, Record]:
@@ -124,6 +127,21 @@ class Grid:
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         with writing(_log_of(cell)), _log_of(cell).open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def checked_config(cell: Cell) -> Config:
+    """Return a cell's config, filled in.
+
+    Raises:
+        ConfigError: its run would refuse it.
+    """
+    cfg = Config(plain_settings({**cell.cfg, "work_dir": str(cell.folder)}))
+    try:
+        check_config(cfg)
+        StagedRunner(cfg).build_stages()
+    except (ConfigError, ExpertBuildError, ExpertNotAvailable) as error:
+        raise ConfigError(f"The cell {cell} would not run: {error}") from error
+    return cfg
 
 
 def _config_of(cell: Cell) -> Path:

@@ -27,8 +27,10 @@ from mmengine.registry import init_default_scope
 import tove
 from tove.atomic_io import write_text
 from tove.config.overlay import plain_settings
+from tove.config.validation import fits
 from tove.data.annotations import read_json
 from tove.engine.rows import COST_COLUMNS, read_rows, role_of
+from tove.errors import ConfigError
 from tove.evaluation.intervals import image_of, item_name
 from tove.registry import DATASETS, SCOPE
 from tove.reproduce.cells import Cell
@@ -37,6 +39,8 @@ __all__ = ["Record", "arm_of", "commit", "keep", "read"]
 
 _DIGITS = 4
 _WHAT = "the record of a cell; delete it, and the same command makes it anew"
+_TOLD = {"commit", "digest", "rows", "seconds", "version"}  # of a record, that its page says
+_ROW = {"arm", "metrics", "scores"}
 _KEPT = ("experts", "training_images", "steps", "gate", "retrieval", "cost", *COST_COLUMNS)
 
 Table = dict[str, Any]
@@ -80,11 +84,34 @@ def read(cell: Cell, folder: Path) -> Record | None:
     path = folder / f"{cell.name}.json"
     if not path.is_file():
         return None
-    told = read_json(str(path), _WHAT)
+    told = read_json(str(path), _WHAT, hint=dict)
     if told.get("digest") != cell.digest:
         return None
-    items = folder / f"items-{told['items']}.json"
-    return Record(told, read_json(str(items), _WHAT)) if items.is_file() else None
+    items = folder / f"items-{told.get('items')}.json"
+    if not items.is_file():
+        return None
+    found = Record(told, read_json(str(items), _WHAT, hint=dict[str, dict]))
+    if not _is_whole(found):
+        raise ConfigError(f"{str(path)!r} is not {_WHAT} (it and {items.name} do not fit).")
+    return found
+
+
+def _is_whole(record: Record) -> bool:
+    """Tell whether a record has what an answer takes, and a score for each of its items."""
+    rows: Any = record.told.get("rows")
+    if not (record.told.keys() >= _TOLD and fits(rows, list[dict])):
+        return False
+    try:
+        return all(
+            row.keys() >= _ROW
+            and all(
+                len(own) == len(record.items[metric]["images"]) == len(record.items[metric]["kind"])
+                for metric, own in row["scores"].items()
+            )
+            for row in rows
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def keep(cell: Cell, folder: Path, seconds: float) -> Record:

@@ -17,18 +17,21 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from tove.atomic_io import write_text
-from tove.backbones.experts.registration import expert_spec
+from tove.atomic_io import check_places, write_text
+from tove.backbones.experts.registration import expert_options, expert_spec
 from tove.config.loading import load_config
 from tove.config.options import parse_options
 from tove.engine.rows import COST_COLUMNS, make_console, show_cost
+from tove.errors import ConfigError
 from tove.evaluation.intervals import Interval
 from tove.report.row_roles import metric_label
 from tove.reproduce.answers import Measured, gather, judge
 from tove.reproduce.cells import make_cell
 from tove.reproduce.claim import Criterion
 from tove.reproduce.grid import Grid, failure
+from tove.reproduce.records import read
 from tove.reproduce.score_picture import write_picture
+from tove_plugins import build_expert
 
 __all__ = ["Card", "cells_of", "score"]
 
@@ -60,6 +63,9 @@ class Card:
 
 def _options_of(expert: str, options: list[str]) -> dict[str, Any]:
     """Read an expert's own options, as those of a config's expert are read."""
+    for option in options:
+        if not option.partition("=")[1]:
+            raise ConfigError(f"--options takes KEY=VALUE, but got '{option}'; give it a value.")
     place = "model.experts.scored."
     beside = {"model": {"experts": {"scored": {"type": expert}}}}
     found = parse_options([f"{place}{option}" for option in options], beside)
@@ -70,9 +76,11 @@ def score(args: argparse.Namespace) -> None:
     """Run the cells, print the cards, write the picture; see `tools/score.py` for the arguments.
 
     Raises:
-        ConfigError: or an error of `tove_plugins`: no such expert, or cells that failed; what has
-            finished is kept.
+        ConfigError: or an error of `tove_plugins`: no such expert, one that cannot be built, files
+            that cannot be written, or cells that failed; what has finished is kept.
     """
+    picture = args.picture or Path(f"{args.name}.svg")
+    check_places(picture, args.json)
     console = make_console()
     config = load_config(str(args.config))
     given = {"type": args.name, **_options_of(args.name, args.options or [])}
@@ -89,6 +97,8 @@ def score(args: argparse.Namespace) -> None:
     }
     grid = Grid(args.work_dir, args.work_dir / "records", args.train, args.jobs, console)
     planned = [own[seed] for seed in range(args.seeds) for own in cells.values()]
+    if any(read(cell, grid.records) is None for cell in planned):
+        build_expert(args.name, **expert_options(given))  # else half of the cells run in vain
     found = grid.run(planned)
     if grid.failed:
         raise failure(grid.failed, len(planned))
@@ -100,7 +110,6 @@ def score(args: argparse.Namespace) -> None:
     ordered = [cards[slot], *(card for name, card in cards.items() if name != slot)]
     console.print(_table(ordered, args.seeds))
     console.print(_kinds(ordered[0], measured))
-    picture = args.picture or Path(f"{args.name}.svg")
     write_picture(picture, ordered, METRICS[0], args.seeds)
     console.print(f"  {picture}  the picture, for a README")
     if args.json:

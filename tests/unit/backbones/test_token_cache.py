@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tove.backbones.feature_cache.card import tables_of
 from tove.backbones.feature_cache.codecs import Codec
 from tove.backbones.feature_cache.key import Source, describe_encoder, describe_expert, table_key
 from tove.backbones.feature_cache.token_cache import TokenCache
@@ -277,6 +278,14 @@ def test_a_shard_of_another_table_gives_nothing(filled):
     network = Network()
     look_up(make(folder), ids, images, network, other)
     assert network.seen == 6
+
+
+@pytest.mark.parametrize("text", ["7", "{", '["x"]', '{"codec": "bf16"}'])
+def test_a_description_that_is_damaged_is_named(tmp_path, text):
+    (tmp_path / "clip-0").mkdir()
+    (tmp_path / "clip-0/table.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"table\.json is damaged .* remove .*clip-0"):
+        list(tables_of(tmp_path))
 
 
 def test_two_writers_share_a_folder(tmp_path):

@@ -33,6 +33,11 @@ class Narrow(Base):
         super().__init__(width, **options)
 
 
+class Handed(Base):
+    def __init__(self, *args: int, **options: int) -> None:
+        super().__init__(*args, **options)
+
+
 class Bare(nn.Module):
     pass
 
@@ -47,6 +52,9 @@ def test_options_that_a_base_takes_are_its_arguments():
     check_arguments(Child, {"depth": 1, "width": 2}, "model")
     with pytest.raises(ConfigError, match=r"model\.widht is unknown. Did you mean 'width'"):
         check_arguments(Child, {"depth": 1, "widht": 2}, "model")
+    check_arguments(Handed, {"width": 2}, "model")
+    with pytest.raises(ConfigError, match=r"model\.args is unknown"):
+        check_arguments(Handed, {"args": 2}, "model")
 
 
 @pytest.mark.parametrize("target", [Base, Child])

@@ -242,8 +242,10 @@ def test_other_mistakes_are_sentences(build, tmp_path):
         build("vqav2", "val", prompt="what ?")
     with pytest.raises(ConfigError, match="no folder of MME's subtasks"):
         build("mme", "test", write=False)
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match=r"no annotation file .*pope_random\.json'; put it"):
         build("pope", "random", write=False)
+    with pytest.raises(ConfigError, match=r"There is no .*, which should be the questions file"):
+        build("textvqa", "val", write=False)
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations/val.json").write_text('{"image": ')
     with pytest.raises(ConfigError, match="is not VizWiz's file"):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import runpy
 from html import escape
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tove.engine.benchmark_config import with_model_of
 from tove.engine.checkpoint import save_checkpoint
 from tove.engine.preflight import check_config
 from tove.engine.stages.context import StageContext
+from tove.engine.stages.evaluate import evaluate_checkpoint
 from tove.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs/benchmarks").glob("*.py"))
@@ -119,3 +121,33 @@ def test_a_checkpoint_that_does_not_say_its_config_is_a_sentence(checkpoint, tmp
     cfg = load_config(str(CONFIGS[0]))
     with pytest.raises(ConfigError, match="does not say what it was trained with"):
         with_model_of(cfg, path)
+
+
+@pytest.mark.parametrize("tool", ["train", "plan", "cache"])
+def test_a_benchmark_s_config_alone_is_no_run(tool: str, capsys: pytest.CaptureFixture):
+    (config,) = [path for path in CONFIGS if path.stem == "pope"]
+    parse = runpy.run_path(str(CONFIGS[0].parents[2] / f"tools/{tool}.py"))["parse_args"]
+    assert getattr(cli, tool)(parse([str(config)])) == 2
+    assert "pope.py lacks the setting" in capsys.readouterr().err
+
+
+def test_a_model_that_is_no_dict_is_a_sentence(checkpoint):
+    with pytest.raises(ConfigError, match="model is 7, but it must be a dict"):
+        with_model_of(load_config(str(CONFIGS[0]), ["model=7"]), checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("work", "split", "told"),
+    [
+        ("file", "test", "Writing .*file/test-test/rows.json failed"),
+        ("work", "val", "pope.py has no `val_dataloader`, so there is nothing to evaluate"),
+    ],
+)
+def test_an_evaluation_that_would_come_to_nothing_is_said_first(
+    checkpoint, tmp_path, work, split, told
+):
+    (tmp_path / "file").touch()
+    (config,) = [path for path in CONFIGS if path.stem == "pope"]
+    cfg = with_model_of(load_config(str(config), work_dir=str(tmp_path / work)), checkpoint)
+    with pytest.raises(ConfigError, match=told):
+        evaluate_checkpoint(cfg, checkpoint, split)

@@ -350,6 +350,15 @@ def test_what_mmengine_s_vocabulary_holds_passes(settings: Settings):
 def test_a_stage_of_another_model_takes_of_the_settings_what_that_knows(settings: Settings):
     settings["model"]["gate"] = {"top_k": 1}  # PlainCLIP has no gate
     check_config(Config(settings))
+    # Nor has the transfer of others heads.
+    settings["model"] |= {"type": "ToVECrossAttention", "transfer": {"num_heads": 2}}
+    settings["stages"].append(
+        {"type": "TrainStage", "name": "concat", "model": {"type": "ToVEConcat"}}
+    )
+    check_config(Config(settings))
+    settings["stages"][-1]["model"]["transfer"] = {"num_heads": 2}
+    with pytest.raises(ConfigError, match=r"concat\.model\.transfer\.num_heads is unknown"):
+        check_config(Config(settings))
 
 
 def test_what_a_stage_lays_over_the_model_is_none_of_an_evaluation_s(settings: Settings, tmp_path):

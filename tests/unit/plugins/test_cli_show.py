@@ -101,6 +101,7 @@ def test_no_factory_is_imported_for_a_card(
     ("arguments", "words"),
     [
         (["show", "tiny_dept"], ["No expert is called 'tiny_dept'", "tiny_depth"]),
+        (["check", "ToVE"], ["No expert is called 'ToVE'", "such a method; there are: none."]),
         (["show", "e", "--options"], ["there is no module 'there'", "Install the package"]),
     ],
 )

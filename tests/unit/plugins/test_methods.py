@@ -254,7 +254,7 @@ def test_an_unknown_name_tells_of_methods_too(
     assert main(["show", "goood"]) == 2
     told = capsys.readouterr().err
     assert "No expert is called 'goood'" in told
-    assert "Nor is there such a method; there are: good." in told
+    assert "Nor does a package bring such a method; there are: good." in told
 
 
 def test_without_the_engine_check_says_so(

@@ -193,6 +193,8 @@ def test_names_given_by_the_user_are_pooled_over(write_run: Callable[..., Path])
     runs = [read_run(one), read_run(other)]
     assert len(settings_of(runs)) == 2
     assert len(settings_of(runs, pool=["data_root", "scenes"])) == 1
+    with pytest.raises(ConfigError, match=r"--pool names 'data_rot', .* Did you mean 'data_root'"):
+        settings_of(runs, pool=["data_rot"])
 
 
 def test_one_seed_twice_is_remarked(write_run: Callable[..., Path]):

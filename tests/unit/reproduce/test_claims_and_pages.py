@@ -1,22 +1,26 @@
 """Claims as files, their cells, and the pages that are written of them."""
 
+import argparse
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
-from tove.engine.pipeline import StagedRunner
-from tove.engine.preflight import check_config
+from tests.unit.reproduce.conftest import CLAIM, METRIC
 from tove.errors import ConfigError
 from tove.reproduce.answers import gather
 from tove.reproduce.cells import make_cell
-from tove.reproduce.claim import find_claims, read_claim
+from tove.reproduce.claim import Criterion, find_claims, read_claim
+from tove.reproduce.claim_checks import check_claim
+from tove.reproduce.command import reproduce
+from tove.reproduce.grid import checked_config
 from tove.reproduce.index import write_index
 from tove.reproduce.page import answer, write_outcome
+from tove.reproduce.records import read
 
 REPOSITORY = Path(__file__).parents[3]
 CLAIMS = REPOSITORY / "configs/claims"
@@ -24,40 +28,184 @@ LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 
 
 @pytest.mark.parametrize("name", find_claims(CLAIMS))
-def test_the_claims_of_the_repository_name_arms_that_their_cells_have(name: str):
-    for claim in (read_claim(name, CLAIMS), read_claim(name, CLAIMS).quickly()):
-        stages = [stage for cell in claim.cells.values() for stage in cell["stages"]]
-        arms = {stage.get("row", stage["name"]) for stage in stages if "Merge" not in stage["type"]}
-        arms |= {f"{s['name']}-{n}" for s in stages if s["type"] == "DetachStage" for n in range(4)}
-        lines = {arm for own in claim.lines.values() for arm in own}
-        of_criteria = {a for one in (*claim.tests, *claim.beside) for a in one.arms}
-        whole = claim.cells.keys() == read_claim(name, CLAIMS).cells.keys()
-        assert not whole or lines | of_criteria - claim.lines.keys() <= arms
-        assert [c for c in claim.tests if set(c.arms) - claim.lines.keys() <= arms]
+def test_the_claims_of_the_repository_name_arms_that_their_cells_have(name: str, tmp_path: Path):
+    claim = read_claim(name, CLAIMS)
+    check_claim(
+        claim, [make_cell(claim.config, over, 0, tmp_path) for over in claim.cells.values()]
+    )
+    quick = claim.quickly()
+    stages = [stage for cell in quick.cells.values() for stage in cell["stages"]]
+    arms = {stage.get("row", stage["name"]) for stage in stages}
+    arms |= {f"{s['name']}-{n}" for s in stages if s["type"] == "DetachStage" for n in range(4)}
+    assert [c for c in quick.tests if set(c.arms) - quick.lines.keys() <= arms]
 
 
 @pytest.mark.parametrize("name", find_claims(CLAIMS))
 def test_the_cells_of_the_repository_s_claims_are_runs_that_would_start(name: str, tmp_path: Path):
     claim = read_claim(name, CLAIMS)
     for over in claim.cells.values():
-        cfg = Config(dict(make_cell(claim.config, over, 0, tmp_path).cfg))
-        cfg.work_dir = str(tmp_path / "run")
-        check_config(cfg)
-        runner = StagedRunner(cfg)
-        for entry in runner.entries:
-            runner._build(entry)  # checks what the stage is going to read
+        checked_config(make_cell(claim.config, over, 0, tmp_path))
 
 
 def test_a_claim_that_cannot_be_read_is_said(write_claim):
     path = write_claim()
     with pytest.raises(ConfigError, match=r"no claim 'help'.*Did you mean 'helps'"):
         read_claim("help", path.parent)
-    write_claim(path.read_text().replace("difference=(", "ratio=("))
-    with pytest.raises(ConfigError, match="give it difference="):
+    write_claim("raise SystemExit")
+    with pytest.raises(ConfigError, match=r"cannot be read \(SystemExit"):
         read_claim("helps", path.parent)
-    write_claim("question = 'Why?'")
-    with pytest.raises(ConfigError, match=r"cannot be read.*config"):
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("question =", "asked =", "lacks `question`"),
+        ("question =", "questions =", "sets `questions`, .* did you mean `question`"),
+        ('"Does it help?"', "7", "question is 7, but it must be a text"),
+        ('["vsr/accuracy"]', '"vsr/accuracy"', "metrics is 'vsr/accuracy', .* a list"),
+        ('["vsr/accuracy"]', "[]", "at least one cell, test and metric"),
+        ("cells = dict(", "cells = {}\nbeside_them = dict(", "at least one cell"),
+        ("cells = dict(", "cells = dict(none=None,", "cells.none is None, .* a dict"),
+        ("quick =", "seeds = 0\nquick =", "seeds is 0, .*1 or more"),
+        ("quick =", "seeds = 'x'\nquick =", "seeds is 'x', .* a whole number"),
+        ("seeds=1", "seed=1", "quick.seed is unknown. Did you mean 'seeds'"),
+        ("quick =", "figure = dict(x='stepz', lines={})\nquick =", "figure: x is 'stepz'"),
+        ("quick =", "figure = dict(lines={})\nquick =", "figure lacks `x`"),
+        ("quick =", "figure = ['x']\nquick =", r"figure is \['x'\], .* a dict"),
+        ("difference=(", "ratio=(", "ratio is unknown"),
+        ('difference=("ours", "plain")', 'difference="op"', "difference is 'op', .* a list of 2"),
+        ('difference=("ours", "plain"), ', "", "has nothing to compare; give it difference="),
+        ("difference=(", "factor=('a', 'b'), difference=(", "has difference and factor; give"),
+        ("says=", "above='x', says=", "above is 'x', .* a number"),
+        ("says=", "text=", "text is unknown"),
+    ],
+)
+def test_what_a_claim_says_wrong_is_said_before_any_run(write_claim, old: str, new: str, told: str):
+    path = write_claim(CLAIM.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=told):
         read_claim("helps", path.parent)
+
+
+@pytest.fixture
+def cells_of(config: Path, tmp_path: Path):
+    """Make a claim of cells' settings, and the cells."""
+
+    def make(claim, **cells):
+        return replace(claim, cells=cells), [
+            make_cell(config, c, 0, tmp_path) for c in cells.values()
+        ]
+
+    return make
+
+
+TRAINED = {"plain": [("plain", {"type": "PlainCLIP"})], "ours": [("ours", {})]}
+
+
+def stages(*trained: tuple[str, dict]) -> dict:
+    return {"stages": [dict(type="TrainStage", name=n, model=model) for n, model in trained]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ({}, None),
+        ({"over": "plan"}, "an arm 'plan', which none of its cells has. Did you mean 'plain'"),
+        ({"lines": {"a": ["ours", "our"]}}, "an arm 'our'"),
+        ({"tests": [Criterion("", "difference", ("ours", "take"), METRIC)]}, "an arm 'take'"),
+        ({"tests": [Criterion("", "difference", ("taken-0", "taken-1"), METRIC)]}, None),
+        ({"beside": [Criterion("", "difference", ("taken-0", "taken-9"), METRIC)]}, "'taken-9'"),
+        ({"tests": [Criterion("", "factor", ("a", "b"), METRIC)]}, "a line 'a', which"),
+        ({"metrics": ["vsr/acuracy"]}, "a metric 'vsr/acuracy', .* Did you mean 'vsr/accuracy'"),
+        ({"metrics": ["vsr/accuracy", "vsr/yes"]}, "a metric 'vsr/yes'"),
+        ({"metrics": ["vsr/accuracy", "vsr/yes"], "over": None}, None),
+        ({"tests": [Criterion("", "difference", ("ours", "plain"), "vs/accuracy")]}, "'vs/acc"),
+        ({"tests": [Criterion("", "difference", ("ours", "plain"), "vsr/relation/on")]}, None),
+        ({"tests": [Criterion("", "difference", ("ours", "plain"), "cap/relation/on")]}, "'cap/"),
+    ],
+)
+def test_a_name_that_no_cell_will_have_is_said_before_any_run(write_claim, cells_of, entries, told):
+    whole = {name: stages(*own) for name, own in TRAINED.items()}
+    whole["ours"]["stages"].append(dict(type="DetachStage", name="taken", source="ours"))
+    claim, cells = cells_of(read_claim("helps", write_claim().parent), **whole)
+    with pytest.raises(ConfigError, match=told) if told else nullcontext():
+        check_claim(replace(claim, **entries), cells)
+
+
+def test_two_cells_of_one_row_are_said_before_any_run(write_claim, cells_of):
+    twice = {name: stages(("same", {"expert_dropout": at})) for name, at in (("a", 0.1), ("b", 0))}
+    claim, cells = cells_of(read_claim("helps", write_claim().parent), **twice)
+    with pytest.raises(ConfigError, match="two rows 'same'; give a stage another `row`"):
+        check_claim(claim, cells)
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({"stages": None}, "stages is None"),
+        ({"stages": []}, "`stages` of the config is empty"),
+        ({"stages": ["TrainStage"]}, "stages is .* a dict"),
+        ({"stages": [{"type": "TrainStage"}]}, "A stage is named None"),
+        ({"stages": [{"type": "TrainStag", "name": "a"}]}, "'TrainStag', which is unknown"),
+        (
+            {"stages": [{"type": "TrainStage", "name": "a", "rows": "b"}]},
+            "stages.a.rows is unknown",
+        ),
+        ({"shedule": {"steps": 3}}, "did you mean `schedule`"),
+        ({"model": None}, "model is None"),
+        ({"custom_imports": {"imports": ["no.such"]}}, "cannot be imported"),
+    ],
+)
+def test_a_cell_that_would_not_run_is_said(config: Path, tmp_path: Path, over, told: str):
+    with pytest.raises(ConfigError, match=told):
+        make_cell(config, over, 0, tmp_path)
+
+
+def test_a_cell_whose_run_would_refuse_it_is_said_before_any_begins(config: Path, tmp_path: Path):
+    over = {"schedule": {"steps": 2, "warmup": 30}}
+    with pytest.raises(ConfigError, match=r"The cell .* would not run: .* cannot warm up"):
+        checked_config(make_cell(config, over, 0, tmp_path))
+
+
+def test_a_claim_of_another_one_s_name_is_refused(write_claim, tmp_path: Path):
+    folder = write_claim().parent
+    other = tmp_path / "helps.py"
+    other.write_text((folder / "helps.py").read_text())
+    given = dict(claims=folder, seeds=None, quick=False, work_dir=tmp_path, results=tmp_path)
+    (tmp_path / "base.py").write_text("")
+    with pytest.raises(ConfigError, match=r"has the name of .*claims/helps\.py.* rename the file"):
+        reproduce(argparse.Namespace(claim=[str(other)], train=None, jobs=1, **given))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda told, items: told.pop("rows"),
+        lambda told, items: told.update(rows=[7]),
+        lambda told, items: told["rows"][0].pop("arm"),
+        lambda told, items: told["rows"][0]["scores"][METRIC].pop(),
+        lambda told, items: items.clear(),
+        lambda told, items: items[METRIC].pop("kind"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_said(config: Path, tmp_path: Path, make_record, spoil):
+    cell, record = make_cell(config, {}, 0, tmp_path), make_record(0, {"ours": 0.8})
+    told, items = {**record.told, "digest": cell.digest, "items": "abc"}, dict(record.items)
+    own = tmp_path / f"{cell.name}.json"
+
+    def write() -> None:
+        own.write_text(json.dumps(told))
+        (tmp_path / "items-abc.json").write_text(json.dumps(items))
+
+    write()
+    assert read(cell, tmp_path).arms.keys() == {"ours"}
+    spoil(told, items)
+    write()
+    with pytest.raises(ConfigError, match="the record of a cell; delete it"):
+        read(cell, tmp_path)
+    for text in ("[]", own.read_text()[:99]):
+        own.write_text(text)
+        with pytest.raises(ConfigError, match="the record of a cell; delete it"):
+            read(cell, tmp_path)
 
 
 def test_a_first_look_is_smaller(write_claim):

@@ -121,6 +121,25 @@ def test_the_command_prints_writes_and_draws(command, tmp_path: Path, capsys):
     assert (tmp_path / "tiny_depth.svg").is_file()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--json", "file/card.json"], "Writing file/card.json failed (File exists)"),
+        (["--picture", "folder.svg"], "Writing folder.svg failed (Is a directory)"),
+        (["--options", f"sha256={'a' * 64}"], "have sha256"),
+        (["--options", "spacing"], "--options takes KEY=VALUE, but got 'spacing'"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_said_before_any_run(
+    command, given: list[str], told: str, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.setattr(score_card.Grid, "run", lambda grid, cells: pytest.fail("cells were run"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.svg").mkdir()
+    assert command("tiny_depth", *given) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_an_unknown_expert_is_said(command, capsys):
     assert command("tiny_dept") == 2
     assert "Did you mean" in capsys.readouterr().err

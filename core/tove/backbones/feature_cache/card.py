@@ -34,11 +34,16 @@ def tables_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield each table's folder and description."""
     for path in sorted(folder.glob("*/table.json")):
         try:
-            yield path.parent, json.loads(path.read_text())
-        except ValueError as error:
+            told = dict(json.loads(path.read_text()))
+            if "codec" in told:  # else it is that of the views, which says nothing more
+                tokens = told["source"]["spec"]["tokens"]
+                _ = told["key"], told["source"]["name"], told["stored"]["grid"], tokens["kind"]
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} is damaged ({error}); remove {path.parent} and extract its tokens again."
+                f"{path} is damaged ({type(error).__name__}: {error}); remove {path.parent} and "
+                "extract its tokens again."
             ) from error
+        yield path.parent, told
 
 
 def write_card(

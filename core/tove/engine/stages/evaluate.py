@@ -11,13 +11,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 
-from tove.atomic_io import write_text
+from tove.atomic_io import check_places, write_text
 from tove.backbones.experts.licences import check_licences
 from tove.config.overlay import plain_settings
 from tove.engine.planning import needed_slots
 from tove.engine.rows import TABLE_METRICS, make_console, results_table, show_score, write_rows
 from tove.engine.stages.context import StageContext
 from tove.engine.stages.evaluate_row import evaluation_runner, item_scores, measure_row
+from tove.errors import ConfigError
 from tove.protocols import Row
 from tove.registry import SCOPE
 
@@ -36,7 +37,12 @@ def evaluate_checkpoint(
         checkpoint: any that a stage wrote; experts that it has no parameters for are not built.
         split: "test" or "val".
         distributed: whether a process group is there.
+
+    Raises:
+        ConfigError: the config lacks the split or metrics, or the row could not be written.
     """
+    data, folder = f"{split}_dataloader", Path(cfg.work_dir).resolve() / f"test-{split}"
+    _check(cfg, data, folder)
     init_default_scope(SCOPE)
     needed = needed_slots(cfg, checkpoint, None)
     experts = cfg.model.get("experts", {}).items()
@@ -47,7 +53,7 @@ def evaluate_checkpoint(
     cfg.test_evaluator = [*metrics, dict(type="AnswerLog")]
     context = StageContext(cfg=cfg, work_dir=Path(cfg.work_dir).resolve(), distributed=distributed)
     model, meta = context.load_model(checkpoint)
-    runner = evaluation_runner(context, f"test-{split}", model, f"{split}_dataloader")
+    runner = evaluation_runner(context, f"test-{split}", model, data)
     row = measure_row(
         context,
         runner,
@@ -59,7 +65,6 @@ def evaluate_checkpoint(
         steps=meta.get("steps", 0),
     )
     if is_main_process():
-        folder = context.folder(f"test-{split}")
         path = folder / "rows.json"
         write_rows(path, [row])
         log = runner.test_evaluator.metrics[-1]
@@ -73,3 +78,14 @@ def evaluate_checkpoint(
                 console.print(f"  {name}: {show_score(score)}")
         console.print(f"  {path}")
     return row
+
+
+def _check(cfg: Config, data: str, folder: Path) -> None:
+    """Say before the evaluation what would end it."""
+    for key in (data, "test_evaluator"):
+        if not cfg.get(key):
+            raise ConfigError(
+                f"The config {cfg.filename} has no `{key}`, so there is nothing to evaluate; add "
+                "it, or take the other --split."
+            )
+    check_places(folder / "rows.json")

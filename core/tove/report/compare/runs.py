@@ -15,7 +15,7 @@ from mmengine.config import Config
 from tove.config.keys import SETTINGS
 from tove.config.overlay import flatten
 from tove.engine.rows import read_rows
-from tove.errors import ConfigError
+from tove.errors import ConfigError, close_matches
 from tove.protocols import Row
 
 __all__ = ["Run", "Setting", "read_run", "read_runs", "settings_of"]
@@ -118,8 +118,19 @@ def settings_of(runs: Iterable[Run], pool: Iterable[str] = ()) -> list[Setting]:
     Args:
         runs: at least one.
         pool: names in the config that tell no settings apart either, "data_root" for example.
+
+    Raises:
+        ConfigError: a name is none of a setting by which runs are told apart.
     """
-    pool = tuple(pool)
+    runs, pool = list(runs), tuple(pool)
+    settings = {f".{key}." for run in runs for key in _compared(run.cfg)}
+    for name in pool:
+        if not any(f".{name}." in key for key in settings):
+            known = {part for key in settings for part in key.strip(".").split(".")}
+            raise ConfigError(
+                f"--pool names '{name}', by which no runs are told apart. "
+                f"{close_matches(name, known)}"
+            )
     pooled: dict[str, list[Run]] = {}
     for run in runs:
         compared = _without(_compared(run.cfg), pool)
