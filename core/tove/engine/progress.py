@@ -7,7 +7,7 @@ that a pass of ten minutes is not silent and one of seconds leaves nothing.
 import atexit
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -121,7 +121,6 @@ def passing(
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
     )
     began = told = clock()
     done = 0
@@ -138,6 +137,6 @@ def passing(
             line = f"  {what}: {done} of {total} {unit}, {speed:.3g}/s, {left} left"
             console.print(line)
 
-    with bar:
+    with bar if console.is_terminal else nullcontext():
         task = bar.add_task(what, total=total)
         yield advance
