@@ -70,7 +70,7 @@ def test_no_write_that_fails_midway_is_a_traceback_or_costs_the_last_one(
     assert len(told) == 15, told
     for line in told:
         assert "File too large" in line
-        assert "what was there before is untouched. Free space or mend" in line
+        assert "what was there before is untouched. Free space, mend" in line
     assert contents(tmp_path) == before
     assert read_checkpoint(tmp_path / "model.pth")["meta"] == {"new": False}
     assert load_file(tmp_path / "export/model.safetensors")
