@@ -26,7 +26,7 @@ def measure(folder: Path, num: int, seed: int, stages: Sequence[str] = STAGES) -
         work, most = folder / f"work{number}", int(10 ** sizes.uniform(1, 5))
         stopped, first = do(lambda work=work, most=most: _limited(settings, work, most))
         code, said = do(lambda work=work: run(settings, work))
-        told = stopped == 0 or (stopped == 2 and "Free space or mend" in first)
+        told = stopped == 0 or (stopped == 2 and "Free space, mend" in first)
         held = told and code == 0 and outcome(work) == expected
         case = f"{most} bytes: exit {stopped}, {first}; then exit {code}, {said}"
         result.count(held, case, "stopped with a sentence" if stopped else "had room")
