@@ -67,7 +67,7 @@ def test_mistakes_are_sentences(root):
         build(root, prompt="?")
     with pytest.raises(ConfigError, match="is empty"):
         build(root, answers=[])
-    with pytest.raises(ConfigError, match=r"missing\.jsonl' cannot be read"):
+    with pytest.raises(ConfigError, match=r"no annotation file '.*missing\.jsonl'"):
         build(root, answers="missing.jsonl")
     write(root / "train.jsonl", [*ROWS, {"image": "a.png", "question": "who ?"}])
     with pytest.raises(ConfigError, match=r"Line 4 .* is not a question: .*'answer'"):
