@@ -36,8 +36,8 @@ def tables_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             told = dict(json.loads(path.read_text()))
             if "codec" in told:  # else it is that of the views, which says nothing more
-                tokens = told["source"]["spec"]["tokens"]
-                _ = told["key"], told["source"]["name"], told["stored"]["grid"], tokens["kind"]
+                source, stored = told["source"], told["stored"]
+                _ = told["key"], source["name"], source["spec"]["tokens"], stored["grid"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is damaged ({type(error).__name__}: {error}); remove {path.parent} and "
