@@ -64,5 +64,5 @@ tests = [
 quick = dict(
     seeds=1,
     cells=["residual_at_0.001", "residual_1"],
-    settings=dict(scenes=dict(val=100)),
+    settings=dict(schedule=dict(steps=200), scenes=dict(val=100)),
 )
