@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from harness import (
     ROOT,
     Result,
@@ -195,7 +196,8 @@ def measure_locale(result: Result, settings: Settings, folder: Path) -> None:
     stages = [*settings["stages"], dict(type="ReportStage", name="report", title="Größe ±")]
     config = write(settings | {"data_root": str(data), "stages": stages}, folder / "läuft.py")
     places = [str(ROOT / part) for part in (".", "core", "expert_plugins")]
-    plain = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    plain = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    plain["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # what is forked has these
     works = [folder / "Läufe", folder / "usual"]
     c_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
     command = [sys.executable, ROOT / "tools/train.py", config, "--work-dir"]

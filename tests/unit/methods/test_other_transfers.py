@@ -109,6 +109,7 @@ def test_cross_attention_starts_as_plain_clip_and_its_heads_have_to_fit():
     assert torch.equal(transfer(v, z), v)
     assert transfer.scale.requires_grad
     assert CrossAttentionTransfer(20).query.out_features == 8
+    assert CrossAttentionTransfer(4).query.out_features == 4
     with pytest.raises(ConfigError, match=r"transfer\.hidden is 12 wide, which 5 heads"):
         CrossAttentionTransfer(24, hidden=12, num_heads=5)
     with pytest.raises(ConfigError, match=r"transfer\.num_head"):
