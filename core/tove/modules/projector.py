@@ -115,7 +115,17 @@ class Projector(nn.Module):
             expert_tokens: tokens on each expert's own grid; slots that are absent take no part.
             known: of some slots, the `hidden_tokens`, which are then not made anew.
         """
-        mixed_BNH, known = None, known or {}
+        return self.shared(self._gated_sum(gates_BNK, slots, expert_tokens, known or {}))
+
+    def _gated_sum(
+        self,
+        gates_BNK: Tensor,
+        slots: Sequence[str],
+        expert_tokens: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Return the gated sum of what is known of slots, and of the others' `hidden_tokens`."""
+        mixed_BNH = None
         for column, slot in enumerate(slots):
             if slot not in expert_tokens:
                 continue
@@ -129,4 +139,4 @@ class Projector(nn.Module):
                 "There is no expert to mix: with every expert detached t_fuse is P_clip(t_clip), "
                 "so call project_clip alone."
             )
-        return self.shared(mixed_BNH)
+        return mixed_BNH

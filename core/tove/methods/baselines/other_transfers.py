@@ -44,14 +44,8 @@ class ReplaceTransfer(ResidualTransfer):
 class ConcatTransfer(ResidualTransfer):
     """`ReplaceTransfer` of v and z side by side; arguments as those of `ResidualTransfer`."""
 
-    def __init__(
-        self,
-        d_lang: int,
-        hidden: Annotated[int, Range(1)] | None = None,
-        scale: Literal["learned"] | float = "learned",
-        zero_init: bool = True,
-    ) -> None:
-        super().__init__(d_lang, hidden, scale, zero_init, d_in=2 * d_lang)
+    def __init__(self, d_lang: int, **options: Any) -> None:  # noqa: ANN401 - the base's
+        super().__init__(d_lang, d_in=2 * d_lang, **options)
 
     def forward(self, v_BND: Tensor, z_BND: Tensor) -> Tensor:
         """Return t_fuse [B, N, D]."""
@@ -129,17 +123,13 @@ class SeparateLayers(Projector):
     ) -> Tensor:
         """Return z, the gated sum of the experts' projections, [B, N, D]; as `Projector.mix`."""
         known = known or {}
-        terms = [
-            gates_BNK[..., column : column + 1]
-            * (
-                self.second[slot](known[slot])
-                if slot in known
-                else self.project_expert(slot, expert_tokens[slot])
-            )
-            for column, slot in enumerate(slots)
-            if slot in expert_tokens
-        ]
-        return torch.stack(terms).sum(0)
+        said = {
+            slot: self.second[slot](known[slot])
+            if slot in known
+            else self.project_expert(slot, tokens)
+            for slot, tokens in expert_tokens.items()
+        }
+        return self._gated_sum(gates_BNK, slots, expert_tokens, said)
 
 
 def _with(**parts: type) -> Sections:
